@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctxfd: Go's context for C on Linux, made of file descriptors.
+ *
+ * A context says when work is no longer wanted. Contexts form a tree: cancelling one cancels all below it, a deadline
+ * ends all below it, and values given to one are seen by all below it. What only Linux has: a context's done signal is a
+ * real file descriptor, so one poll, epoll_wait or io_uring ring waits for sockets and for cancellation together.
+ *
+ *     struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
+ *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = ctxfd_done_fd(ctx), .events = POLLIN } };
+ *     poll(p, 2, -1);
+ *     if (p[1].revents)
+ *             puts(ctxfd_strerror(ctxfd_err(ctx)));
+ *     ctxfd_close(ctx);
+ *
+ * RULES THAT HOLD THROUGHOUT
+ *
+ *   const is the capability. A `const struct ctxfd *` may be looked at, waited on and derived from; only a
+ *   `struct ctxfd *`, which its constructor gives, can be cancelled. Take const in a function that accepts its caller's
+ *   context, and the compiler keeps the function from cancelling it: Go's split of Context and CancelFunc.
+ *
+ *   References. A constructor gives one reference, which ctxfd_unref or ctxfd_close gives up. A child holds its parent
+ *   alive, so a parent may be given up first; a parent does not hold its children. Whoever calls a function on a context
+ *   holds a reference on it, or is sure that somebody else does until the call returns.
+ *
+ *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
+ *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
+ *
+ *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call.
+ *
+ *   Errors. A constructor that fails returns NULL and sets errno. Everything else returns 0, a positive result or a
+ *   negative errno, and leaves errno as it was. Out parameters are untouched on failure. A function whose parameter is a
+ *   pointer accepts NULL only where it says so.
+ *
+ *   No fd, thread or signal handler exists until a call that says that it makes one.
+ */
+#ifndef CTXFD_H
+#define CTXFD_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CTXFD_VERSION_MAJOR 0
+#define CTXFD_VERSION_MINOR 1
+
+/* Nanoseconds in each: `5 * CTXFD_SEC`. */
+#define CTXFD_USEC INT64_C(1000)
+#define CTXFD_MSEC INT64_C(1000000)
+#define CTXFD_SEC  INT64_C(1000000000)
+
+struct ctxfd;       /* a context */
+struct ctxfd_after; /* a function that waits for a context to end */
+
+/* ---- Making contexts ---------------------------------------------------------------------------------------------- */
+
+/* The root of every tree: never done, no deadline, no values. Immortal: ref and unref do nothing to it. */
+const struct ctxfd *ctxfd_background(void);
+
+/* As ctxfd_background, for code that does not know yet which context it should have. */
+const struct ctxfd *ctxfd_todo(void);
+
+/*
+ * A child that is done when it is cancelled or when its parent is done, whichever comes first.
+ *
+ * If the parent is done already, so is the child when this returns, with the parent's err and cause. No system call.
+ * Errors of this and all other constructors: EINVAL (parent is NULL), ENOMEM; more where they say so.
+ */
+struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent);
+
+/*
+ * A child that is also done, with -ETIMEDOUT, once CLOCK_MONOTONIC reaches `deadline`.
+ *
+ * The deadline in effect is the earliest of its own and its ancestors'. If the parent's is earlier or the same, the
+ * child keeps the parent's, and the parent's cause with it. A deadline in the past (INT64_MIN too) gives a context that
+ * is done when this returns; INT64_MAX is no deadline. The parent's end goes first: a child of a cancelled parent is
+ * cancelled, however long its own deadline has passed.
+ *
+ * `cause` is what ctxfd_cause tells after the deadline; 0 is none, and then it tells -ETIMEDOUT. It is dropped when the
+ * parent's deadline stays in effect.
+ */
+struct ctxfd *ctxfd_with_deadline(const struct ctxfd *parent, int64_t deadline);
+struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t deadline, int cause);
+
+/*
+ * The same, `timeout` nanoseconds from now. Zero or negative: done when this returns. A timeout that would overflow the
+ * clock, or INT64_MAX, is none.
+ */
+struct ctxfd *ctxfd_with_timeout(const struct ctxfd *parent, int64_t timeout);
+struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause);
+
+/*
+ * A context that carries `value` under `key`, for ctxfd_value to find from here down. Keys are compared by address: use
+ * that of a static variable of your own. Binding a NULL value hides an outer one.
+ *
+ * A value context is not a node of the cancellation tree: its err, deadline and done fd are those of the nearest
+ * cancellable context above it. Adding both their fds to one epoll set is adding one fd twice: EEXIST.
+ *
+ * When the last reference to it is gone, and the last context derived from it, `destroy` (unless NULL) is called once
+ * with `value`, NULL values too, on the thread that gave up that reference, with no lock held. The value stays
+ * reachable after cancellation. On failure destroy is not called: the value is still the caller's.
+ * Errors: EINVAL (parent or key is NULL), ENOMEM.
+ */
+const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
+                                     void (*destroy)(void *value));
+
+/* A context with the parent's values and nothing else of it: never done, no deadline. For work that outlives a request. */
+const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent);
+
+/*
+ * A child of two parents: done when either is, with that one's err and cause; its deadline is the earlier of theirs; its
+ * values are a's. If both are done already, a's end is the one it takes. (Go has no call for it; it is AfterFunc's example
+ * "merge".)
+ */
+struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b);
+
+/*
+ * One more reference on ctx, which it returns; NULL gives NULL. What comes back is const: keep the pointer that the
+ * constructor gave to stay able to cancel.
+ */
+const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx);
+
+/*
+ * Gives up a reference; NULL is fine. The last one frees the context and closes its fd, without cancelling anything:
+ * children live on until their other ancestors end. May run value destructors. May wait for a cancel that is at work on
+ * the context's parent.
+ */
+void ctxfd_unref(const struct ctxfd *ctx);
+
+/* ---- Ending them -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Ends ctx and everything below it: err becomes -ECANCELED, done fds become readable, ctxfd_wait returns. What is done
+ * already stays as it is, and a deadline that has passed wins even if nobody had looked.
+ *
+ * When it returns, every context that was below ctx when it was called is done, even if another thread's cancel was at
+ * work there. Whoever sees ctx done sees all below it done: children end first. It allocates nothing, does not recurse,
+ * and waits for nothing but another cancel in the same subtree. NULL is fine; so is calling it again.
+ *
+ * `cause` is what ctxfd_cause will tell; 0 makes it the same call as ctxfd_cancel. Negative is an errno or a code of the
+ * program's own, positive a signal's number. The first end decides, once and for good.
+ */
+void ctxfd_cancel(struct ctxfd *ctx);
+void ctxfd_cancel_cause(struct ctxfd *ctx, int cause);
+
+/* Cancels ctx, then gives up the caller's reference: Go's `defer cancel()`. NULL is fine. */
+void ctxfd_close(struct ctxfd *ctx);
+
+/* Closes a context at the end of its scope: `CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_cancel(parent);` */
+#define CTXFD_SCOPED __attribute__((cleanup(ctxfd_scoped_close_)))
+static inline void ctxfd_scoped_close_(struct ctxfd **ctx)
+{
+	ctxfd_close(*ctx);
+}
+
+/* ---- Asking them -------------------------------------------------------------------------------------------------- */
+
+/*
+ * 0 while ctx is live, then -ECANCELED or -ETIMEDOUT for good. This is the truth; the done fd is the wake-up. Once this
+ * has returned non-zero to anyone, the done fd, if there is one, is readable, and the other way round.
+ */
+int ctxfd_err(const struct ctxfd *ctx);
+
+/* Why: 0 while ctx is live, then the cause that was given with its end, else what ctxfd_err returns. */
+int ctxfd_cause(const struct ctxfd *ctx);
+
+/* Whether ctx has a deadline, its own or an ancestor's; if so it is stored in *deadline, which may be NULL. */
+bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline);
+
+/* Nanoseconds to the deadline: 0 when it has passed, INT64_MAX when there is none. Cancelling does not change it. */
+int64_t ctxfd_remaining(const struct ctxfd *ctx);
+
+/*
+ * The value bound to key by ctx or the nearest context above it that binds it, else NULL (a NULL key too). It belongs to its
+ * binding, which ctx keeps alive. Costs one step for each value above, none for other contexts.
+ */
+void *ctxfd_value(const struct ctxfd *ctx, const void *key);
+
+/* CLOCK_MONOTONIC now, in nanoseconds. */
+int64_t ctxfd_now(void);
+
+/*
+ * "context canceled" for -ECANCELED, "context deadline exceeded" for -ETIMEDOUT, "no error" for 0, the signal's name for a
+ * positive number, else what strerror says of -err. The string is static or the thread's own; do not free it.
+ */
+const char *ctxfd_strerror(int err);
+
+/*
+ * How ctx came to be, root first: "background.with_cancel.with_deadline(1234567890)". Deadlines are shown as they are,
+ * absolute; values by the key's address. Writes at most size bytes, the final NUL included, and returns the length
+ * that the whole has, as snprintf does; buf may be NULL when size is 0. -EOVERFLOW when that length is no int.
+ */
+int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
+
+/* ---- The done fd -------------------------------------------------------------------------------------------------- */
+
+/*
+ * A descriptor that polls readable (POLLIN) once ctx is done, for good, made the first time that somebody asks.
+ *
+ * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Every call returns the same
+ * number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it, never read it: a read is
+ * harmless to the context (ctxfd_err stands), but after an early cancel of a context with a deadline it can make the fd
+ * unreadable until that deadline, for everyone who polls it. Contexts that can never be done (background, todo,
+ * without_cancel) share one fd, which is never readable and stays open for the life of the process.
+ *
+ * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after the
+ * end is told at once.
+ *
+ * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
+ * given an fd of its own under the same number, so that nothing it does reaches the parent.
+ *
+ * Errors: -EMFILE, -ENFILE, -ENOMEM. The context works on without an fd; ctxfd_wait and ctxfd_err need none.
+ */
+int ctxfd_done_fd(const struct ctxfd *ctx);
+
+/* ---- Waiting ------------------------------------------------------------------------------------------------------ */
+
+/* Sleeps until ctx is done and returns its err. Needs no fd. On a context that is never done it never returns. */
+int ctxfd_wait(const struct ctxfd *ctx);
+
+/* Sleeps for ns nanoseconds: 0 if it slept them all, else err, at once when ctx is done. Needs no fd. */
+int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
+
+/*
+ * The calls below are those they are named after, with a context that interrupts them. All of them:
+ *
+ *   - do nothing and return err when ctx is done already;
+ *   - return err (-ECANCELED, -ETIMEDOUT) when ctx ends while they wait. A result that was consumed (bytes taken or given,
+ *     a connection accepted) always beats an end that comes at the same time;
+ *   - return -errno where the plain call would set errno. -ETIMEDOUT and -ECANCELED can be the descriptor's own: ask
+ *     ctxfd_err when it matters;
+ *   - retry EINTR: the way to interrupt them is the context;
+ *   - wait on blocking and non-blocking descriptors alike, and leave their flags as they are;
+ *   - make ctx's done fd (ctxfd_done_fd) when they have to wait, and so can fail with -EMFILE, -ENFILE or -ENOMEM.
+ */
+
+/*
+ * poll(2) under ctx. timeout is in nanoseconds, negative for none. Returns how many fds have revents, 0 when the timeout
+ * passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0. A negative fd is ignored, a bad one gives
+ * POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1), -ENOMEM.
+ */
+int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout);
+
+/*
+ * read(2) and write(2), sockets and pipes and what else can be polled. Both may be short: on a blocking descriptor too a
+ * write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. A device that
+ * offers neither MSG_DONTWAIT nor RWF_NOWAIT is polled and then called: if it is in blocking mode and another reader takes
+ * the data in between, the call waits for more and ctx cannot interrupt it.
+ */
+ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size);
+ssize_t ctxfd_write(const struct ctxfd *ctx, int fd, const void *buf, size_t size);
+
+/* recv(2) and send(2). MSG_WAITALL is not honoured: the call returns what is there. */
+ssize_t ctxfd_recv(const struct ctxfd *ctx, int fd, void *buf, size_t size, int flags);
+ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size, int flags);
+
+/*
+ * accept4(2). addr and addrlen may be NULL. Threads of one process may share a blocking listening socket, as long as all
+ * of them come through here; if another process takes the connection between poll and accept, a blocking one waits on.
+ */
+int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags);
+
+/*
+ * connect(2). A blocking socket is non-blocking for the instant of the call that starts the connection. When ctx ends first the
+ * connection is left half made: close the socket.
+ */
+int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
+
+/* ---- After-funcs -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Calls fn(arg) once, after ctx is done: Go's AfterFunc. Due at once if ctx is done already. fn runs on the dispatcher,
+ * never inside ctxfd_cancel, with no lock held: it may use any context, this one too, and derive, cancel, close, register
+ * and stop as it likes. The after-funcs of one context start in the order in which they were registered.
+ *
+ * The dispatcher is a thread of the library, "ctxfd", that starts with the first call, has all signals blocked and
+ * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the others.
+ *
+ * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it.
+ * *handle is for ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run.
+ * Errors: -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE. On a context that is never done fn
+ * never runs, and only stopping frees it.
+ */
+int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle);
+
+/*
+ * Gives up an after-func and frees its handle. True: fn never ran and never will. False: it has run; if it is running on
+ * another thread this waits for its end, so that arg can be freed in either case. From inside fn it does not wait.
+ * NULL gives false.
+ */
+bool ctxfd_after_stop(struct ctxfd_after *handle);
+
+/*
+ * Takes over dispatching: returns an fd to poll (POLLIN; or add to an epoll set), and from then on nothing runs but inside
+ * ctxfd_dispatch. A library thread that runs stops first: when this returns it has ended, what it had not yet started is the
+ * program's to dispatch. The fd belongs to the library, is close-on-exec, and is the same at every call. Not to be called from
+ * inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM.
+ */
+int ctxfd_dispatch_fd(void);
+
+/*
+ * Runs what is due and returns how many after-funcs and sources that was; does not wait for more to come due. One thread at a
+ * time dispatches: -EBUSY when another one is at it, or when it is called from inside fn. -EINVAL before ctxfd_dispatch_fd.
+ */
+int ctxfd_dispatch(void);
+
+/* ---- Other reasons to end ----------------------------------------------------------------------------------------- */
+
+/*
+ * Contexts that end by themselves. All of them are watched by the dispatcher (see ctxfd_after_func), and
+ * can be cancelled like any other. Errors beyond those of every constructor: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC
+ * (too many epoll watches).
+ */
+
+/*
+ * A child that is cancelled with `cause` when fd reports one of `events` (as in poll; POLLHUP and POLLERR always count). If fd
+ * is ready already, the context is done when this returns. The fd is never read and stays the caller's. Its number is used
+ * during this call only: what is watched is the open file behind it. When the caller closes the fd, and no duplicate is
+ * left, the watch ends without cancelling; whatever is opened under that number later is not touched. Several contexts can watch
+ * one fd. POLLRDHUP is how to hear that a client hung up while its bytes are not yet read.
+ * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP.
+ */
+struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
+
+/*
+ * A child that is cancelled by the first signal of `set` that arrives, with the signal's number as its cause: Go's
+ * signal.NotifyContext. Several such contexts on one signal all hear it.
+ *
+ * This blocks the signals of `set` in the calling thread and leaves them blocked. Every other thread of the program must
+ * have them blocked too, or the kernel delivers them there: call this before starting threads, which inherit the mask. A
+ * program started by exec inherits it too: unblock between fork and exec. While any live context listens for a signal,
+ * it is consumed; after that it stays pending, so to let a second Ctrl-C end the program, unblock the set once the
+ * context is done. SIGKILL and SIGSTOP cannot be had and are ignored. Errors: EINVAL (set is NULL or empty).
+ */
+struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set);
+
+/*
+ * A child that is cancelled with `cause` when the process behind pidfd (pidfd_open, clone3) ends. It does not reap: waitpid
+ * is still yours. Errors: EBADF, EINVAL (not a pidfd).
+ */
+struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

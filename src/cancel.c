@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a context ends, and what is seen of it. context.h says what guards what.
+ *
+ * HOW A CANCEL REACHES EVERYONE. ctxfd_cancel goes through the subtree once, depth first, on the tree's own pointers:
+ *
+ *   mark    on the way down: LIVE becomes PENDING and HELD in one compare-and-swap. From here on nothing can be derived
+ *           live below this node, and its child list stands still. A node without children has nothing to hold back: it
+ *           becomes DONE at once, is signalled, and is never touched again.
+ *   commit  on the way back up, when everything below is DONE: PENDING becomes DONE, the hold ends, the fd is made readable,
+ *           sleepers are woken.
+ *
+ * So whoever sees a node DONE sees all below it DONE, and one that another cancel has PENDING is waited for (it lies below
+ * us: waits only ever go downward). An expired node needs no walk: nothing below it has a later deadline, and each
+ * sees by the clock that it is done.
+ *
+ * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering (settle).
+ */
+#include "context.h"
+#include "lock.h"
+
+/* ---- Looking ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a question
+ * about n's end asks here first.
+ */
+uint64_t settle(struct ctxfd *n)
+{
+	uint64_t w = load_word(n), new;
+
+	while (w & TIMED && deadline_passed(n->deadline)) {
+		/* What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has passed too. */
+		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
+		if (swap_word(n, &w, new)) {
+			w = new;
+			if (w & WAITERS)
+				futex_wake(n, WAKE_DONE);
+		}
+	}
+	if ((w & (DONE | UNSIGNALLED)) == (DONE | UNSIGNALLED))
+		signal_done(n);
+	return w;
+}
+
+int ctxfd_err(const struct ctxfd *ctx)
+{
+	uint64_t w = load_word(ctx);
+
+	if (w & DONE && !(w & UNSIGNALLED))
+		return err_of(w);
+	if (!(w & (DONE | TIMED | VALUE)))
+		return 0;
+	w = settle(node_of(ctx));
+	return w & DONE ? err_of(w) : 0;
+}
+
+int ctxfd_cause(const struct ctxfd *ctx)
+{
+	uint64_t w = settle(node_of(ctx));
+	int cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
+
+	if (!(w & DONE))
+		return 0;
+	return cause ? cause : err_of(w);
+}
+
+bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline)
+{
+	int64_t at = node_of(ctx)->deadline;
+
+	if (at == INT64_MAX)
+		return false;
+	if (deadline)
+		*deadline = at;
+	return true;
+}
+
+int64_t ctxfd_remaining(const struct ctxfd *ctx)
+{
+	int64_t at = node_of(ctx)->deadline, now;
+
+	if (at == INT64_MAX)
+		return INT64_MAX;
+	now = ctxfd_now();
+	return at > now ? at - now : 0;
+}
+
+/* ---- Ending ------------------------------------------------------------------------------------------------------- */
+
+/* One call of cancel. */
+struct cancel {
+	uint64_t cause;
+	int64_t now; /* when it first met a deadline; 0 before */
+};
+
+/* Whether n's deadline went by before the cancel came to it. One look at the clock serves the whole walk. */
+static bool too_late(struct cancel *c, const struct ctxfd *n)
+{
+	if (!c->now)
+		c->now = ctxfd_now();
+	return n->deadline <= c->now;
+}
+
+/* What remains to do about a node that this thread made DONE, with the word w: show it. */
+static void announce(struct ctxfd *n, uint64_t w)
+{
+	if (w & UNSIGNALLED)
+		signal_done(n);
+	if (w & WAITERS)
+		futex_wake(n, WAKE_DONE);
+}
+
+/*
+ * The way down. True: n is PENDING and HELD by us, and there is something below it. False: n is DONE, with all below it,
+ * and its fd shows it.
+ */
+static bool mark(struct ctxfd *n, struct cancel *c)
+{
+	uint64_t w = load_word(n), new;
+	unsigned step = 0;
+
+	for (;;) {
+		if (w & DONE) {
+			if (w & UNSIGNALLED) /* by a cancel that has not come to it yet, or an expiry */
+				signal_done(n);
+			return false;
+		}
+		if (w & PENDING) {
+			w = await_done(n, INT64_MAX);
+			continue;
+		}
+		if (w & LOCK) {
+			w = lock_pause(n, w, &step);
+			continue;
+		}
+		if (w & TIMED && too_late(c, n))
+			new = (w & ~TIMED) | DONE | EXPIRED;
+		else if (w & CHILDREN)
+			new = (w & FLAGS_MASK) | PENDING | HELD | c->cause;
+		else
+			new = (w & FLAGS_MASK & ~TIMED) | DONE | c->cause;
+		if (swap_word(n, &w, new))
+			break;
+	}
+	if (new &HELD)
+		return true;
+	announce(n, new);
+	return false;
+}
+
+/* The way back: everything below n is done. n stays valid until its parent on our way is committed. */
+static void commit(struct ctxfd *n)
+{
+	uint64_t w = load_word(n), new;
+
+	do
+		new = (w & ~(PENDING | HELD | CONTENDED | TIMED)) | DONE;
+	while (!swap_word(n, &w, new));
+	if (w & CONTENDED)
+		futex_wake(n, WAKE_LOCK);
+	announce(n, new);
+}
+
+/* Goes through everything below root, which mark has left to us. */
+static void walk(struct ctxfd *root, struct cancel *c)
+{
+	struct ctxfd *n = root, *child = n->children, *below;
+
+	for (;;) {
+		if (child) {
+			uint64_t fixed = atomic_load_explicit(&child->word, memory_order_relaxed);
+
+			__builtin_prefetch(child->next, 1);
+			below = fixed & LINK ? &((struct merge *)((char *)child - offsetof(struct merge, link)))->ctx
+			                     : child;
+			if (!mark(below, c)) {
+				child = child->next;
+				continue;
+			}
+			if (fixed & (LINK | MERGE))
+				merge_of(below)->entered_by = child;
+			n = below;
+			child = n->children;
+			continue;
+		}
+		commit(n);
+		if (n == root)
+			return;
+		child = load_word(n) & MERGE ? merge_of(n)->entered_by : n;
+		n = node_of(child->parent);
+		child = child->next;
+	}
+}
+
+void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
+{
+	struct cancel c = { .cause = cause_bits(cause) };
+
+	/* A value context is const from its birth, and background too; somebody cast that away. */
+	if (!ctx || load_word(ctx) & (VALUE | NEVER))
+		return;
+	if (mark(ctx, &c))
+		walk(ctx, &c);
+}
+
+void ctxfd_cancel(struct ctxfd *ctx)
+{
+	ctxfd_cancel_cause(ctx, 0);
+}

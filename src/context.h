@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a context is made of, who may touch which part, and the lock on its children. Everything else in src builds on this.
+ *
+ * THE WORD. One atomic 64-bit word holds state, flags and cause, so that a single compare-and-swap decides who ended a
+ * context, how, and what is left to do about it. Its low half is also the futex that everybody sleeps on.
+ *
+ *   LIVE     neither PENDING nor DONE. The cause half holds the cause that its deadline would give, so that latching an
+ *            expiry changes state bits only.
+ *   PENDING  a cancel has marked it and is at work below. The verdict is in the word, but err still says 0: it becomes
+ *            visible once everything below is done. No child can be linked any more; a new one is born done.
+ *   DONE     for good.
+ *
+ * THE CHILD LIST (`children`, and the children's `next` and `prev`) belongs to whoever set one of two bits in the word:
+ *
+ *   LOCK  a spinlock, held for a few instructions to link or unlink one child. No system call, no second lock under it.
+ *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE. The list is frozen:
+ *         whoever wants to take a child out waits for the walk (nobody can want to put one in). A walk takes holds strictly
+ *         from parent to child, and so does whoever waits for one; so no two can wait for each other.
+ *
+ * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
+ *
+ * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "the list is not empty". The last
+ * owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in the word,
+ * so exactly one of the two sees that it is the one to free.
+ *
+ * Fields marked "fixed" are written by the constructor and never change.
+ */
+#ifndef CONTEXT_H
+#define CONTEXT_H
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "ctxfd.h"
+
+/* Flags in the low half of the word. */
+#define PENDING     (UINT64_C(1) << 0)
+#define DONE        (UINT64_C(1) << 1)
+#define EXPIRED     (UINT64_C(1) << 2) /* with DONE: by its deadline */
+#define TIMED       (UINT64_C(1) << 3) /* not DONE: the clock can end it */
+#define HAS_FD      (UINT64_C(1) << 4) /* somebody asked for its fd */
+#define UNSIGNALLED (UINT64_C(1) << 5) /* its fd is not readable yet; with DONE, whoever sees this makes it so */
+#define WAITERS     (UINT64_C(1) << 6) /* somebody may sleep until it is DONE */
+#define LOCK        (UINT64_C(1) << 7)
+#define HELD        (UINT64_C(1) << 8)
+#define CONTENDED   (UINT64_C(1) << 9) /* somebody may sleep until LOCK and HELD are gone */
+#define CHILDREN    (UINT64_C(1) << 10)
+#define ORPHAN      (UINT64_C(1) << 11)
+#define VALUE       (UINT64_C(1) << 12) /* not a node: with_value or without_cancel (fixed) */
+#define NEVER       (UINT64_C(1) << 13) /* background or todo (fixed) */
+#define MERGE       (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
+#define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
+
+#define CAUSE_SHIFT 32
+#define FLAGS_MASK  UINT64_C(0xffffffff)
+
+enum kind { BACKGROUND, TODO, CANCEL, DEADLINE, WITH_VALUE, WITHOUT_CANCEL, MERGED };
+
+struct ctxfd {
+	_Atomic uint64_t word;
+	_Atomic uint32_t refs;
+	_Atomic int fd; /* the done fd, or -1; set once, by whoever makes it first */
+	union {
+		struct {                        /* a node of the tree */
+			struct ctxfd *next;     /* under the parent's lock */
+			struct ctxfd **prev;    /* what points here; under the parent's lock */
+			struct ctxfd *children; /* under the own lock */
+			int64_t deadline;       /* the one in effect; INT64_MAX: none; fixed */
+		};
+		struct {                    /* a value context; all fixed */
+			struct ctxfd *node; /* the nearest node above; alive as long as parent is */
+			const void *key;    /* NULL: without_cancel */
+			void *value;
+			void (*destroy)(void *value);
+		};
+	};
+	struct ctxfd *parent;             /* as given to the constructor, perhaps a value context; fixed */
+	struct ctxfd *values;             /* the nearest value above, or NULL; fixed */
+	_Atomic uint32_t fork_generation; /* of the process that made fd; see done.c */
+	uint8_t kind;                     /* enum kind, for describe; fixed */
+	bool linked;                      /* in the list of the nearest node above; fixed */
+};
+
+/* A context with two parents: a child of the first, and by its link a child of the second. */
+struct merge {
+	struct ctxfd ctx;
+	struct ctxfd link;
+	struct ctxfd *entered_by; /* ctx or link: the way that the walk which holds ctx came */
+};
+
+static inline struct ctxfd *mutable(const struct ctxfd *ctx)
+{
+	return (struct ctxfd *)(uintptr_t)ctx;
+}
+
+static inline uint64_t load_word(const struct ctxfd *n)
+{
+	return atomic_load_explicit(&n->word, memory_order_acquire);
+}
+
+/*
+ * Every change of a word is one of these. Acquire: what was written before the word came to this is ours to read.
+ * Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is now.
+ */
+static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
+{
+	return atomic_compare_exchange_weak_explicit(&n->word, w, new, memory_order_acq_rel, memory_order_acquire);
+}
+
+/* The node whose err, fd and deadline are ctx's. */
+static inline struct ctxfd *node_of(const struct ctxfd *ctx)
+{
+	uint64_t w = atomic_load_explicit(&ctx->word, memory_order_relaxed); /* VALUE is fixed */
+	return w & VALUE ? ctx->node : mutable(ctx);
+}
+
+/* The first value context that a lookup from ctx looks at. */
+static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
+{
+	return ctx->kind == WITH_VALUE ? mutable(ctx) : ctx->values;
+}
+
+static inline struct merge *merge_of(struct ctxfd *n)
+{
+	return (struct merge *)((char *)n - offsetof(struct merge, ctx));
+}
+
+static inline uint64_t cause_bits(int cause)
+{
+	return (uint64_t)(uint32_t)cause << CAUSE_SHIFT;
+}
+
+static inline uint64_t cause_of(uint64_t w)
+{
+	return w & ~FLAGS_MASK;
+}
+
+/* What a word that is no longer LIVE says of how it ended. */
+static inline int err_of(uint64_t w)
+{
+	return w & EXPIRED ? -ETIMEDOUT : -ECANCELED;
+}
+
+/* tree.c */
+struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause);
+
+/* cancel.c */
+uint64_t settle(struct ctxfd *n);
+
+/* done.c */
+void signal_done(struct ctxfd *n);
+
+/* wait.c */
+bool deadline_passed(int64_t deadline);
+uint64_t await_done(struct ctxfd *n, int64_t until);
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The done fd: made the first time that somebody asks, readable from the end on.
+ *
+ * Without a deadline it is an eventfd, with one a timerfd that is alarm and done signal in one. Either way the kernel
+ * does the waking, for every context by itself, whatever the program's threads are doing.
+ *
+ * HOW NO WAKE-UP IS LOST. The maker publishes the number in n->fd, then sets HAS_FD and UNSIGNALLED in the word, then looks
+ * at the state once more. Whoever makes n DONE with UNSIGNALLED there signals; if n was DONE before the flag came, the maker's own
+ * last look finds it. A thread that loses the race to publish takes the last two steps all the same, for the winner may
+ * not have come to them yet. Signalling twice does no harm.
+ *
+ * FORK. A child's copy of a context has its parent's fd: the same open file. Before the child signals or hands out such a
+ * number it puts a file of its own under it. n->fork_generation tells whether it has; fork_lock serialises the change.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "context.h"
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
+
+/* ---- Fork --------------------------------------------------------------------------------------------------------- */
+
+/* How many forks lie between the process that loaded the library and this one. Written while the child has one thread. */
+static uint32_t fork_generation;
+
+static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void after_fork_in_child(void)
+{
+	fork_generation++;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	/* It can fail for want of memory at program start; then a forked child shares its parent's fds. */
+	pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
+static bool is_inherited(struct ctxfd *n)
+{
+	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != fork_generation;
+}
+
+/* ---- The two kinds of fd ------------------------------------------------------------------------------------------ */
+
+/* Whether a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox, has refused SET_TICKS. Relaxed: only a hint. */
+static _Atomic bool set_ticks_refused;
+
+/* Sets an alarm for CLOCK_MONOTONIC `at`, and again 1 ns later for ever, so that a stray read changes nothing. */
+static int arm(int fd, int64_t at)
+{
+	struct itimerspec alarm = {
+		.it_value = { .tv_sec = (time_t)(at / CTXFD_SEC), .tv_nsec = (long)(at % CTXFD_SEC) },
+		.it_interval = { .tv_nsec = 1 },
+	};
+
+	if (at <= 0) /* zero would disarm it */
+		alarm.it_value = (struct timespec){ .tv_nsec = 1 };
+	else if ((int64_t)alarm.it_value.tv_sec != at / CTXFD_SEC) /* a time_t of 32 bits: 68 years of uptime */
+		alarm.it_value.tv_sec = INT32_MAX;
+	return timerfd_settime(fd, TFD_TIMER_ABSTIME, &alarm, NULL);
+}
+
+static int open_done_fd(const struct ctxfd *n)
+{
+	int fd;
+
+	if (n->deadline == INT64_MAX) {
+		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
+		return fd < 0 ? -errno : fd;
+	}
+	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (arm(fd, n->deadline) != 0) {
+		int err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+/*
+ * Makes an armed timerfd readable now. SET_TICKS does it at once. Where it is refused, an alarm in the past does, but it
+ * takes the kernel some microseconds to fire, in which err and fd would disagree: so wait for it.
+ */
+static void fire(int fd)
+{
+	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+
+	if (!atomic_load_explicit(&set_ticks_refused, memory_order_relaxed)) {
+		if (ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0)
+			return;
+		if (errno != ENOTTY && errno != EINVAL && errno != EPERM && errno != ENOSYS)
+			return; /* the number is no longer ours */
+		atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
+	}
+	if (arm(fd, 0) == 0)
+		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
+			continue;
+}
+
+/* A semaphore that counts 2^64-2: nobody lives to read it empty. Full already is as good. */
+static void post(int fd)
+{
+	uint64_t all = UINT64_MAX - 1;
+	ssize_t written;
+
+	do
+		written = write(fd, &all, sizeof all);
+	while (written < 0 && errno == EINTR);
+}
+
+/* In a child: puts a file of its own under a number that it inherited. 0 or -errno. */
+static int replace_inherited(struct ctxfd *n, int fd)
+{
+	int err = 0, mine;
+
+	pthread_mutex_lock(&fork_lock);
+	if (is_inherited(n)) {
+		mine = open_done_fd(n);
+		if (mine < 0) {
+			err = mine;
+		} else {
+			if (dup3(mine, fd, O_CLOEXEC) < 0)
+				err = -errno;
+			close(mine);
+		}
+		if (!err) {
+			/* In this order: who sees that the fd is its own sees that it is to be signalled. */
+			atomic_fetch_or_explicit(&n->word, UNSIGNALLED, memory_order_acq_rel);
+			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
+		}
+	}
+	pthread_mutex_unlock(&fork_lock);
+	return err;
+}
+
+/* ---- Asking and signalling ---------------------------------------------------------------------------------------- */
+
+/*
+ * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child that cannot
+ * have an fd of its own UNSIGNALLED stays, and whoever asks next tries again.
+ */
+void signal_done(struct ctxfd *n)
+{
+	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_acquire);
+
+	if (!is_inherited(n) || replace_inherited(n, fd) == 0) {
+		if (n->deadline == INT64_MAX)
+			post(fd);
+		else
+			fire(fd);
+		/* Release: who sees the flag gone may count on the fd. */
+		atomic_fetch_and_explicit(&n->word, ~UNSIGNALLED, memory_order_release);
+	}
+	errno = saved;
+}
+
+/* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */
+static int never_fd(void)
+{
+	static _Atomic int shared = -1;
+	int fd = atomic_load_explicit(&shared, memory_order_acquire), other = -1;
+
+	if (fd >= 0)
+		return fd;
+	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!atomic_compare_exchange_strong_explicit(&shared, &other, fd, memory_order_acq_rel, memory_order_acquire)) {
+		close(fd);
+		return other;
+	}
+	return fd;
+}
+
+/* The node's fd as it stands, made if there is none. */
+static int published_fd(struct ctxfd *n)
+{
+	int fd = atomic_load_explicit(&n->fd, memory_order_acquire), other = -1, err;
+
+	if (fd < 0) {
+		fd = open_done_fd(n);
+		if (fd < 0)
+			return fd;
+		atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
+		/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
+		if (!atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel,
+		                                             memory_order_acquire)) {
+			close(fd);
+			fd = other;
+		}
+	}
+	if (is_inherited(n)) {
+		err = replace_inherited(n, fd);
+		if (err)
+			return err;
+	}
+	return fd;
+}
+
+int ctxfd_done_fd(const struct ctxfd *ctx)
+{
+	struct ctxfd *n = node_of(ctx);
+	int saved = errno, fd;
+
+	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
+	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
+		atomic_fetch_or_explicit(&n->word, HAS_FD | UNSIGNALLED, memory_order_acq_rel);
+	if (fd >= 0)
+		settle(n);
+	errno = saved;
+	return fd;
+}

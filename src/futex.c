@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* The futex system call on a context's word, and what to do where a sandbox refuses it. No locks, no state. */
+#include "futex.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* 32-bit systems whose time_t has 64 bits need the call that takes such a timespec; the newest have only that one. */
+#ifdef SYS_futex_time64
+#define FUTEX_CALL (sizeof(time_t) > sizeof(long) ? SYS_futex_time64 : SYS_futex)
+#ifndef SYS_futex
+#define SYS_futex SYS_futex_time64
+#endif
+#else
+#define FUTEX_CALL SYS_futex
+#endif
+
+/* The kernel's futex is 32 bits wide: the half of the word that holds the flags. */
+static uint32_t *low_half(struct ctxfd *n)
+{
+	uint32_t *half = (uint32_t *)(void *)&n->word;
+	return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? half + 1 : half;
+}
+
+void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
+{
+	int saved = errno;
+	struct timespec at = { .tv_sec = (time_t)(until / CTXFD_SEC), .tv_nsec = (long)(until % CTXFD_SEC) };
+	struct timespec *limit = &at;
+
+	/* A time_t of 32 bits ends in 68 years of uptime. */
+	if (until == INT64_MAX || (int64_t)at.tv_sec != until / CTXFD_SEC)
+		limit = NULL;
+	if (until < 0)
+		at = (struct timespec){ 0, 0 };
+	if (syscall(FUTEX_CALL, low_half(n), FUTEX_WAIT_BITSET_PRIVATE, (uint32_t)w, limit, NULL, bits) != 0 &&
+	    errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
+		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
+		struct timespec brief = { 0, CTXFD_MSEC };
+		int64_t left = until - ctxfd_now();
+		if (left < CTXFD_MSEC)
+			brief.tv_nsec = left > 0 ? (long)left : 0;
+		nanosleep(&brief, NULL);
+	}
+	errno = saved;
+}
+
+void futex_wake(struct ctxfd *n, uint32_t bits)
+{
+	int saved = errno;
+
+	syscall(FUTEX_CALL, low_half(n), FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
+	errno = saved;
+}

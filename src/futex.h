@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sleeping on the low half of a context's word, and waking those who do.
+ *
+ * Two kinds of sleepers share the futex and are told apart by its bitset, so that a busy lock does not wake those who
+ * wait for the end. Every sleep may end for no reason: the caller looks at the word again.
+ */
+#ifndef FUTEX_H
+#define FUTEX_H
+
+#include <stdint.h>
+
+#include "context.h"
+
+#define WAKE_DONE UINT32_C(1) /* those who set WAITERS */
+#define WAKE_LOCK UINT32_C(2) /* those who set CONTENDED */
+
+/* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). */
+void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits);
+
+/* Wakes all. n may be freed memory: the kernel uses only its address, and a stranger who sleeps there looks again. */
+void futex_wake(struct ctxfd *n, uint32_t bits);
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The system calls that wait, under a context. Each is the same loop: try without waiting; if that says EAGAIN, poll the
+ * descriptor and the done fd together, and try again. So what a try has consumed is never lost to a cancellation.
+ *
+ * The art is in trying without waiting on a descriptor that may be in blocking mode, whose flags are not ours to change
+ * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for what
+ * knows it, else poll first.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "context.h"
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x00000008
+#endif
+
+static void *mutable_bytes(const void *buf)
+{
+	return (void *)(uintptr_t)buf;
+}
+
+/* ---- Poll --------------------------------------------------------------------------------------------------------- */
+
+/* ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. */
+static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
+{
+	for (;;) {
+		struct timespec rest = { 0, 0 };
+		int64_t left = until == INT64_MAX ? 0 : until - ctxfd_now();
+		int ready;
+
+		if (left > 0) {
+			rest.tv_sec = left / CTXFD_SEC > INT32_MAX ? INT32_MAX : (time_t)(left / CTXFD_SEC);
+			rest.tv_nsec = (long)(left % CTXFD_SEC);
+		}
+		ready = ppoll(fds, n, until == INT64_MAX ? NULL : &rest, NULL);
+		if (ready >= 0)
+			return ready;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+/* all: the caller's fds, copied, with room for the done fd behind them. */
+static int poll_beside(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
+{
+	int fd = ctxfd_done_fd(ctx), ready;
+
+	if (fd < 0)
+		return fd;
+	all[n] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	do {
+		ready = poll_until(all, n + 1, until);
+		if (ready > 0 && all[n].revents && --ready == 0 && ctxfd_err(ctx))
+			return ctxfd_err(ctx);
+	} while (ready == 0 && all[n].revents); /* a stray write to the done fd: it says nothing */
+	return ready;
+}
+
+int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout)
+{
+	struct pollfd few[8], *all = few;
+	int64_t now = timeout > 0 ? ctxfd_now() : 0;
+	int64_t until = timeout < 0 || timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
+	int saved = errno, result = ctxfd_err(ctx);
+
+	if (result)
+		return result;
+	if (n == 0)
+		return ctxfd_sleep(ctx, timeout < 0 ? INT64_MAX : timeout);
+	if (n > INT_MAX)
+		return -EINVAL;
+	if (n >= sizeof few / sizeof few[0])
+		all = malloc((n + 1) * sizeof *all);
+	if (all) {
+		memcpy(all, fds, n * sizeof *all);
+		result = poll_beside(ctx, all, n, until);
+		for (nfds_t i = 0; result >= 0 && i < n; i++)
+			fds[i].revents = all[i].revents;
+	} else {
+		result = -ENOMEM;
+	}
+	if (all != few)
+		free(all);
+	errno = saved;
+	return result;
+}
+
+/* Waits until fd is ready for events, or says so because it never will be: the next try tells. 0, err or -errno. */
+static int await_fd(const struct ctxfd *ctx, int fd, int events)
+{
+	struct pollfd one = { .fd = fd, .events = (short)events };
+	int ready = ctxfd_poll(ctx, &one, 1, -1);
+
+	return ready < 0 ? ready : 0;
+}
+
+/* ---- Read, write, recv, send -------------------------------------------------------------------------------------- */
+
+/* One call of the four. */
+struct transfer {
+	int fd;
+	bool out;     /* write or send */
+	bool message; /* recv or send: flags count, and only sockets will do */
+	int flags;
+	void *buf; /* not written to when out */
+	size_t size;
+};
+
+static ssize_t plain(const struct transfer *t, size_t size)
+{
+	ssize_t n = t->out ? write(t->fd, t->buf, size) : read(t->fd, t->buf, size);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t socket_now(const struct transfer *t)
+{
+	ssize_t n = t->out ? send(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT)
+	                   : recv(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT);
+
+	return n < 0 ? -errno : n;
+}
+
+/* preadv2 or pwritev2 at the file's own position, by number: not every libc has them. */
+static ssize_t file_now(const struct transfer *t)
+{
+	struct iovec part = { .iov_base = t->buf, .iov_len = t->size };
+	long n = syscall(t->out ? SYS_pwritev2 : SYS_preadv2, t->fd, &part, 1L, -1L, -1L, RWF_NOWAIT);
+
+	return n < 0 ? -errno : n;
+}
+
+static bool is_on_disk(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode));
+}
+
+/* For what knows no call that does not wait. A pipe that polls writable has room for PIPE_BUF bytes, and for no more. */
+static ssize_t polled_now(const struct transfer *t)
+{
+	struct pollfd one = { .fd = t->fd, .events = t->out ? POLLOUT : POLLIN };
+
+	if (poll(&one, 1, 0) == 0)
+		return -EAGAIN;
+	return plain(t, t->out && t->size > PIPE_BUF ? PIPE_BUF : t->size);
+}
+
+/* One try that does not wait. */
+static ssize_t transfer_now(const struct transfer *t)
+{
+	ssize_t n;
+
+	if (t->message)
+		return socket_now(t);
+	if (t->size == 0) /* never waits, and on a socket is not what recv does with it */
+		return plain(t, 0);
+	n = socket_now(t);
+	if (n != -ENOTSOCK)
+		return n;
+	n = file_now(t);
+	if (n == -EAGAIN && is_on_disk(t->fd)) /* not in memory; the disk will not keep us long */
+		return plain(t, t->size);
+	if (n == -EOPNOTSUPP || n == -ENOSYS || n == -EPERM)
+		return is_on_disk(t->fd) ? plain(t, t->size) : polled_now(t);
+	return n;
+}
+
+static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
+{
+	int saved = errno, err = ctxfd_err(ctx);
+	ssize_t n = err;
+
+	while (!err) {
+		n = transfer_now(t);
+		if (n == -EINTR)
+			continue;
+		if (n != -EAGAIN)
+			break;
+		n = err = await_fd(ctx, t->fd, t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN);
+	}
+	errno = saved;
+	return n;
+}
+
+ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size)
+{
+	return transfer(ctx, &(struct transfer){ .fd = fd, .buf = buf, .size = size });
+}
+
+ssize_t ctxfd_write(const struct ctxfd *ctx, int fd, const void *buf, size_t size)
+{
+	return transfer(ctx, &(struct transfer){ .fd = fd, .out = true, .buf = mutable_bytes(buf), .size = size });
+}
+
+ssize_t ctxfd_recv(const struct ctxfd *ctx, int fd, void *buf, size_t size, int flags)
+{
+	return transfer(ctx, &(struct transfer){ .fd = fd, .message = true, .flags = flags, .buf = buf, .size = size });
+}
+
+ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size, int flags)
+{
+	return transfer(ctx, &(struct transfer){ .fd = fd,
+	                                         .out = true,
+	                                         .message = true,
+	                                         .flags = flags,
+	                                         .buf = mutable_bytes(buf),
+	                                         .size = size });
+}
+
+/* ---- Accept and connect ------------------------------------------------------------------------------------------- */
+
+static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	int conn = accept4(fd, addr, addrlen, flags);
+
+	return conn < 0 ? -errno : conn;
+}
+
+/*
+ * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at a
+ * time, or two that both see one connection would leave the slower one waiting where no context reaches it.
+ */
+static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+	struct pollfd one = { .fd = fd, .events = POLLIN };
+	int listening = 0, mode = fcntl(fd, F_GETFL), conn = -EAGAIN;
+	socklen_t size = sizeof listening;
+
+	/* What does not listen fails at once, and a non-blocking socket does not wait. */
+	if (mode < 0 || mode & O_NONBLOCK || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) || !listening)
+		return accept_plain(fd, addr, addrlen, flags);
+	pthread_mutex_lock(&one_at_a_time);
+	if (poll(&one, 1, 0) != 0)
+		conn = accept_plain(fd, addr, addrlen, flags);
+	pthread_mutex_unlock(&one_at_a_time);
+	return conn;
+}
+
+int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	int saved = errno, err = ctxfd_err(ctx), conn = err;
+
+	while (!err) {
+		conn = accept_now(fd, addr, addrlen, flags);
+		if (conn == -EINTR)
+			continue;
+		if (conn != -EAGAIN)
+			break;
+		conn = err = await_fd(ctx, fd, POLLIN);
+	}
+	errno = saved;
+	return conn;
+}
+
+/* Starts the connection without waiting for it. Nobody else uses a socket that is not connected, so its mode may change. */
+static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+	int mode = fcntl(fd, F_GETFL), err = 0;
+
+	if (mode < 0)
+		return -errno;
+	if (!(mode & O_NONBLOCK) && fcntl(fd, F_SETFL, mode | O_NONBLOCK) != 0)
+		return -errno;
+	if (connect(fd, addr, addrlen) != 0)
+		err = -errno;
+	if (!(mode & O_NONBLOCK))
+		fcntl(fd, F_SETFL, mode);
+	return err;
+}
+
+static int finish_connecting(const struct ctxfd *ctx, int fd)
+{
+	int result = 0, err = await_fd(ctx, fd, POLLOUT);
+	socklen_t size = sizeof result;
+
+	if (err)
+		return err;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &size) != 0)
+		return -errno;
+	return -result;
+}
+
+int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+	int saved = errno, err = ctxfd_err(ctx);
+	int64_t pause = CTXFD_MSEC / 8;
+
+	if (!err)
+		err = start_connecting(fd, addr, addrlen);
+	/* A local socket whose listener has no room says so, but nothing tells when there is some. */
+	while (err == -EAGAIN && addr->sa_family == AF_UNIX) {
+		pause = pause < 8 * CTXFD_MSEC ? 2 * pause : pause;
+		err = ctxfd_sleep(ctx, pause);
+		if (!err)
+			err = start_connecting(fd, addr, addrlen);
+	}
+	if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
+		err = finish_connecting(ctx, fd);
+	errno = saved;
+	return err;
+}

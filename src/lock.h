@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lock on a node's children: bit LOCK of its word (context.h says what it guards and how HELD differs).
+ *
+ * It spins briefly and then sleeps in the kernel, so that a holder who was preempted costs nobody a time slice. Unlocking
+ * is the same compare-and-swap that says what the holder changed (a first child, no child left).
+ */
+#ifndef LOCK_H
+#define LOCK_H
+
+#include "context.h"
+#include "futex.h"
+
+/* One step of waiting until the bits of `busy` are gone from n's word, which was seen as w. Returns the word anew. */
+uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step);
+
+/* Takes n's lock, waiting for a walk that holds n too. */
+static inline void lock(struct ctxfd *n)
+{
+	uint64_t w = load_word(n);
+	unsigned step = 0;
+
+	for (;;) {
+		if (w & (LOCK | HELD))
+			w = lock_pause(n, w, &step);
+		else if (swap_word(n, &w, w | LOCK))
+			return;
+	}
+}
+
+/* Takes n's lock unless n has been marked or is done: then returns false, at once. *seen is n's word before. */
+static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
+{
+	uint64_t w = load_word(n);
+	unsigned step = 0;
+
+	for (;;) {
+		*seen = w;
+		if (w & (PENDING | DONE))
+			return false;
+		if (w & LOCK)
+			w = lock_pause(n, w, &step);
+		else if (swap_word(n, &w, w | LOCK))
+			return true;
+	}
+}
+
+/* Gives n's lock back, changing flags on the way, and returns the word as it is then. n may be freed by others from here on. */
+static inline uint64_t unlock(struct ctxfd *n, uint64_t set, uint64_t clear)
+{
+	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed), new;
+
+	do
+		new = (w & ~(LOCK | CONTENDED | clear)) | set;
+	while (!swap_word(n, &w, new));
+	if (w & CONTENDED)
+		futex_wake(n, WAKE_LOCK);
+	return new;
+}
+
+#endif

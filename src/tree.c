@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tree: how contexts come into it and leave it. context.h says what guards what; how they end is in cancel.c.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "lock.h"
+
+/* ---- Making ------------------------------------------------------------------------------------------------------- */
+
+static struct ctxfd background = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = BACKGROUND };
+static struct ctxfd todo = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = TODO };
+
+const struct ctxfd *ctxfd_background(void)
+{
+	return &background;
+}
+
+const struct ctxfd *ctxfd_todo(void)
+{
+	return &todo;
+}
+
+const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
+{
+	/* Relaxed: whoever calls has a reference already, or is promised one. */
+	if (ctx && !(load_word(ctx) & NEVER))
+		atomic_fetch_add_explicit(&mutable(ctx)->refs, 1, memory_order_relaxed);
+	return ctx;
+}
+
+/* Under p's lock. */
+static void link_child(struct ctxfd *p, struct ctxfd *child)
+{
+	child->linked = true;
+	child->next = p->children;
+	child->prev = &p->children;
+	if (child->next)
+		child->next->prev = &child->next;
+	p->children = child;
+}
+
+/* A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make. */
+static void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
+{
+	atomic_init(&n->refs, 1);
+	atomic_init(&n->fd, -1);
+	atomic_init(&n->fork_generation, 0);
+	n->children = NULL;
+	n->parent = mutable(parent);
+	n->values = nearest_value(parent);
+	n->kind = (uint8_t)kind;
+	n->linked = false;
+}
+
+/*
+ * A child of parent, which is not NULL. Its deadline must be earlier than the parent's, or INT64_MAX: then the parent's
+ * is in effect. NULL and errno when there is no memory.
+ */
+struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
+{
+	struct ctxfd *p = node_of(parent), *n = malloc(sizeof *n);
+	uint64_t seen, word = TIMED | cause_bits(cause);
+
+	if (!n)
+		return NULL;
+	init_node(n, parent, kind);
+	n->deadline = deadline;
+	if (load_word(p) & NEVER) {
+		atomic_init(&n->word, deadline == INT64_MAX ? 0 : word);
+		ctxfd_ref(parent);
+	} else if (lock_live(p, &seen)) {
+		if (deadline == INT64_MAX) {
+			n->deadline = p->deadline;
+			word = (seen & TIMED) | cause_of(seen);
+		}
+		atomic_init(&n->word, word);
+		link_child(p, n);
+		unlock(p, CHILDREN, 0);
+		if (parent != p)
+			ctxfd_ref(parent);
+	} else {
+		/* Born done, with the parent's verdict, and linked nowhere: it holds its parent as an owner does. */
+		if (deadline == INT64_MAX)
+			n->deadline = p->deadline;
+		atomic_init(&n->word, DONE | (seen & EXPIRED) | cause_of(seen));
+		ctxfd_ref(parent);
+	}
+	return n;
+}
+
+static bool parent_is_null(const void *parent)
+{
+	if (!parent)
+		errno = EINVAL;
+	return !parent;
+}
+
+struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent)
+{
+	if (parent_is_null(parent))
+		return NULL;
+	return derive(parent, CANCEL, INT64_MAX, 0);
+}
+
+struct ctxfd *ctxfd_with_deadline(const struct ctxfd *parent, int64_t deadline)
+{
+	return ctxfd_with_deadline_cause(parent, deadline, 0);
+}
+
+struct ctxfd *ctxfd_with_timeout(const struct ctxfd *parent, int64_t timeout)
+{
+	return ctxfd_with_timeout_cause(parent, timeout, 0);
+}
+
+static struct ctxfd *with_deadline(const struct ctxfd *parent, int64_t deadline, int cause, bool passed)
+{
+	struct ctxfd *p = node_of(parent), *n;
+
+	if (deadline >= p->deadline)
+		return derive(parent, CANCEL, INT64_MAX, 0);
+	/* The parent's end goes first, so if the clock is to decide, it decides about the parent first. */
+	if (passed)
+		settle(p);
+	n = derive(parent, DEADLINE, deadline, cause);
+	if (n && passed)
+		settle(n);
+	return n;
+}
+
+struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t deadline, int cause)
+{
+	if (parent_is_null(parent))
+		return NULL;
+	return with_deadline(parent, deadline, cause, deadline < INT64_MAX && deadline_passed(deadline));
+}
+
+struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause)
+{
+	int64_t now;
+
+	if (parent_is_null(parent))
+		return NULL;
+	now = ctxfd_now();
+	return with_deadline(parent, timeout > INT64_MAX - now ? INT64_MAX : now + timeout, cause, timeout <= 0);
+}
+
+/* Ends n, which nobody but b's walk can know yet, by the verdict of its first parent; unless that walk was faster. */
+static void inherit_end(struct ctxfd *n, uint64_t verdict)
+{
+	uint64_t w = load_word(n);
+
+	while (!(w & DONE) && !swap_word(n, &w, MERGE | DONE | (verdict & EXPIRED) | cause_of(verdict)))
+		continue;
+}
+
+struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
+{
+	struct ctxfd *first, *second, *n;
+	struct merge *m;
+	uint64_t seen, other, word;
+
+	if (parent_is_null(a) || parent_is_null(b))
+		return NULL;
+	m = malloc(sizeof *m);
+	if (!m)
+		return NULL;
+	n = &m->ctx;
+	first = node_of(a);
+	second = node_of(b);
+	init_node(n, a, MERGED);
+	init_node(&m->link, second, MERGED);
+	atomic_init(&m->link.word, LINK);
+	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
+	seen = settle(first);
+	other = settle(second);
+	word = MERGE | (first->deadline <= second->deadline ? (seen & TIMED) | cause_of(seen)
+	                                                    : (other & TIMED) | cause_of(other));
+	atomic_init(&n->word, word);
+
+	/* The second parent first: its walk may end n from here on, before n is in the first one's list. */
+	if (seen & (PENDING | DONE)) {
+		inherit_end(n, seen);
+	} else if (!(other & NEVER)) {
+		if (lock_live(second, &other)) {
+			link_child(second, &m->link);
+			unlock(second, CHILDREN, 0);
+		} else {
+			inherit_end(n, other);
+		}
+	}
+	if (seen & NEVER || !lock_live(first, &seen)) {
+		if (!(seen & NEVER))
+			inherit_end(n, seen);
+		ctxfd_ref(a);
+		return n;
+	}
+	link_child(first, n);
+	unlock(first, CHILDREN, 0);
+	if (a != first)
+		ctxfd_ref(a);
+	return n;
+}
+
+/* ---- Freeing ------------------------------------------------------------------------------------------------------ */
+
+/* Gives up one owner of ctx. True: there is no other and nothing below it, so the caller is the one to free it. */
+static bool drop(struct ctxfd *ctx)
+{
+	uint64_t w = load_word(ctx);
+
+	if (w & NEVER)
+		return false;
+	/* A sole owner cannot become two but through itself. Acquire pairs with the release of the owners who left before. */
+	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 &&
+	    atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) != 1)
+		return false;
+	w = load_word(ctx);
+	while (w & CHILDREN)
+		if (swap_word(ctx, &w, w | ORPHAN))
+			return false;
+	return true;
+}
+
+/* Takes n out of p's list. True: it was the last child of a p without owners, and the caller is the one to free p. */
+static bool leave(struct ctxfd *n, struct ctxfd *p)
+{
+	uint64_t w;
+
+	lock(p);
+	*n->prev = n->next;
+	if (n->next)
+		n->next->prev = n->prev;
+	w = unlock(p, 0, p->children ? 0 : CHILDREN);
+	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
+}
+
+/* Frees ctx, and everything above it that only it kept; a loop, with what is to be freed on a list through `values`. */
+static void reap(struct ctxfd *ctx)
+{
+	struct ctxfd *list = ctx, *parent, *node;
+
+	ctx->values = NULL;
+	while ((ctx = list)) {
+		uint64_t w = load_word(ctx);
+		struct ctxfd *freed[3];
+		int n = 0;
+
+		list = ctx->values;
+		parent = ctx->parent;
+		node = node_of(parent);
+		if (!(w & VALUE) && ctx->linked && leave(ctx, node))
+			freed[n++] = node;
+		if (w & MERGE && merge_of(ctx)->link.linked && leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent))
+			freed[n++] = merge_of(ctx)->link.parent;
+		if (w & VALUE) {
+			if (ctx->destroy)
+				ctx->destroy(ctx->value);
+		} else if (atomic_load_explicit(&ctx->fd, memory_order_relaxed) >= 0) {
+			close(ctx->fd);
+		}
+		/* A child in its parent's list is kept track of there; any other counts as an owner. */
+		if ((parent != node || w & VALUE || !ctx->linked) && drop(parent))
+			freed[n++] = parent;
+		free(ctx);
+		while (n > 0) {
+			freed[--n]->values = list;
+			list = freed[n];
+		}
+	}
+}
+
+void ctxfd_unref(const struct ctxfd *ctx)
+{
+	if (ctx && drop(mutable(ctx)))
+		reap(mutable(ctx));
+}
+
+void ctxfd_close(struct ctxfd *ctx)
+{
+	if (!ctx)
+		return;
+	/* A sole owner of a bare leaf: nobody is left who could tell whether it was cancelled. */
+	if (load_word(ctx) & (CHILDREN | HAS_FD | VALUE | NEVER) ||
+	    atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1)
+		ctxfd_cancel(ctx);
+	ctxfd_unref(ctx);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Values: contexts beside the tree. A value context points at the node above it, for whatever concerns its end, and every
+ * context points at the nearest value above, so that a lookup steps over values only. All fields are fixed at
+ * birth; there is nothing to lock. It lives by its reference count alone, and everything derived from it holds one.
+ */
+#include <stdlib.h>
+
+#include "context.h"
+
+static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
+{
+	struct ctxfd *v = malloc(sizeof *v);
+
+	if (!v)
+		return NULL;
+	atomic_init(&v->word, VALUE);
+	atomic_init(&v->refs, 1);
+	atomic_init(&v->fd, -1);
+	atomic_init(&v->fork_generation, 0);
+	v->node = node;
+	v->key = NULL;
+	v->value = NULL;
+	v->destroy = NULL;
+	v->parent = mutable(ctxfd_ref(parent));
+	v->values = nearest_value(parent);
+	v->kind = (uint8_t)kind;
+	v->linked = false;
+	return v;
+}
+
+const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
+                                     void (*destroy)(void *value))
+{
+	struct ctxfd *v;
+
+	if (!parent || !key) {
+		errno = EINVAL;
+		return NULL;
+	}
+	v = beside(parent, WITH_VALUE, node_of(parent));
+	if (!v)
+		return NULL;
+	v->key = key;
+	v->value = value;
+	v->destroy = destroy;
+	return v;
+}
+
+const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)
+{
+	if (!parent) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return beside(parent, WITHOUT_CANCEL, mutable(ctxfd_background()));
+}
+
+void *ctxfd_value(const struct ctxfd *ctx, const void *key)
+{
+	for (const struct ctxfd *v = nearest_value(ctx); v; v = v->values)
+		if (v->key == key)
+			return v->value;
+	return NULL;
+}

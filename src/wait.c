@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The clock, and sleeping until a context is done or a time has come. No fd: sleepers set WAITERS in the word and sleep
+ * on its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs no
+ * waker: it is the sleep's own limit.
+ */
+#include <time.h>
+
+#include "context.h"
+#include "futex.h"
+
+static int64_t read_clock(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (int64_t)now.tv_sec * CTXFD_SEC + now.tv_nsec;
+}
+
+int64_t ctxfd_now(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+/* The coarse clock lags by a tick at most and costs a fifth: good enough while the deadline is far off. */
+bool deadline_passed(int64_t deadline)
+{
+	return deadline <= read_clock(CLOCK_MONOTONIC_COARSE) + CTXFD_SEC && deadline <= ctxfd_now();
+}
+
+/* Sleeps until n is DONE, signalled as well, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
+uint64_t await_done(struct ctxfd *n, int64_t until)
+{
+	for (;;) {
+		uint64_t w = settle(n);
+
+		if (w & DONE || (until != INT64_MAX && until <= ctxfd_now()))
+			return w;
+		/* Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE. */
+		if (!(w & WAITERS) && !swap_word(n, &w, w | WAITERS))
+			continue;
+		futex_sleep(n, w | WAITERS, w & TIMED && n->deadline < until ? n->deadline : until, WAKE_DONE);
+	}
+}
+
+int ctxfd_wait(const struct ctxfd *ctx)
+{
+	return err_of(await_done(node_of(ctx), INT64_MAX));
+}
+
+int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns)
+{
+	int64_t now = ctxfd_now();
+	uint64_t w = await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
+
+	return w & DONE ? err_of(w) : 0;
+}
