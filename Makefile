@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+#
+# `make help` lists the targets. `make` needs a C compiler alone; what the others need, `make deps` installs.
+#
+# To be set from outside: CC, CXX, CPPFLAGS, CFLAGS, LDFLAGS; WERROR= keeps warnings from stopping the build; URING=no leaves
+# libctxfd-uring out (it is built when pkg-config knows liburing); PREFIX, DESTDIR, LIBDIR, INCLUDEDIR and MANDIR say where to
+# install; BUILD is the folder that everything is built in; V=1 shows the commands; TESTS="tree wait" makes the check
+# targets run only those tests; CTXFD_SLOW=n gives the tests n times as long.
+#
+# New files need no line here: src/*.c goes into libctxfd, src/uring*.c into libctxfd-uring, src/examples/*.c are examples,
+# tests/test_*.c are test programs (all found by their names), and further targets come with fragments: bench/bench.mk and
+# tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
+#
+#     $(BUILD)/tests/test_faults: private LDFLAGS += -Wl,--wrap=eventfd
+
+.DEFAULT_GOAL := all
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+BUILD      ?= build
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+
+CFLAGS     ?= -O2 -g
+WERROR     ?= -Werror
+OBJCOPY    ?= objcopy
+PKG_CONFIG ?= pkg-config
+VARIANT    ?= plain
+
+ifeq ($(origin URING),undefined)
+URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes || echo no)
+DEPS_URING := liburing
+endif
+
+VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
+# SAN holds a sanitizer's flags, from the check targets below.
+FLAGS = -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
+DEP = -MMD -MP
+
+quiet = $(if $(V),,@echo "  $(1)	$@";)
+
+all: libs ## the libraries (the default)
+
+# ---- Libraries ----------------------------------------------------------------------------------------------------------
+
+# One set of objects makes both the static and the shared library. Without interposition a public function that another one
+# of the library calls is inlined or called directly, and never through the PLT.
+LIB_FLAGS = $(FLAGS) -D_GNU_SOURCE -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -include src/export.h
+
+SRC       := $(filter-out src/uring%,$(wildcard src/*.c))
+OBJ       := $(SRC:src/%.c=$(BUILD)/obj/%.o)
+URING_SRC := $(if $(filter yes,$(URING)),$(wildcard src/uring*.c))
+URING_OBJ := $(URING_SRC:src/%.c=$(BUILD)/obj/%.o)
+URING_CFLAGS := $(if $(URING_SRC),$(shell $(PKG_CONFIG) --cflags liburing))
+URING_LIBS   := $(if $(URING_SRC),$(shell $(PKG_CONFIG) --libs liburing))
+
+LIBS := $(BUILD)/libctxfd.a $(BUILD)/libctxfd.so
+URING_LIB := $(if $(URING_SRC),$(BUILD)/libctxfd-uring.a)
+LIBS += $(if $(URING_SRC),$(URING_LIB) $(BUILD)/libctxfd-uring.so)
+
+libs: $(LIBS)
+
+# Rebuilds all when compiler or flags are others than the last time.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CC) $(subst ','\'',$(LIB_FLAGS) $(LDFLAGS))' | cmp -s - $@ || \
+		printf '%s\n' '$(CC) $(subst ','\'',$(LIB_FLAGS) $(LDFLAGS))' >$@
+
+$(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(LIB_FLAGS) $(DEP) -c -o $@ $<
+
+$(BUILD)/obj/uring%.o: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
+
+# The static libraries hold one object each, in which the hidden names are local: none can clash with the program's.
+$(BUILD)/obj/whole/ctxfd.o: $(OBJ)
+$(BUILD)/obj/whole/ctxfd-uring.o: $(URING_OBJ)
+$(BUILD)/obj/whole/%.o:
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CC) $(CFLAGS) -fno-lto -nostdlib -r -o $@ $^
+	@$(OBJCOPY) --localize-hidden $@
+
+$(BUILD)/lib%.a: $(BUILD)/obj/whole/%.o
+	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
+
+# nodelete: its thread and its fork handler would outlive a dlclose.
+LINK_SO = $(CC) $(CFLAGS) $(SAN) -shared -pthread -Wl,-soname,$(@F) -Wl,-z,defs -Wl,-z,nodelete -Wl,-Bsymbolic-functions $(LDFLAGS)
+
+$(BUILD)/libctxfd.so.0: $(OBJ) src/ctxfd.map
+	$(call quiet,LD)$(LINK_SO) -Wl,--version-script=src/ctxfd.map -o $@ $(OBJ)
+
+$(BUILD)/libctxfd-uring.so.0: $(URING_OBJ) src/ctxfd-uring.map $(BUILD)/libctxfd.so
+	$(call quiet,LD)$(LINK_SO) -Wl,--version-script=src/ctxfd-uring.map -o $@ $(URING_OBJ) -L$(BUILD) -lctxfd $(URING_LIBS)
+
+$(BUILD)/lib%.so: $(BUILD)/lib%.so.0
+	@ln -sf $(<F) $@
+
+# ---- Examples -----------------------------------------------------------------------------------------------------------
+
+# Compiled as a user would: no more than the public header, and no feature macro but their own.
+EXAMPLES_SRC := $(filter-out $(if $(URING_SRC),,src/examples/uring_%),$(wildcard src/examples/*.c))
+EXAMPLES     := $(EXAMPLES_SRC:src/%.c=$(BUILD)/%)
+
+examples: $(EXAMPLES) ## the examples, into build/examples
+
+$(BUILD)/examples/obj/%.o: src/examples/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(FLAGS) $(DEP) -c -o $@ $<
+
+$(BUILD)/examples/obj/uring_%.o: private FLAGS += $(URING_CFLAGS)
+
+$(BUILD)/examples/%: $(BUILD)/examples/obj/%.o $(BUILD)/libctxfd.a
+	$(call quiet,LD)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/examples/uring_%: $(BUILD)/examples/obj/uring_%.o $(URING_LIB) $(BUILD)/libctxfd.a
+	$(call quiet,LD)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(LDLIBS)
+
+demo: ## the HTTP server, driven by curl
+	@$(DEPS) cc curl
+	@$(MAKE) --no-print-directory $(BUILD)/examples/httpd
+	@BUILD=$(BUILD) sh src/examples/demo.sh
+
+# ---- Tests --------------------------------------------------------------------------------------------------------------
+
+# The tests link the library's own objects (internal names included), their calls of malloc and free routed through the
+# harness, which counts them and can make them fail. TEST_LIB=$(BUILD)/libctxfd.a in a fragment gives a program the real one.
+TEST_FLAGS = $(FLAGS) -D_GNU_SOURCE -Isrc -Itests -Wno-unused-parameter $(shell $(PKG_CONFIG) --cflags cmocka)
+TEST_LIBS  = $(shell $(PKG_CONFIG) --libs cmocka) $(LDLIBS)
+TEST_LIB   = $(BUILD)/tests/libctxfd.a
+
+TESTS_SRC := $(filter-out $(if $(URING_SRC),,tests/test_uring%),$(wildcard tests/test_*.c))
+TESTS_BIN := $(TESTS_SRC:tests/%.c=$(BUILD)/tests/%)
+HARNESS   := $(patsubst tests/%.c,$(BUILD)/tests/obj/%.o,$(wildcard tests/harness*.c))
+
+tests: $(TESTS_BIN) ## the test programs, into build/tests
+
+$(BUILD)/tests/obj/%.o: tests/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
+
+$(BUILD)/tests/obj/test_uring%.o: private TEST_FLAGS += $(URING_CFLAGS)
+
+$(BUILD)/tests/libctxfd.a: $(OBJ)
+$(BUILD)/tests/libctxfd-uring.a: $(URING_OBJ)
+$(BUILD)/tests/lib%.a:
+	@mkdir -p $(@D)
+	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
+	@$(OBJCOPY) $(foreach f,malloc calloc realloc aligned_alloc free,--redefine-sym $(f)=counted_$(f)) $@
+
+$(BUILD)/tests/test_%: $(BUILD)/tests/obj/test_%.o $(HARNESS) $(BUILD)/tests/libctxfd.a $(BUILD)/libctxfd.a
+	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(TEST_LIBS)
+
+$(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)/tests/libctxfd-uring.a $(BUILD)/tests/libctxfd.a
+	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(TEST_LIBS)
+
+DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/deps
+DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl
+
+# The tests are built by a second make, since the first may have had to install what they are found with.
+AGAIN = $(MAKE) --no-print-directory
+ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+deps: ## installs what `make check` and `make demo` need and the machine lacks
+	@$(DEPS) $(DEPS_CHECK)
+
+check: ## builds and runs all tests
+	@$(DEPS) $(DEPS_CHECK)
+	@$(AGAIN) run-tests
+
+check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(DEPS) $(DEPS_CHECK) asan
+	@$(AGAIN) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
+
+check-tsan: ## the same under ThreadSanitizer
+	@$(DEPS) $(DEPS_CHECK) tsan
+	@$(AGAIN) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
+
+check-valgrind: ## the same under valgrind's memcheck
+	@$(DEPS) $(DEPS_CHECK) valgrind
+	@$(AGAIN) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
+
+check-clang: ## the same, compiled by clang
+	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
+	@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
+
+check-all: check check-asan check-tsan check-valgrind check-clang check-format ## all of these
+
+check-format: ## whether all sources are formatted as .clang-format says
+	@$(DEPS) clang-format
+	@clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.c' '*.h') && echo 'All formatted.'
+
+run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(TESTS_BIN) $(EXAMPLES)
+	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' OBJCOPY='$(OBJCOPY)' MAKE='$(MAKE)' \
+		tests/run $(TESTS)
+
+# ---- Install ------------------------------------------------------------------------------------------------------------
+
+HEADERS := include/ctxfd.h $(if $(URING_SRC),include/ctxfd_uring.h)
+PCS     := ctxfd.pc $(if $(URING_SRC),ctxfd-uring.pc)
+MAN     := $(wildcard src/man/*.[1-9])
+# Where each page goes: man3/ctxfd_cancel.3
+man_path = man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+
+INSTALLED = $(HEADERS:include/%=$(INCLUDEDIR)/%) $(PCS:%=$(LIBDIR)/pkgconfig/%) \
+	$(foreach l,$(LIBS:$(BUILD)/%=%),$(LIBDIR)/$(l) $(if $(filter %.so,$(l)),$(LIBDIR)/$(l).0)) \
+	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m)))
+
+install: libs ## headers, libraries, pkg-config files and man pages, under PREFIX (and DESTDIR)
+	@mkdir -p $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 $(filter %.a,$(LIBS)) $(DESTDIR)$(LIBDIR)
+	install -m 755 $(patsubst %.so,%.so.0,$(filter %.so,$(LIBS))) $(DESTDIR)$(LIBDIR)
+	@for l in $(notdir $(filter %.so,$(LIBS))); do ln -sf $$l.0 $(DESTDIR)$(LIBDIR)/$$l; done
+	@for p in $(PCS); do \
+		sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
+		-e 's,@VERSION@,$(VERSION),' src/$$p.in >$(DESTDIR)$(LIBDIR)/pkgconfig/$$p; done
+	@for m in $(foreach m,$(MAN),$(call man_path,$(m))); do \
+		mkdir -p $(DESTDIR)$(MANDIR)/$${m%/*} && install -m 644 src/man/$${m##*/} $(DESTDIR)$(MANDIR)/$$m || exit 1; done
+
+uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
+	rm -f $(INSTALLED:%=$(DESTDIR)%)
+
+# ---- The rest -----------------------------------------------------------------------------------------------------------
+
+clean: ## removes the build folder
+	rm -rf $(BUILD)
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+FORCE:
+.PHONY: all libs examples demo tests deps check check-asan check-tsan check-valgrind check-clang check-all check-format run-tests \
+	install uninstall clean help FORCE
+.SECONDARY:
+
+include $(wildcard bench/bench.mk tests/*.mk)
+include $(wildcard $(addprefix $(BUILD)/,obj/*.d examples/obj/*.d tests/obj/*.d))
