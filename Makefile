@@ -2,14 +2,14 @@
 #
 # `make help` lists the targets. `make` needs a C compiler alone; what the others need, `make deps` installs.
 #
-# To be set from outside: CC, CXX, CPPFLAGS, CFLAGS, LDFLAGS; WERROR= keeps warnings from stopping the build; URING=no leaves
-# libctxfd-uring out (it is built when pkg-config knows liburing); PREFIX, DESTDIR, LIBDIR, INCLUDEDIR and MANDIR say where to
-# install; BUILD is the folder that everything is built in; V=1 shows the commands; TESTS="tree wait" makes the check
-# targets run only those tests; CTXFD_SLOW=n gives the tests n times as long.
+# To be set from outside: CC, CXX, CPPFLAGS, CFLAGS, LDFLAGS; WERROR= keeps warnings from stopping the build; URING=no
+# leaves libctxfd-uring out (it is built when pkg-config knows liburing); PREFIX, DESTDIR, LIBDIR, INCLUDEDIR and
+# MANDIR say where to install; BUILD is the folder that everything is built in; V=1 shows the commands; TESTS="tree
+# wait" makes the check targets run only those tests; CTXFD_SLOW=n gives the tests n times as long.
 #
-# New files need no line here: src/*.c goes into libctxfd, src/uring*.c into libctxfd-uring, src/examples/*.c are examples,
-# tests/test_*.c are test programs (all found by their names), and further targets come with fragments: bench/bench.mk and
-# tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
+# New files need no line here: src/*.c goes into libctxfd, src/uring*.c into libctxfd-uring, src/examples/*.c are
+# examples, tests/test_*.c are test programs (all found by their names), and further targets come with fragments:
+# bench/bench.mk and tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
 #
 #     $(BUILD)/tests/test_faults: private LDFLAGS += -Wl,--wrap=eventfd
 
@@ -37,19 +37,19 @@ endif
 VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
-# SAN holds a sanitizer's flags, from the check targets below.
-FLAGS = -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
+# SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that defines it itself does not define it differently.
+FLAGS = -D_GNU_SOURCE= -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
 DEP = -MMD -MP
 
 quiet = $(if $(V),,@echo "  $(1)	$@";)
 
 all: libs ## the libraries (the default)
 
-# ---- Libraries ----------------------------------------------------------------------------------------------------------
+# ---- Libraries -----------------------------------------------------------------------------------------------------
 
-# One set of objects makes both the static and the shared library. Without interposition a public function that another one
-# of the library calls is inlined or called directly, and never through the PLT.
-LIB_FLAGS = $(FLAGS) -D_GNU_SOURCE -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -include src/export.h
+# One set of objects makes both the static and the shared library. Without interposition a public function that
+# another one of the library calls is inlined or called directly, and never through the PLT.
+LIB_FLAGS = $(FLAGS) -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -include src/export.h
 
 SRC       := $(filter-out src/uring%,$(wildcard src/*.c))
 OBJ       := $(SRC:src/%.c=$(BUILD)/obj/%.o)
@@ -88,7 +88,8 @@ $(BUILD)/lib%.a: $(BUILD)/obj/whole/%.o
 	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
 
 # nodelete: its thread and its fork handler would outlive a dlclose.
-LINK_SO = $(CC) $(CFLAGS) $(SAN) -shared -pthread -Wl,-soname,$(@F) -Wl,-z,defs -Wl,-z,nodelete -Wl,-Bsymbolic-functions $(LDFLAGS)
+LINK_SO = $(CC) $(CFLAGS) $(SAN) -shared -pthread -Wl,-soname,$(@F) -Wl,-z,defs -Wl,-z,nodelete \
+	-Wl,-Bsymbolic-functions $(LDFLAGS)
 
 $(BUILD)/libctxfd.so.0: $(OBJ) src/ctxfd.map
 	$(call quiet,LD)$(LINK_SO) -Wl,--version-script=src/ctxfd.map -o $@ $(OBJ)
@@ -99,9 +100,9 @@ $(BUILD)/libctxfd-uring.so.0: $(URING_OBJ) src/ctxfd-uring.map $(BUILD)/libctxfd
 $(BUILD)/lib%.so: $(BUILD)/lib%.so.0
 	@ln -sf $(<F) $@
 
-# ---- Examples -----------------------------------------------------------------------------------------------------------
+# ---- Examples ------------------------------------------------------------------------------------------------------
 
-# Compiled as a user would: no more than the public header, and no feature macro but their own.
+# Compiled as a user would, against the public header.
 EXAMPLES_SRC := $(filter-out $(if $(URING_SRC),,src/examples/uring_%),$(wildcard src/examples/*.c))
 EXAMPLES     := $(EXAMPLES_SRC:src/%.c=$(BUILD)/%)
 
@@ -122,13 +123,14 @@ $(BUILD)/examples/uring_%: $(BUILD)/examples/obj/uring_%.o $(URING_LIB) $(BUILD)
 demo: ## the HTTP server, driven by curl
 	@$(DEPS) cc curl
 	@$(MAKE) --no-print-directory $(BUILD)/examples/httpd
-	@BUILD=$(BUILD) sh src/examples/demo.sh
+	@BUILD=$(BUILD) sh tests/demo.sh
 
-# ---- Tests --------------------------------------------------------------------------------------------------------------
+# ---- Tests ---------------------------------------------------------------------------------------------------------
 
-# The tests link the library's own objects (internal names included), their calls of malloc and free routed through the
-# harness, which counts them and can make them fail. TEST_LIB=$(BUILD)/libctxfd.a in a fragment gives a program the real one.
-TEST_FLAGS = $(FLAGS) -D_GNU_SOURCE -Isrc -Itests -Wno-unused-parameter $(shell $(PKG_CONFIG) --cflags cmocka)
+# The tests link the library's own objects (internal names included), their calls of malloc and free routed through
+# the harness, which counts them and can make them fail. TEST_LIB=$(BUILD)/libctxfd.a in a fragment gives a program
+# the real one.
+TEST_FLAGS = $(FLAGS) -Isrc -Itests -Wno-unused-parameter $(shell $(PKG_CONFIG) --cflags cmocka)
 TEST_LIBS  = $(shell $(PKG_CONFIG) --libs cmocka) $(LDLIBS)
 TEST_LIB   = $(BUILD)/tests/libctxfd.a
 
@@ -154,7 +156,8 @@ $(BUILD)/tests/lib%.a:
 $(BUILD)/tests/test_%: $(BUILD)/tests/obj/test_%.o $(HARNESS) $(BUILD)/tests/libctxfd.a $(BUILD)/libctxfd.a
 	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(TEST_LIBS)
 
-$(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)/tests/libctxfd-uring.a $(BUILD)/tests/libctxfd.a
+$(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)/tests/libctxfd-uring.a \
+		$(BUILD)/tests/libctxfd.a
 	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(TEST_LIBS)
 
 DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/deps
@@ -194,10 +197,10 @@ check-format: ## whether all sources are formatted as .clang-format says
 	@clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.c' '*.h') && echo 'All formatted.'
 
 run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(TESTS_BIN) $(EXAMPLES)
-	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' OBJCOPY='$(OBJCOPY)' MAKE='$(MAKE)' \
+	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' \
 		tests/run $(TESTS)
 
-# ---- Install ------------------------------------------------------------------------------------------------------------
+# ---- Install -------------------------------------------------------------------------------------------------------
 
 HEADERS := include/ctxfd.h $(if $(URING_SRC),include/ctxfd_uring.h)
 PCS     := ctxfd.pc $(if $(URING_SRC),ctxfd-uring.pc)
@@ -224,17 +227,18 @@ install: libs ## headers, libraries, pkg-config files and man pages, under PREFI
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
 	rm -f $(INSTALLED:%=$(DESTDIR)%)
 
-# ---- The rest -----------------------------------------------------------------------------------------------------------
+# ---- The rest ------------------------------------------------------------------------------------------------------
 
 clean: ## removes the build folder
 	rm -rf $(BUILD)
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
+		awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 FORCE:
-.PHONY: all libs examples demo tests deps check check-asan check-tsan check-valgrind check-clang check-all check-format run-tests \
-	install uninstall clean help FORCE
+.PHONY: all libs examples demo tests deps check check-asan check-tsan check-valgrind check-clang check-all \
+	check-format run-tests install uninstall clean help FORCE
 .SECONDARY:
 
 include $(wildcard bench/bench.mk tests/*.mk)
