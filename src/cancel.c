@@ -17,6 +17,7 @@
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering (settle).
  */
 #include "context.h"
+#include "dispatch.h"
 #include "lock.h"
 
 /* ---- Looking ------------------------------------------------------------------------------------------------------ */
@@ -92,6 +93,8 @@ int64_t ctxfd_remaining(const struct ctxfd *ctx)
 struct cancel {
 	uint64_t cause;
 	int64_t now; /* when it first met a deadline; 0 before */
+	struct ctxfd_after
+	        *due; /* the after-funcs that it ended, those of one context in the order of their registration */
 };
 
 /* Whether n's deadline went by before the cancel came to it. One look at the clock serves the whole walk. */
@@ -102,9 +105,14 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 	return n->deadline <= c->now;
 }
 
-/* What remains to do about a node that this thread made DONE, with the word w: show it. */
-static void announce(struct ctxfd *n, uint64_t w)
+/* What remains to do about a node that this thread made DONE, with the word w. */
+static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
+	if (w & HOOK) {
+		/* The list is last in, first out, and the walk meets the youngest first. */
+		after_of(n)->next = c->due;
+		c->due = after_of(n);
+	}
 	if (w & UNSIGNALLED)
 		signal_done(n);
 	if (w & WAITERS)
@@ -145,12 +153,12 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 	}
 	if (new &HELD)
 		return true;
-	announce(n, new);
+	announce(n, new, c);
 	return false;
 }
 
 /* The way back: everything below n is done. n stays valid until its parent on our way is committed. */
-static void commit(struct ctxfd *n)
+static void commit(struct ctxfd *n, struct cancel *c)
 {
 	uint64_t w = load_word(n), new;
 
@@ -159,7 +167,7 @@ static void commit(struct ctxfd *n)
 	while (!swap_word(n, &w, new));
 	if (w & CONTENDED)
 		futex_wake(n, WAKE_LOCK);
-	announce(n, new);
+	announce(n, new, c);
 }
 
 /* Goes through everything below root, which mark has left to us. */
@@ -184,7 +192,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 			child = n->children;
 			continue;
 		}
-		commit(n);
+		commit(n, c);
 		if (n == root)
 			return;
 		child = load_word(n) & MERGE ? merge_of(n)->entered_by : n;
@@ -202,6 +210,8 @@ void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 		return;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
+	if (c.due)
+		dispatch(c.due);
 }
 
 void ctxfd_cancel(struct ctxfd *ctx)

@@ -51,11 +51,25 @@
 #define NEVER       (UINT64_C(1) << 13) /* background or todo (fixed) */
 #define MERGE       (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
 #define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
+#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: its end is the dispatcher's to act on (fixed) */
+#define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: the dispatcher watches something for it (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
 
-enum kind { BACKGROUND, TODO, CANCEL, DEADLINE, WITH_VALUE, WITHOUT_CANCEL, MERGED };
+enum kind {
+	BACKGROUND,
+	TODO,
+	CANCEL,
+	DEADLINE,
+	WITH_VALUE,
+	WITHOUT_CANCEL,
+	MERGED,
+	AFTER_FUNC,
+	WITH_FD,
+	WITH_SIGNALS,
+	WITH_PROCESS
+};
 
 struct ctxfd {
 	_Atomic uint64_t word;
@@ -80,6 +94,7 @@ struct ctxfd {
 	_Atomic uint32_t fork_generation; /* of the process that made fd; see done.c */
 	uint8_t kind;                     /* enum kind, for describe; fixed */
 	bool linked;                      /* in the list of the nearest node above; fixed */
+	bool counted;                     /* as one of parent's owners; fixed */
 };
 
 /* A context with two parents: a child of the first, and by its link a child of the second. */
@@ -143,7 +158,9 @@ static inline int err_of(uint64_t w)
 }
 
 /* tree.c */
-struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause);
+uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
+               int cause);
+void reap(struct ctxfd *ctx);
 
 /* cancel.c */
 uint64_t settle(struct ctxfd *n);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "dispatch.h"
 #include "lock.h"
 
 /* ---- Making ------------------------------------------------------------------------------------------------------- */
@@ -53,41 +54,54 @@ static void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kin
 	n->values = nearest_value(parent);
 	n->kind = (uint8_t)kind;
 	n->linked = false;
+	n->counted = false;
+}
+
+/* Keeps parent alive by counting as one of its owners, where a place in its list does not do. */
+static void count_on(struct ctxfd *n, const struct ctxfd *parent)
+{
+	n->counted = true;
+	ctxfd_ref(parent);
 }
 
 /*
- * A child of parent, which is not NULL. Its deadline must be earlier than the parent's, or INT64_MAX: then the parent's
- * is in effect. NULL and errno when there is no memory.
+ * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or INT64_MAX:
+ * then the parent's is in effect. `flags` are fixed ones. Returns the word that n is born with.
  */
-struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
+uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
 {
-	struct ctxfd *p = node_of(parent), *n = malloc(sizeof *n);
-	uint64_t seen, word = TIMED | cause_bits(cause);
+	struct ctxfd *p = node_of(parent);
+	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
 
-	if (!n)
-		return NULL;
 	init_node(n, parent, kind);
-	n->deadline = deadline;
+	n->deadline = deadline < p->deadline ? deadline : p->deadline;
 	if (load_word(p) & NEVER) {
-		atomic_init(&n->word, deadline == INT64_MAX ? 0 : word);
-		ctxfd_ref(parent);
-	} else if (lock_live(p, &seen)) {
-		if (deadline == INT64_MAX) {
-			n->deadline = p->deadline;
-			word = (seen & TIMED) | cause_of(seen);
-		}
 		atomic_init(&n->word, word);
+		count_on(n, parent);
+	} else if (lock_live(p, &seen)) {
+		if (deadline == INT64_MAX)
+			word |= (seen & TIMED) | cause_of(seen);
+		atomic_init(&n->word, word);
+		/* A value context above is kept by its count, since the list is not its own. Count before others can know n. */
+		if (parent != p)
+			count_on(n, parent);
 		link_child(p, n);
 		unlock(p, CHILDREN, 0);
-		if (parent != p)
-			ctxfd_ref(parent);
 	} else {
-		/* Born done, with the parent's verdict, and linked nowhere: it holds its parent as an owner does. */
-		if (deadline == INT64_MAX)
-			n->deadline = p->deadline;
-		atomic_init(&n->word, DONE | (seen & EXPIRED) | cause_of(seen));
-		ctxfd_ref(parent);
+		/* Born done, with the parent's verdict, and in no list. */
+		word = flags | DONE | (seen & EXPIRED) | cause_of(seen);
+		atomic_init(&n->word, word);
+		count_on(n, parent);
 	}
+	return word;
+}
+
+static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
+{
+	struct ctxfd *n = malloc(sizeof *n);
+
+	if (n)
+		adopt(n, parent, kind, 0, deadline, cause);
 	return n;
 }
 
@@ -194,13 +208,13 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	if (seen & NEVER || !lock_live(first, &seen)) {
 		if (!(seen & NEVER))
 			inherit_end(n, seen);
-		ctxfd_ref(a);
+		count_on(n, a);
 		return n;
 	}
+	if (a != first)
+		count_on(n, a);
 	link_child(first, n);
 	unlock(first, CHILDREN, 0);
-	if (a != first)
-		ctxfd_ref(a);
 	return n;
 }
 
@@ -238,7 +252,7 @@ static bool leave(struct ctxfd *n, struct ctxfd *p)
 }
 
 /* Frees ctx, and everything above it that only it kept; a loop, with what is to be freed on a list through `values`. */
-static void reap(struct ctxfd *ctx)
+void reap(struct ctxfd *ctx)
 {
 	struct ctxfd *list = ctx, *parent, *node;
 
@@ -248,10 +262,12 @@ static void reap(struct ctxfd *ctx)
 		struct ctxfd *freed[3];
 		int n = 0;
 
+		if (w & SOURCE)
+			forget_source(ctx);
 		list = ctx->values;
 		parent = ctx->parent;
 		node = node_of(parent);
-		if (!(w & VALUE) && ctx->linked && leave(ctx, node))
+		if (ctx->linked && leave(ctx, node))
 			freed[n++] = node;
 		if (w & MERGE && merge_of(ctx)->link.linked && leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent))
 			freed[n++] = merge_of(ctx)->link.parent;
@@ -261,8 +277,7 @@ static void reap(struct ctxfd *ctx)
 		} else if (atomic_load_explicit(&ctx->fd, memory_order_relaxed) >= 0) {
 			close(ctx->fd);
 		}
-		/* A child in its parent's list is kept track of there; any other counts as an owner. */
-		if ((parent != node || w & VALUE || !ctx->linked) && drop(parent))
+		if (ctx->counted && drop(parent))
 			freed[n++] = parent;
 		free(ctx);
 		while (n > 0) {

@@ -26,6 +26,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	v->values = nearest_value(parent);
 	v->kind = (uint8_t)kind;
 	v->linked = false;
+	v->counted = true;
 	return v;
 }
 

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * After-funcs: functions that run once their context is done. dispatch.h says what one is and what guards it.
+ *
+ * WHO WINS, stop or run? First the word, as between cancels: a walk, the alarm or stop makes it DONE, by compare-and-swap,
+ * and if it was stop, fn never runs. Otherwise it is on its way to the dispatcher's list, and `state` decides, under the
+ * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
+ */
+#include <stdlib.h>
+
+#include "dispatch.h"
+
+/* Makes h DONE. False: it was already. */
+static bool end_after(struct ctxfd_after *h, uint64_t how)
+{
+	uint64_t w = load_word(&h->ctx);
+
+	while (!(w & DONE))
+		if (swap_word(&h->ctx, &w, (w & ~TIMED) | DONE | how))
+			return true;
+	return false;
+}
+
+int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
+{
+	struct ctxfd_after *h;
+	uint64_t born;
+	bool timed;
+	int err;
+
+	if (!ctx || !fn)
+		return -EINVAL;
+	err = dispatcher_start();
+	if (err)
+		return err;
+	h = malloc(sizeof *h);
+	if (!h)
+		return -ENOMEM;
+	h->fn = fn;
+	h->arg = arg;
+	h->next = NULL;
+	h->alarm.set = false;
+	h->state = WAITING;
+	h->owned = handle;
+	if (handle)
+		*handle = h;
+
+	/* Once it is linked it may run and be freed at any moment, unless we keep the dispatcher from it. */
+	timed = node_of(ctx)->deadline != INT64_MAX;
+	if (timed)
+		pthread_mutex_lock(&dispatcher.lock);
+	born = adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0);
+	if (timed) {
+		if (born & TIMED) {
+			alarm_set(&dispatcher.alarms, &h->alarm, h->ctx.deadline, dispatcher.alarms_set++);
+			dispatcher_arm();
+		}
+		pthread_mutex_unlock(&dispatcher.lock);
+	}
+	if (born & DONE) {
+		/* The context may only be marked: fn must find it done. */
+		await_done(node_of(ctx), INT64_MAX);
+		dispatch(h);
+	}
+	return 0;
+}
+
+/* Under the lock: what has come to its deadline becomes due. */
+void expire_alarms(void)
+{
+	int64_t now = dispatcher.alarms ? ctxfd_now() : 0;
+
+	while (dispatcher.alarms && dispatcher.alarms->at <= now) {
+		struct ctxfd_after *h = alarm_owner(dispatcher.alarms);
+
+		alarm_clear(&dispatcher.alarms, &h->alarm);
+		if (end_after(h, EXPIRED)) {
+			h->next = NULL;
+			*dispatcher.due_end = h;
+			dispatcher.due_end = &h->next;
+		}
+	}
+}
+
+/* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
+static void free_after(struct ctxfd_after *h)
+{
+	dispatcher_step_out();
+	reap(&h->ctx);
+	dispatcher_step_in();
+}
+
+/* Under the lock: runs h, which is due, unless it has been stopped. Returns how many functions that was. */
+int run_after(struct ctxfd_after *h)
+{
+	alarm_clear(&dispatcher.alarms, &h->alarm);
+	if (h->state == STOPPED) {
+		free_after(h);
+		return 0;
+	}
+	h->state = RUNNING;
+	dispatcher.running = h;
+	pthread_mutex_unlock(&dispatcher.lock);
+	h->fn(h->arg);
+	pthread_mutex_lock(&dispatcher.lock);
+	dispatcher.running = NULL;
+	if (!h->owned) {
+		free_after(h);
+	} else {
+		h->state = RAN;
+		pthread_cond_broadcast(&dispatcher.idle);
+	}
+	return 1;
+}
+
+bool ctxfd_after_stop(struct ctxfd_after *h)
+{
+	bool never_ran = false, ours = true;
+
+	if (!h)
+		return false;
+	if (end_after(h, 0)) {
+		if (h->ctx.deadline != INT64_MAX) {
+			pthread_mutex_lock(&dispatcher.lock);
+			alarm_clear(&dispatcher.alarms, &h->alarm);
+			pthread_mutex_unlock(&dispatcher.lock);
+		}
+		reap(&h->ctx);
+		return true;
+	}
+	pthread_mutex_lock(&dispatcher.lock);
+	if (h->state == WAITING) {
+		h->state = STOPPED;
+		never_ran = true;
+		ours = false;
+	} else if (h->state == RUNNING && pthread_equal(dispatcher.thread, pthread_self())) {
+		h->owned = false;
+		ours = false;
+	}
+	while (ours && h->state == RUNNING)
+		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
+	pthread_mutex_unlock(&dispatcher.lock);
+	if (ours)
+		reap(&h->ctx);
+	return never_ran;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the dispatcher and those who need it say to each other: cancel.c hands it after-funcs that are due, after.c
+ * and source.c put things in its care.
+ *
+ * THE DISPATCHER'S LOCK is a mutex, `dispatcher.lock`. It guards every field of struct dispatcher, struct ctxfd_after and
+ * struct source that is not called fixed. It comes before LOCK, after which it is never taken, and it is not held while a
+ * walk is waited for or a function of the program runs. System calls under it do not wait.
+ */
+#ifndef DISPATCH_H
+#define DISPATCH_H
+
+#include <pthread.h>
+#include <sys/epoll.h>
+
+#include "context.h"
+#include "heap.h"
+
+/*
+ * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its alarm, is what makes it
+ * due; stopping it is a child leaving its parent. While it is linked it keeps its context alive.
+ */
+struct ctxfd_after {
+	struct ctxfd ctx;
+	void (*fn)(void *arg);    /* fixed */
+	void *arg;                /* fixed */
+	struct ctxfd_after *next; /* in the list of the cancel that ended it, then in the dispatcher's */
+	struct alarm alarm;       /* set while its deadline can end it */
+	enum { WAITING, STOPPED, RUNNING, RAN } state;
+	bool owned; /* somebody has the handle and will stop it; else the dispatcher frees it */
+};
+
+static inline struct ctxfd_after *after_of(struct ctxfd *n)
+{
+	return (struct ctxfd_after *)((char *)n - offsetof(struct ctxfd_after, ctx));
+}
+
+static inline struct ctxfd_after *alarm_owner(struct alarm *a)
+{
+	return (struct ctxfd_after *)((char *)a - offsetof(struct ctxfd_after, alarm));
+}
+
+/* A context that ends by an fd or a signal. */
+struct source {
+	struct ctxfd ctx;
+	struct source *next, **prev; /* all there are */
+	int epoll;                   /* holds the caller's fd, and nothing else; -1: signals; fixed */
+	bool watched;                /* epoll is in the dispatcher's, or signals in its mask */
+	bool ready;                  /* one of signals has come, and cause is its number */
+	int cause;                   /* fixed, but for signals */
+	sigset_t signals;            /* fixed */
+};
+
+struct dispatcher {
+	pthread_mutex_t lock;
+	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
+
+	int epoll; /* what the dispatcher waits for: wake, timer, signals, and each source's epoll */
+	int wake;
+	int timer;
+	int signals;   /* -1: no context has wanted any yet */
+	bool woken;    /* wake is readable */
+	int64_t armed; /* what the timer is set to; INT64_MAX: to nothing */
+
+	struct alarm *alarms;
+	uint64_t alarms_set;
+	struct ctxfd_after *due, **due_end;
+	struct ctxfd_after *batch; /* taken from due, to run in this round */
+	struct source *sources;
+
+	bool dispatching; /* a thread is at it: */
+	pthread_t thread;
+	bool inside;                 /* it is in the library without the lock: freeing, or */
+	struct source *cancelling;   /* cancelling this, which must not be freed meanwhile */
+	struct ctxfd_after *running; /* or in this one's fn */
+	struct epoll_event events[32];
+	int events_left;
+};
+
+extern struct dispatcher dispatcher;
+
+/* Makes sure that there is somebody to dispatch: 0 or -errno. Not under the lock. */
+int dispatcher_start(void);
+
+/* A list of after-funcs, whose contexts are done, is due. Not under the lock. */
+void dispatch(struct ctxfd_after *list);
+
+/* Under the lock: sets the timer for the earliest alarm, if it is not set for it yet. */
+void dispatcher_arm(void);
+
+/* Under the lock, on the dispatching thread: steps out of the lock, and back into it, for work inside the library. */
+void dispatcher_step_out(void);
+void dispatcher_step_in(void);
+
+/* after.c, under the lock, on the dispatching thread. */
+void expire_alarms(void);
+int run_after(struct ctxfd_after *h);
+
+/* source.c */
+void forget_source(struct ctxfd *ctx); /* called before ctx is freed; not under the lock */
+int source_event(void *data);          /* under the lock, on the dispatching thread */
+int watch_sources(void);               /* under the lock: puts all into a new epoll; 0 or -errno */
+
+#endif
