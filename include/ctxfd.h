@@ -251,9 +251,10 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 
 /*
  * read(2) and write(2), sockets and pipes and what else can be polled. Both may be short: on a blocking descriptor too a
- * write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. A device that
- * offers neither MSG_DONTWAIT nor RWF_NOWAIT is polled and then called: if it is in blocking mode and another reader takes
- * the data in between, the call waits for more and ctx cannot interrupt it.
+ * write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. What offers
+ * neither MSG_DONTWAIT nor RWF_NOWAIT, a terminal for one, is polled and then called: if it is in blocking mode and another
+ * reader takes the data in between, or it has less room than the write asks for, the call waits and ctx cannot interrupt it.
+ * Write little at a time there, or set O_NONBLOCK.
  */
 ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size);
 ssize_t ctxfd_write(const struct ctxfd *ctx, int fd, const void *buf, size_t size);

@@ -111,14 +111,17 @@ static void fire(int fd)
 			continue;
 }
 
-/* A semaphore that counts 2^64-2: nobody lives to read it empty. Full already is as good. */
+/*
+ * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a second
+ * thread that signals or by a stranger, must fit as well, or it would not wake anyone (and in blocking mode never return).
+ */
 static void post(int fd)
 {
-	uint64_t all = UINT64_MAX - 1;
+	uint64_t plenty = UINT64_C(1) << 56;
 	ssize_t written;
 
 	do
-		written = write(fd, &all, sizeof all);
+		written = write(fd, &plenty, sizeof plenty);
 	while (written < 0 && errno == EINTR);
 }
 

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -51,20 +52,40 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 	}
 }
 
+/* The caller's fds alone, for a done fd that polls ready while ctx is live: somebody wrote to it, or closed it. */
+static int poll_apart(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
+{
+	for (;;) {
+		int64_t now = ctxfd_now(), next = now + 2 * CTXFD_MSEC;
+		int ready = poll_until(fds, n, next < until ? next : until), err = ctxfd_err(ctx);
+
+		if (ready || err || now >= until)
+			return ready ? ready : err;
+	}
+}
+
 /* all: the caller's fds, copied, with room for the done fd behind them. */
 static int poll_beside(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
 {
-	int fd = ctxfd_done_fd(ctx), ready;
+	int fd = ctxfd_done_fd(ctx), ready, err;
 
 	if (fd < 0)
 		return fd;
 	all[n] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	do {
-		ready = poll_until(all, n + 1, until);
-		if (ready > 0 && all[n].revents && --ready == 0 && ctxfd_err(ctx))
-			return ctxfd_err(ctx);
-	} while (ready == 0 && all[n].revents); /* a stray write to the done fd: it says nothing */
-	return ready;
+	ready = poll_until(all, n + 1, until);
+	if (ready <= 0 || !all[n].revents)
+		return ready;
+	if (ready > 1)
+		return ready - 1;
+	err = ctxfd_err(ctx);
+	return err ? err : poll_apart(ctx, all, n, until);
+}
+
+static bool too_many(nfds_t n)
+{
+	struct rlimit limit;
+
+	return n > INT_MAX || (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n >= limit.rlim_cur);
 }
 
 int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout)
@@ -78,13 +99,16 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 		return result;
 	if (n == 0)
 		return ctxfd_sleep(ctx, timeout < 0 ? INT64_MAX : timeout);
-	if (n > INT_MAX)
-		return -EINVAL;
-	if (n >= sizeof few / sizeof few[0])
+	if (n >= sizeof few / sizeof few[0]) {
+		if (too_many(n))
+			return -EINVAL;
 		all = malloc((n + 1) * sizeof *all);
+	}
 	if (all) {
 		memcpy(all, fds, n * sizeof *all);
-		result = poll_beside(ctx, all, n, until);
+		result = poll_until(all, n, 0); /* what need not wait needs no done fd */
+		if (result == 0 && timeout != 0)
+			result = poll_beside(ctx, all, n, until);
 		for (nfds_t i = 0; result >= 0 && i < n; i++)
 			fds[i].revents = all[i].revents;
 	} else {
@@ -99,8 +123,8 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 /* Waits until fd is ready for events, or says so because it never will be: the next try tells. 0, err or -errno. */
 static int await_fd(const struct ctxfd *ctx, int fd, int events)
 {
-	struct pollfd one = { .fd = fd, .events = (short)events };
-	int ready = ctxfd_poll(ctx, &one, 1, -1);
+	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
+	int ready = poll_beside(ctx, both, 1, INT64_MAX);
 
 	return ready < 0 ? ready : 0;
 }
@@ -153,7 +177,7 @@ static ssize_t polled_now(const struct transfer *t)
 {
 	struct pollfd one = { .fd = t->fd, .events = t->out ? POLLOUT : POLLIN };
 
-	if (poll(&one, 1, 0) == 0)
+	if (poll(&one, 1, 0) <= 0) /* a signal interrupts even this */
 		return -EAGAIN;
 	return plain(t, t->out && t->size > PIPE_BUF ? PIPE_BUF : t->size);
 }
@@ -165,7 +189,7 @@ static ssize_t transfer_now(const struct transfer *t)
 
 	if (t->message)
 		return socket_now(t);
-	if (t->size == 0) /* never waits, and on a socket is not what recv does with it */
+	if (t->size == 0 && !t->out) /* never waits, and on a socket is not what recv does with it */
 		return plain(t, 0);
 	n = socket_now(t);
 	if (n != -ENOTSOCK)
@@ -244,7 +268,7 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 	if (mode < 0 || mode & O_NONBLOCK || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) || !listening)
 		return accept_plain(fd, addr, addrlen, flags);
 	pthread_mutex_lock(&one_at_a_time);
-	if (poll(&one, 1, 0) != 0)
+	if (poll(&one, 1, 0) > 0)
 		conn = accept_plain(fd, addr, addrlen, flags);
 	pthread_mutex_unlock(&one_at_a_time);
 	return conn;

@@ -18,6 +18,7 @@
  *
  *     curl 'http://127.0.0.1:PORT/?delay=300ms&timeout=100ms'
  */
+#define _GNU_SOURCE
 #include <ctxfd.h>
 
 #include <arpa/inet.h>
