@@ -19,6 +19,7 @@
 #include "context.h"
 #include "dispatch.h"
 #include "lock.h"
+#include "shard.h"
 
 /* ---- Looking ------------------------------------------------------------------------------------------------------ */
 
@@ -196,7 +197,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 		if (n == root)
 			return;
 		child = load_word(n) & MERGE ? merge_of(n)->entered_by : n;
-		n = node_of(child->parent);
+		n = list_owner(child);
 		child = child->next;
 	}
 }

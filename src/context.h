@@ -54,6 +54,9 @@
 #define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: its end is the dispatcher's to act on (fixed) */
 #define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: the dispatcher watches something for it (fixed) */
 
+#define SHARDED (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
+#define SHARD   (UINT64_C(1) << 19) /* it is one (fixed) */
+
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
 
@@ -68,7 +71,8 @@ enum kind {
 	AFTER_FUNC,
 	WITH_FD,
 	WITH_SIGNALS,
-	WITH_PROCESS
+	WITH_PROCESS,
+	SHARD_OF_CHILDREN
 };
 
 struct ctxfd {
@@ -93,8 +97,10 @@ struct ctxfd {
 	struct ctxfd *values;             /* the nearest value above, or NULL; fixed */
 	_Atomic uint32_t fork_generation; /* of the process that made fd; see done.c */
 	uint8_t kind;                     /* enum kind, for describe; fixed */
-	bool linked;                      /* in the list of the nearest node above; fixed */
-	bool counted;                     /* as one of parent's owners; fixed */
+	bool linked : 1;                  /* in the list of the nearest node above; fixed */
+	bool counted : 1;                 /* as one of parent's owners; fixed */
+	uint8_t shard;                    /* which shard of the list, from 1; 0: in the list itself; fixed */
+	uint8_t contended;                /* how often its lock was; under the lock */
 };
 
 /* A context with two parents: a child of the first, and by its link a child of the second. */
@@ -160,6 +166,8 @@ static inline int err_of(uint64_t w)
 /* tree.c */
 uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
                int cause);
+void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
+bool drop(struct ctxfd *ctx);
 void reap(struct ctxfd *ctx);
 
 /* cancel.c */

@@ -14,6 +14,13 @@
 /* One step of waiting until the bits of `busy` are gone from n's word, which was seen as w. Returns the word anew. */
 uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step);
 
+/* Under the lock, which was had after so many steps of waiting. */
+static inline void count_contention(struct ctxfd *n, unsigned steps)
+{
+	if (steps && n->contended < UINT8_MAX)
+		n->contended++;
+}
+
 /* Takes n's lock, waiting for a walk that holds n too. */
 static inline void lock(struct ctxfd *n)
 {
@@ -24,8 +31,9 @@ static inline void lock(struct ctxfd *n)
 		if (w & (LOCK | HELD))
 			w = lock_pause(n, w, &step);
 		else if (swap_word(n, &w, w | LOCK))
-			return;
+			break;
 	}
+	count_contention(n, step);
 }
 
 /* Takes n's lock unless n has been marked or is done: then returns false, at once. *seen is n's word before. */
@@ -41,8 +49,10 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 		if (w & LOCK)
 			w = lock_pause(n, w, &step);
 		else if (swap_word(n, &w, w | LOCK))
-			return true;
+			break;
 	}
+	count_contention(n, step);
+	return true;
 }
 
 /* Gives n's lock back, changing flags on the way, and returns the word as it is then. n may be freed by others from here on. */

@@ -8,6 +8,7 @@
 #include "context.h"
 #include "dispatch.h"
 #include "lock.h"
+#include "shard.h"
 
 /* ---- Making ------------------------------------------------------------------------------------------------------- */
 
@@ -35,16 +36,18 @@ const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
 /* Under p's lock. */
 static void link_child(struct ctxfd *p, struct ctxfd *child)
 {
+	struct ctxfd **head = list_head(p);
+
 	child->linked = true;
-	child->next = p->children;
-	child->prev = &p->children;
+	child->next = *head;
+	child->prev = head;
 	if (child->next)
 		child->next->prev = &child->next;
-	p->children = child;
+	*head = child;
 }
 
 /* A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make. */
-static void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
+void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {
 	atomic_init(&n->refs, 1);
 	atomic_init(&n->fd, -1);
@@ -53,8 +56,8 @@ static void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kin
 	n->parent = mutable(parent);
 	n->values = nearest_value(parent);
 	n->kind = (uint8_t)kind;
-	n->linked = false;
-	n->counted = false;
+	n->linked = n->counted = false;
+	n->shard = n->contended = 0;
 }
 
 /* Keeps parent alive by counting as one of its owners, where a place in its list does not do. */
@@ -64,29 +67,47 @@ static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 	ctxfd_ref(parent);
 }
 
+/* How often threads must have met at a parent's lock before it gets shards. */
+#define CROWDED 16
+
+/* Locks the list that a child of p goes into. NULL: p is not LIVE. *seen: p's word, known to be so under the lock. */
+static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
+{
+	if (*seen & SHARDED && !(flags & HOOK))
+		return lock_shard(p, seen);
+	return lock_live(p, seen) ? p : NULL;
+}
+
 /*
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or INT64_MAX:
  * then the parent's is in effect. `flags` are fixed ones. Returns the word that n is born with.
  */
 uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
 {
-	struct ctxfd *p = node_of(parent);
+	struct ctxfd *p = node_of(parent), *list;
 	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
 
 	init_node(n, parent, kind);
 	n->deadline = deadline < p->deadline ? deadline : p->deadline;
-	if (load_word(p) & NEVER) {
+	seen = load_word(p);
+	if (seen & NEVER) {
 		atomic_init(&n->word, word);
 		count_on(n, parent);
-	} else if (lock_live(p, &seen)) {
+	} else if ((list = lock_list(p, flags, &seen))) {
+		bool crowded = list == p && p->contended == CROWDED;
+
 		if (deadline == INT64_MAX)
 			word |= (seen & TIMED) | cause_of(seen);
 		atomic_init(&n->word, word);
 		/* A value context above is kept by its count, since the list is not its own. Count before others can know n. */
 		if (parent != p)
 			count_on(n, parent);
-		link_child(p, n);
-		unlock(p, CHILDREN, 0);
+		if (list != p)
+			n->shard = shard_number(list);
+		link_child(list, n);
+		unlock(list, CHILDREN, 0);
+		if (crowded)
+			split_children(p);
 	} else {
 		/* Born done, with the parent's verdict, and in no list. */
 		word = flags | DONE | (seen & EXPIRED) | cause_of(seen);
@@ -221,7 +242,7 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 /* ---- Freeing ------------------------------------------------------------------------------------------------------ */
 
 /* Gives up one owner of ctx. True: there is no other and nothing below it, so the caller is the one to free it. */
-static bool drop(struct ctxfd *ctx)
+bool drop(struct ctxfd *ctx)
 {
 	uint64_t w = load_word(ctx);
 
@@ -232,14 +253,25 @@ static bool drop(struct ctxfd *ctx)
 	    atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) != 1)
 		return false;
 	w = load_word(ctx);
+	if (w & SHARDED) {
+		orphan_shards(ctx);
+		w = load_word(ctx);
+	}
 	while (w & CHILDREN)
 		if (swap_word(ctx, &w, w | ORPHAN))
 			return false;
 	return true;
 }
 
-/* Takes n out of p's list. True: it was the last child of a p without owners, and the caller is the one to free p. */
-static bool leave(struct ctxfd *n, struct ctxfd *p)
+/* Puts n on the list of what is to be freed, which goes through `values`: nobody looks there any more. */
+static void push(struct ctxfd **list, struct ctxfd *n)
+{
+	n->values = *list;
+	*list = n;
+}
+
+/* Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. */
+static void leave(struct ctxfd *n, struct ctxfd *p, struct ctxfd **list)
 {
 	uint64_t w;
 
@@ -248,42 +280,55 @@ static bool leave(struct ctxfd *n, struct ctxfd *p)
 	if (n->next)
 		n->next->prev = n->prev;
 	w = unlock(p, 0, p->children ? 0 : CHILDREN);
-	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
+	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
+		push(list, p);
 }
 
-/* Frees ctx, and everything above it that only it kept; a loop, with what is to be freed on a list through `values`. */
+static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
+{
+	uint64_t w = load_word(ctx);
+
+	if (w & SOURCE)
+		forget_source(ctx);
+	if (ctx->linked)
+		leave(ctx, list_owner(ctx), list);
+	if (w & MERGE && merge_of(ctx)->link.linked)
+		leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent, list);
+	if (w & VALUE) {
+		if (ctx->destroy)
+			ctx->destroy(ctx->value);
+	} else if (atomic_load_explicit(&ctx->fd, memory_order_relaxed) >= 0) {
+		close(ctx->fd);
+	}
+	if (ctx->counted && drop(ctx->parent))
+		push(list, ctx->parent);
+	free(ctx);
+}
+
+static void reap_shard(struct ctxfd *shard, struct ctxfd **list)
+{
+	struct ctxfd *p = shard->parent;
+	void *block = p->children;
+
+	if (!last_shard(shard))
+		return;
+	if (leave_shards(p))
+		push(list, p);
+	free(block);
+}
+
+/* Frees ctx, which has no owner and no child, and everything above it that only it kept: a loop, however deep it hangs. */
 void reap(struct ctxfd *ctx)
 {
-	struct ctxfd *list = ctx, *parent, *node;
+	struct ctxfd *list = NULL;
 
-	ctx->values = NULL;
+	push(&list, ctx);
 	while ((ctx = list)) {
-		uint64_t w = load_word(ctx);
-		struct ctxfd *freed[3];
-		int n = 0;
-
-		if (w & SOURCE)
-			forget_source(ctx);
 		list = ctx->values;
-		parent = ctx->parent;
-		node = node_of(parent);
-		if (ctx->linked && leave(ctx, node))
-			freed[n++] = node;
-		if (w & MERGE && merge_of(ctx)->link.linked && leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent))
-			freed[n++] = merge_of(ctx)->link.parent;
-		if (w & VALUE) {
-			if (ctx->destroy)
-				ctx->destroy(ctx->value);
-		} else if (atomic_load_explicit(&ctx->fd, memory_order_relaxed) >= 0) {
-			close(ctx->fd);
-		}
-		if (ctx->counted && drop(parent))
-			freed[n++] = parent;
-		free(ctx);
-		while (n > 0) {
-			freed[--n]->values = list;
-			list = freed[n];
-		}
+		if (load_word(ctx) & SHARD)
+			reap_shard(ctx, &list);
+		else
+			reap_one(ctx, &list);
 	}
 }
 

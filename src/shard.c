@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* Shards of a child list; shard.h says what they are and why they are safe. */
+#include "shard.h"
+
+#include <stdlib.h>
+
+static struct shards *shards_of(const struct ctxfd *p)
+{
+	return (struct shards *)(void *)p->children;
+}
+
+void split_children(struct ctxfd *p)
+{
+	struct shards *block = malloc(sizeof *block);
+	struct ctxfd *last;
+	uint64_t seen;
+
+	if (!block)
+		return;
+	for (int i = 0; i < SHARDS; i++) {
+		struct ctxfd *s = &block->shard[i].node;
+
+		init_node(s, p, SHARD_OF_CHILDREN);
+		atomic_init(&s->word, SHARD);
+		s->deadline = INT64_MAX;
+		s->linked = true;
+		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
+		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
+	}
+	atomic_init(&block->left, SHARDS);
+	last = &block->shard[SHARDS - 1].node;
+	if (lock_live(p, &seen)) {
+		if (!(seen & SHARDED)) {
+			last->next = p->children;
+			if (last->next)
+				last->next->prev = &last->next;
+			p->children = &block->shard[0].node;
+			block = NULL;
+		}
+		unlock(p, SHARDED | CHILDREN, 0);
+	}
+	free(block);
+}
+
+struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
+{
+	static _Atomic unsigned threads;
+	static _Thread_local unsigned mine; /* one more than the number of this thread's shard */
+	struct ctxfd *s;
+	uint64_t own;
+	bool locked;
+
+	if (!mine)
+		mine = 1 + atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % SHARDS;
+	s = &shards_of(p)->shard[mine - 1].node;
+	locked = lock_live(s, &own);
+	*seen = load_word(p);
+	if (locked && *seen & (PENDING | DONE)) {
+		unlock(s, 0, 0);
+		locked = false;
+	}
+	return locked ? s : NULL;
+}
+
+void orphan_shards(struct ctxfd *p)
+{
+	struct shards *block = shards_of(p);
+
+	/* Ours is the last count while we are at it, so that the block does not go away under our feet. */
+	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
+	for (int i = 0; i < SHARDS; i++)
+		if (drop(&block->shard[i].node))
+			last_shard(&block->shard[i].node);
+	if (atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) == 1) {
+		leave_shards(p);
+		free(block);
+	}
+}
+
+bool last_shard(struct ctxfd *shard)
+{
+	struct shards *block = shards_of(shard->parent);
+
+	/* Acquire and release: whoever frees the block is behind all who have used a shard. */
+	return atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) == 1;
+}
+
+bool leave_shards(struct ctxfd *p)
+{
+	struct ctxfd *last = &shards_of(p)->shard[SHARDS - 1].node;
+	uint64_t w;
+
+	lock(p);
+	p->children = last->next;
+	if (last->next)
+		last->next->prev = &p->children;
+	w = unlock(p, 0, p->children ? 0 : CHILDREN);
+	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A child list for many threads.
+ *
+ * When threads keep meeting at a parent's lock, the parent is given shards: hidden children, among which the threads
+ * spread theirs. A shard is a node like any other: a cancel's walk, holds and commits know nothing of it, and it
+ * has a lock and a list of its own. What is special is where it lives and how it goes:
+ *
+ *   - The shards of a parent are one block of memory and stand first in its list, so `children` points at them, and stays so
+ *     as long as there is any: it may then be read without the lock.
+ *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the last of
+ *     them to be empty takes the block out of the list.
+ *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock and then
+ *     finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it needs the lock.
+ *
+ * After-funcs do not go into shards: those of one context run in the order in which they were registered.
+ */
+#ifndef SHARD_H
+#define SHARD_H
+
+#include "context.h"
+#include "lock.h"
+
+#define SHARDS 16
+
+/* Two shards never share a cache line, nor a pair of lines that is fetched together. */
+struct shard {
+	struct ctxfd node;
+	char apart[128 - sizeof(struct ctxfd)];
+};
+
+struct shards {
+	struct shard shard[SHARDS];
+	_Atomic unsigned left; /* that have an owner or a child */
+};
+
+/* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
+void split_children(struct ctxfd *p);
+
+/* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
+struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen);
+
+/* p has lost its last owner: so have its shards. */
+void orphan_shards(struct ctxfd *p);
+
+/* A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed. */
+bool last_shard(struct ctxfd *shard);
+
+/* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */
+bool leave_shards(struct ctxfd *p);
+
+/* Under p's lock: where in its list a new child goes. */
+static inline struct ctxfd **list_head(struct ctxfd *p)
+{
+	if (!(atomic_load_explicit(&p->word, memory_order_relaxed) & SHARDED))
+		return &p->children;
+	return &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next;
+}
+
+static inline uint8_t shard_number(const struct ctxfd *shard)
+{
+	return (uint8_t)(1 +
+	                 ((const struct shard *)(const void *)shard - (struct shard *)(void *)shard->parent->children));
+}
+
+/* The node in whose list n is, or was born to be. */
+static inline struct ctxfd *list_owner(const struct ctxfd *n)
+{
+	struct ctxfd *p = node_of(n->parent);
+
+	return n->shard ? &((struct shards *)(void *)p->children)->shard[n->shard - 1].node : p;
+}
+
+#endif
