@@ -42,6 +42,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/select.h> /* sigset_t, which <signal.h> hides in strict C99 */
 #include <sys/socket.h>
 #include <sys/types.h>
 
