@@ -58,14 +58,13 @@ struct client {
 		struct watch backend, done;
 		struct ctxfd *ctx; /* NULL: no request in flight */
 		int64_t started;
-		unsigned number;
+		long long number;
 	} request;
 };
 
 /* What a request says to the backend. */
 struct call {
-	int64_t delay;
-	unsigned request;
+	long long delay, request;
 };
 
 union address {
@@ -173,7 +172,7 @@ static void request_cancelled(struct client *c)
 		c->last = true;
 		answer(c, status = "503 Service Unavailable", "the server is shutting down");
 	}
-	say("request %u: cancelled after %.1f ms, %s: answers %s\n", r->number, ms_since(r->started),
+	say("request %lld: cancelled after %.1f ms, %s: answers %s\n", r->number, ms_since(r->started),
 	    ctxfd_strerror(cause), status);
 	request_close(r);
 }
@@ -198,7 +197,7 @@ static void request_answered(struct watch *w)
 		return;
 	body[n > 0 ? n : 0] = '\0';
 	answer(c, status, n > 0 ? body : "the backend failed");
-	say("request %u: after %.1f ms answers %s\n", r->number, ms_since(r->started), status);
+	say("request %lld: after %.1f ms answers %s\n", r->number, ms_since(r->started), status);
 	request_close(r);
 	client_advance(c);
 }
@@ -236,7 +235,7 @@ static int64_t duration(const char *url, const char *name, int64_t otherwise)
 /* `head` is one request, up to its empty line. */
 static void request_start(struct client *c, char *head)
 {
-	static unsigned number;
+	static long long number;
 	struct request *r = &c->request;
 	struct call call = { .delay = duration(head, "delay=", 0), .request = ++number };
 	int64_t timeout = duration(head, "timeout=", DEFAULT_TIMEOUT);
@@ -250,7 +249,7 @@ static void request_start(struct client *c, char *head)
 		return;
 	}
 	c->last = strcasestr(head, "\r\nConnection: close\r\n") || strstr(head, " HTTP/1.0\r\n");
-	say("request %u: %.*s\n", number, (int)strcspn(head, "\r"), head);
+	say("request %lld: %.*s\n", number, (int)strcspn(head, "\r"), head);
 
 	*r = (struct request){ .backend.fd = -1, .done.fd = -1, .started = ctxfd_now(), .number = number };
 	r->ctx = ctxfd_with_timeout(c->ctx, timeout);
@@ -265,8 +264,8 @@ static void request_start(struct client *c, char *head)
 
 static void client_close(struct client *c)
 {
-	/* Closing with bytes unread would be a reset, which can overtake an answer. MSG_TRUNC throws them away. */
-	recv(c->socket.fd, NULL, 1 << 20, MSG_TRUNC);
+	/* Closing with bytes unread would be a reset, which can overtake an answer. */
+	recv(c->socket.fd, c->in, sizeof(c->in), 0);
 	close(c->socket.fd);
 	unwatch(&c->done);
 	ctxfd_close(c->ctx);
@@ -371,14 +370,14 @@ static void job_called(struct watch *w)
 	struct itimerspec timer = { .it_value.tv_nsec = 1 };
 
 	if (read(w->fd, &j->call, sizeof(j->call)) != sizeof(j->call)) {
-		say("backend: drops the call of request %u after %.1f ms of %.1f\n", j->call.request,
+		say("backend: drops the call of request %lld after %.1f ms of %.1f\n", j->call.request,
 		    ms_since(j->started), (double)j->call.delay / (double)CTXFD_MSEC);
 		job_close(j);
 		return;
 	}
 	if (j->call.delay > 0) {
-		timer.it_value.tv_sec = j->call.delay / CTXFD_SEC;
-		timer.it_value.tv_nsec = j->call.delay % CTXFD_SEC;
+		timer.it_value.tv_sec = (time_t)(j->call.delay / CTXFD_SEC);
+		timer.it_value.tv_nsec = (long)(j->call.delay % CTXFD_SEC);
 	}
 	if (!watch(&j->timer, timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), EPOLLIN, job_finished) ||
 	    timerfd_settime(j->timer.fd, 0, &timer, NULL) < 0)
