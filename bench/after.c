@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* After-funcs: what it costs to register one and take it back, and how soon after a cancel it runs. */
+#include "bench.h"
+#include "ctxfd.h"
+
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#define HOUR (3600 * CTXFD_SEC)
+
+static void count_call(void *arg)
+{
+	++*(int *)arg;
+}
+
+static void stop(struct bench *b, struct ctxfd *ctx)
+{
+	int calls = 0;
+
+	while (bench_more(b)) {
+		bool wrong = false;
+
+		bench_start(b);
+		for (long i = 0; i < b->n; i++) {
+			struct ctxfd_after *handle;
+
+			wrong |= ctxfd_after_func(ctx, count_call, &calls, &handle) != 0;
+			wrong |= !ctxfd_after_stop(handle);
+		}
+		bench_stop(b, b->n);
+		bench_check(!wrong);
+	}
+	ctxfd_close(ctx);
+	bench_check(calls == 0);
+}
+
+static void stop_plain(struct bench *b)
+{
+	stop(b, ctxfd_with_cancel(ctxfd_background()));
+}
+BENCH("ctxfd", "after/stop", stop_plain)
+
+static void stop_timed(struct bench *b)
+{
+	stop(b, ctxfd_with_timeout(ctxfd_background(), HOUR));
+}
+BENCH("ctxfd", "after/stop-timed", stop_timed)
+
+struct call {
+	int64_t at;
+	sem_t over;
+};
+
+static void note_time(void *arg)
+{
+	struct call *c = arg;
+
+	c->at = bench_now();
+	sem_post(&c->over);
+}
+
+static void run(struct bench *b)
+{
+	struct call call = { 0 };
+	int dispatcher = -1;
+
+	sem_init(&call.over, 0, 0);
+	bench_pin(0); /* where the dispatcher, which is born with the first call, will stay */
+	while (bench_more(b)) {
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+		struct ctxfd_after *handle;
+		int64_t limit = bench_now() + 10 * CTXFD_SEC;
+
+		bench_check(ctxfd_after_func(ctx, note_time, &call, &handle) == 0);
+		bench_pin(-1);
+		while (dispatcher < 0 && (dispatcher = bench_thread_named("ctxfd")) < 0)
+			bench_check(bench_now() < limit);
+		while (!bench_asleep(dispatcher) || !bench_asleep(dispatcher))
+			bench_check(bench_now() < limit);
+		int64_t cancelled = bench_now();
+
+		ctxfd_cancel(ctx);
+		while (sem_wait(&call.over))
+			;
+		bench_sample(b, (double)(call.at - cancelled));
+		bench_check(!ctxfd_after_stop(handle));
+		ctxfd_unref(ctx);
+	}
+	close(dispatcher);
+	sem_destroy(&call.over);
+}
+BENCH("ctxfd", "after/run", run)

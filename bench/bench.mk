@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+# The benchmarks: bench/bench.h says what a row is and how to add one, bench/suite.py which there are. Needs python3.
+
+BENCH := $(BUILD)/bench
+BENCH_CFLAGS ?= -O2 -g
+BENCH_WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+BENCH_FLAGS = $(BENCH_CFLAGS) $(BENCH_WARN) -Iinclude -Ibench -pthread
+
+# The library's rows and the floor's are one program; those that need libctxfd-uring, and each peer, are one each.
+BENCH_ROWS := $(filter-out bench/subject.c bench/threads.c bench/uring%,$(wildcard bench/*.c))
+BENCH_RUNTIME := $(BENCH)/obj/subject.o $(BENCH)/obj/threads.o
+BENCH_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(BENCH_ROWS))
+BENCH_SUBJECTS := $(BENCH)/subjects/rows
+
+ifeq ($(shell pkg-config --exists liburing && echo yes),yes)
+BENCH_URING_CFLAGS := -DHAVE_LIBURING $(shell pkg-config --cflags liburing)
+BENCH_URING_LIBS := $(shell pkg-config --libs liburing)
+BENCH_URING_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(wildcard bench/uring*.c))
+ifneq ($(BENCH_URING_OBJ),)
+BENCH_SUBJECTS += $(BENCH)/subjects/uring
+endif
+endif
+
+# A peer that is not installed is not built, and the run says which those are.
+BENCH_PEERS := $(BENCH)/subjects/stop
+ifeq ($(shell pkg-config --exists gio-2.0 && echo yes),yes)
+BENCH_PEERS += $(BENCH)/subjects/glib
+endif
+ifneq ($(wildcard /usr/include/nsync_note.h /usr/local/include/nsync_note.h),)
+BENCH_PEERS += $(BENCH)/subjects/nsync
+endif
+ifneq ($(shell command -v go 2>/dev/null),)
+BENCH_PEERS += $(BENCH)/subjects/go
+endif
+
+$(BENCH)/obj/%.o: bench/%.c bench/bench.h include/ctxfd.h
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) -c $< -o $@
+
+$(BENCH)/subjects/rows: $(BENCH_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd.a
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) -o $@
+
+$(BENCH)/subjects/uring: $(BENCH_URING_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd-uring.a $(BUILD)/libctxfd.a
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) -o $@
+
+$(BENCH)/subjects/stop: bench/peers/stop.cc $(BENCH_RUNTIME) bench/bench.h
+	@mkdir -p $(@D)
+	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $< $(BENCH_RUNTIME) -o $@
+
+$(BENCH)/subjects/glib: bench/peers/glib.c $(BENCH_RUNTIME) bench/bench.h
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $(shell pkg-config --cflags gio-2.0) $< \
+		$(BENCH_RUNTIME) $(shell pkg-config --libs gio-2.0) -o $@
+
+$(BENCH)/subjects/nsync: bench/peers/nsync.c $(BENCH_RUNTIME) bench/bench.h
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync -o $@
+
+$(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
+	@mkdir -p $(@D)
+	$(call quiet,GO)GO111MODULE=off GOCACHE=$(abspath $(BENCH))/go-cache go build -o $@ $^
+
+.PHONY: bench bench-peers bench-with-peers bench-smoke bench-deps
+bench: $(BENCH_SUBJECTS) ## the benchmarks without peers: at most three minutes, one table
+	bench/run --out $(BENCH) $(BENCH_SUBJECTS)
+
+bench-peers: bench-deps ## the benchmarks with the peers, which it installs
+	+$(MAKE) --no-print-directory bench-with-peers
+
+bench-with-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS)
+	bench/run --peers --out $(BENCH) $(BENCH_SUBJECTS) $(BENCH_PEERS)
+
+bench-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS) ## each row of each benchmark for a moment: does it work?
+	bench/run --smoke --out $(BENCH)/smoke $(BENCH_SUBJECTS) $(BENCH_PEERS)
+
+# What cannot be installed is measured without: the run goes on.
+bench-deps: ## installs the peers of the benchmarks, and what draws and counts
+	-command -v apt-get >/dev/null && apt-get install -y --no-install-recommends g++ golang-go libglib2.0-dev \
+		libnsync-dev liburing-dev gnuplot-nox valgrind pkg-config python3

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""What is measured: the rows with their arguments, what is counted in instructions, what is plotted, and the figures to reach."""
+
+from collections import namedtuple
+
+# name: as the subjects know it. args: one cell each. what: the library's work. floor: the least that work can be.
+# unit: of the samples. latency: each sample is one event; those of other rows are averages of a batch. Cell.figure in report.py.
+# budget: milliseconds that a round may take. limit: the largest argument that a peer is asked to do, because it recurses or
+#   is quadratic. awake: keep the CPUs from halting, see bench/run.
+Row = namedtuple("Row", "name args what floor unit latency budget limit awake",
+                 defaults=[(0,), "", "", "ns", False, 8, {}, False])
+
+CHILDREN = (1, 10, 100, 1000, 10000, 100000)
+FDS = (1, 10, 100, 1000, 10000)
+DEPTHS = (1, 10, 100, 1000, 10000, 100000, 1000000)
+THREADS = (1, 2, 4)
+VALUES = (1, 10, 100)
+RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
+
+
+def wake(name, what, floor, awake=False):
+    return Row(name, what=what, floor=floor, latency=True, budget=50, awake=awake)
+
+
+GROUPS = [
+    ("Make, cancel and free a child of a long-lived parent", [
+        Row("make/plain", what="with_cancel, close", floor="malloc, free"),
+        Row("make/timed", what="with_timeout of an hour, close", floor="malloc, clock_gettime, free"),
+        Row("make/plain+fd", what="with_cancel, done_fd, close", floor="eventfd, write, close"),
+        Row("make/timed+fd", what="with_timeout, done_fd, close", floor="timerfd, arm, SET_TICKS, close"),
+    ]),
+    ("Ask whether it is done: one thread, then every CPU on one context (wall time by all calls)", [
+        Row("err/live", what="err", floor="call, load"),
+        Row("err/done", what="err", floor="call, load"),
+        Row("err/far-deadline", what="err, an hour to go", floor="clock_gettime, coarse"),
+        Row("err/near-deadline", what="err, 0.9 s to go", floor="clock_gettime"),
+        Row("err-all-cpus/live", what="err", floor="call, load"),
+        Row("err-all-cpus/done", what="err", floor="call, load"),
+        Row("err-all-cpus/far-deadline", what="err, an hour to go"),
+    ]),
+    ("Cancel a root with N children: for each child", [
+        Row("cancel/children", CHILDREN, "cancel", "compare-and-swap on N nodes", limit={"glib": 10000}),
+        Row("cancel/children+fd", FDS, "cancel, each child has its fd", "write(2) to N eventfds of the same age", budget=15),
+    ]),
+    ("Cancel a chain of contexts, on a stack of 64 KiB: for each link", [
+        Row("cancel/chain", DEPTHS, "cancel", "compare-and-swap on N nodes", limit=RECURSE),
+    ]),
+    ("From cancel to the waiter's running again, in another thread, asleep", [
+        wake("wake/poll", "cancel, waiter in poll", "write to an eventfd, waiter in poll"),
+        wake("wake/epoll", "cancel, waiter in epoll_wait", "the same, epoll_wait"),
+        wake("wake/uring", "cancel, waiter in io_uring", "the same, io_uring POLL_ADD"),
+        wake("wake/wait", "cancel, waiter in ctxfd_wait", "FUTEX_WAKE"),
+    ]),
+    ("From cancel to the waiter's running again, in another thread, asleep, on a CPU kept from halting", [
+        wake("wake-awake/poll", "cancel, waiter in poll", "write to an eventfd, waiter in poll", True),
+        wake("wake-awake/epoll", "cancel, waiter in epoll_wait", "the same, epoll_wait", True),
+        wake("wake-awake/uring", "cancel, waiter in io_uring", "the same, io_uring POLL_ADD", True),
+        wake("wake-awake/wait", "cancel, waiter in ctxfd_wait", "FUTEX_WAKE", True),
+    ]),
+    ("Cancel and then wait, in the same thread", [
+        Row("wake-same-thread/poll", what="cancel, poll", floor="write, poll"),
+        Row("wake-same-thread/epoll", what="cancel, epoll_ctl, epoll_wait", floor="write, epoll_ctl, epoll_wait"),
+        Row("wake-same-thread/uring", what="cancel, POLL_ADD", floor="write, POLL_ADD"),
+        Row("wake-same-thread/wait", what="cancel, ctxfd_wait", floor="FUTEX_WAKE, load"),
+    ]),
+    ("From a deadline to the waiter's running again, on a CPU kept from halting", [
+        wake("late/poll", "deadline, waiter in poll", "timerfd, waiter in poll", True),
+        wake("late/epoll", "deadline, waiter in epoll_wait", "timerfd, waiter in epoll_wait", True),
+        wake("late/uring", "deadline, waiter in io_uring", "timerfd, waiter in io_uring", True),
+        wake("late/wait", "deadline, waiter in ctxfd_wait", "futex with a timeout", True),
+        wake("late/sleep", "ctxfd_sleep to its end", "ppoll with a timeout", True),
+    ]),
+    ("T threads make and close children (wall time by all of them)", [
+        Row("threads/shared", THREADS, "under one parent", "malloc, free", budget=15),
+        Row("threads/separate", THREADS, "under a parent each", "malloc, free", budget=15),
+    ]),
+    ("Look a value up under N bindings; then with a cancellable context between each two", [
+        Row("value/hit", VALUES, "the uppermost", "N links of a list"),
+        Row("value/miss", VALUES, "none"),
+        Row("value-mixed/hit", VALUES, "the uppermost", "N links of a list"),
+        Row("value-mixed/miss", VALUES, "none"),
+    ]),
+    ("After-funcs", [
+        Row("after/stop", what="after_func, after_stop"),
+        Row("after/stop-timed", what="the same, an hour to the deadline"),
+        wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
+    ]),
+    ("Bytes for each of a million, malloc's overhead included", [
+        Row("bytes/plain", what="with_cancel", unit="B"),
+        Row("bytes/timed", what="with_timeout", unit="B"),
+        Row("bytes/value", what="with_value", unit="B"),
+        Row("bytes/resident", what="with_cancel: pages of memory taken", unit="B"),
+    ]),
+    ("The benchmarks of Go's context package", [
+        Row("go/common-parent", what="BenchmarkCommonParentCancel", budget=15),
+        Row("go/with-timeout", (40, 4000, 400000), "BenchmarkWithTimeout, N alive: ten made, ten cancelled", budget=15),
+        Row("go/cancel-tree-background", (1, 10, 100, 1000), "BenchmarkCancelTree, built below the background"),
+        Row("go/cancel-tree-open", (1, 10, 100, 1000), "BenchmarkCancelTree, built and cancelled"),
+        Row("go/cancel-tree-closed", (1, 10, 100, 1000), "BenchmarkCancelTree, below a cancelled root"),
+        Row("go/check-canceled-err", what="BenchmarkCheckCanceled/Err"),
+        Row("go/check-canceled-done", what="BenchmarkCheckCanceled/Done: poll of the fd here"),
+        Row("go/context-cancel-done", what="BenchmarkContextCancelDone: err here, all CPUs"),
+        Row("go/deep-value-same", (10, 20, 30, 50, 100), "BenchmarkDeepValueSameGoRoutine"),
+        Row("go/deep-value-new", (10, 100), "BenchmarkDeepValueNewGoRoutine: new threads here"),
+    ]),
+]
+
+# Counted under callgrind, without the time that the system calls take in the kernel.
+INSTRUCTIONS = [
+    ("make/plain", 0), ("make/timed", 0), ("make/plain+fd", 0), ("make/timed+fd", 0),
+    ("err/live", 0), ("err/done", 0), ("err/far-deadline", 0), ("err/near-deadline", 0),
+    ("cancel/children", 10), ("cancel/children", 1000), ("cancel/children", 10000), ("cancel/children+fd", 1000),
+    ("cancel/chain", 1000), ("value/hit", 10), ("value/hit", 100), ("value-mixed/hit", 100), ("value/miss", 100),
+]
+
+# File, title, x label, [(row, subject), ...]; None is every subject that has the row.
+PLOTS = [
+    ("cancel-children", "Cancel a root with N children, ns a child", "children", [("cancel/children", None)]),
+    ("cancel-children-fd", "The same, every child with its fd", "children", [("cancel/children+fd", None)]),
+    ("cancel-chain", "Cancel a chain, ns a link", "depth", [("cancel/chain", None)]),
+    ("value", "Look a value up, ns", "bindings above, as many cancellable contexts between", [("value-mixed/hit", None)]),
+    ("threads", "Make and close children, wall ns by operation", "threads under one parent (-) or one each",
+     [("threads/shared", None), ("threads/separate", "ctxfd")]),
+    ("go-with-timeout", "BenchmarkWithTimeout, ns for ten", "timeouts alive", [("go/with-timeout", None)]),
+    ("go-cancel-tree", "BenchmarkCancelTree, open root, ns a tree", "depth", [("go/cancel-tree-open", None)]),
+]
+
+
+class Figure(namedtuple("Figure", "text limit unit at_least value", defaults=[False, None])):
+    """One figure to reach. value(r) takes it from the results, None where something was not measured."""
+
+    def reached(self, got):
+        return got >= self.limit if self.at_least else got <= self.limit
+
+    def reach(self):
+        return f"{'>=' if self.at_least else '<='} {self.limit:g}{self.unit}"
+
+
+def ratio(row, other, arg=0, other_row=None):
+    """The library's figure by another subject's, in the same row or another one."""
+    def value(r):
+        if not other_row:
+            return r.ratio(row, arg, "ctxfd", other)
+        a, b = r.figure(row, arg, "ctxfd"), r.figure(other_row, arg, other)
+        return a / b if a and b else None
+    return value
+
+
+def worst(args, value_of):
+    """The largest of a value over several arguments."""
+    def value(r):
+        all_of = [value_of(arg)(r) for arg in args]
+        return None if None in all_of else max(all_of)
+    return value
+
+
+def plain(row, arg=0):
+    return lambda r: r.figure(row, arg, "ctxfd")
+
+
+def spread_over(row, args):
+    def value(r):
+        all_of = [r.figure(row, arg, "ctxfd") for arg in args]
+        return None if None in all_of else max(all_of) / min(all_of)
+    return value
+
+
+def speedup(row, arg, base):
+    def value(r):
+        one, many = r.figure(row, base, "ctxfd"), r.figure(row, arg, "ctxfd")
+        return one / many if one and many else None
+    return value
+
+
+def faster_than(row, arg, other):
+    return lambda r: r.ratio(row, arg, other, "ctxfd")
+
+
+FIGURES = [
+    Figure("make + cancel + free a child, no fd, by std::stop", 0.8, "x", value=ratio("make/plain", "stop")),
+    Figure("make + cancel + free a child, no fd, by Go", 0.33, "x", value=ratio("make/plain", "go")),
+    Figure("the same with a timeout of an hour, by Go", 0.25, "x", value=ratio("make/timed", "go")),
+    Figure("with the done fd, by bare eventfd make + write + close", 1.10, "x", value=ratio("make/plain+fd", "floor")),
+    Figure("timed with the done fd, by bare timerfd make + arm + SET_TICKS + close", 1.10, "x",
+           value=ratio("make/timed+fd", "floor")),
+    Figure("err, live", 1.5, " ns", value=plain("err/live")),
+    Figure("err, done", 1.5, " ns", value=plain("err/done")),
+    Figure("err, live, deadline more than a second away", 10, " ns", value=plain("err/far-deadline")),
+    Figure("err, live, deadline nearer, by clock_gettime", 1.2, "x", value=ratio("err/near-deadline", "floor")),
+    Figure("cancel N children, each, the worst N from 10 to 100,000", 16, " ns",
+           value=worst(CHILDREN[1:], lambda n: plain("cancel/children", n))),
+    Figure("the same, flat: the worst N by the best N", 1.5, "x", value=spread_over("cancel/children", CHILDREN[1:])),
+    Figure("the same with fds, by a loop of write(2), the worst N from 10", 1.10, "x",
+           value=worst(FDS[1:], lambda n: ratio("cancel/children+fd", "floor", n))),
+    Figure("chain, each, the worst depth from 10 to 1,000,000", 30, " ns",
+           value=worst(DEPTHS[1:], lambda n: plain("cancel/chain", n))),
+    Figure("cancel to wake-up, poll, p50, by bare eventfd", 1.05, "x", value=ratio("wake/poll", "floor")),
+    Figure("cancel to wake-up, epoll_wait, p50, by bare eventfd", 1.05, "x", value=ratio("wake/epoll", "floor")),
+    Figure("cancel to wake-up, io_uring, p50, by bare eventfd", 1.05, "x", value=ratio("wake/uring", "floor")),
+    Figure("cancel to wake-up, ctxfd_wait, p50, by bare futex", 1.05, "x", value=ratio("wake/wait", "floor")),
+    Figure("cancel to wake-up, poll, by bare eventfd; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/poll", "floor")),
+    Figure("cancel to wake-up, epoll_wait, by bare eventfd; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/epoll", "floor")),
+    Figure("cancel to wake-up, io_uring, by bare eventfd; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/uring", "floor")),
+    Figure("cancel to wake-up, ctxfd_wait, by bare futex; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/wait", "floor")),
+    Figure("deadline lateness, poll, p50, by bare timerfd + poll", 1.10, "x", value=ratio("late/poll", "floor")),
+    Figure("deadline lateness, ctxfd_wait, p50, by bare timerfd + poll", 1.10, "x",
+           value=ratio("late/wait", "floor", other_row="late/poll")),
+    Figure("deadline lateness, poll, p50, by Go", 0.6, "x", value=ratio("late/poll", "go", other_row="late/wait")),
+    Figure("deadline lateness, ctxfd_wait, p50, by Go", 0.6, "x", value=ratio("late/wait", "go")),
+    Figure("two threads under one parent, by the rate of one", 1.5, "x", True, speedup("threads/shared", 2, 1)),
+    Figure("two threads under one parent, by the rate of std::stop", 5, "x", True, faster_than("threads/shared", 2, "stop")),
+    Figure("value at depth 100 among as many cancel nodes, hit, by Go with a pointer key", 0.6, "x",
+           value=ratio("value-mixed/hit", "go", 100)),
+    Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop")),
+    Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop")),
+    Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
+    Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
+]
