@@ -37,7 +37,8 @@ endif
 VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
-# SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that defines it itself does not define it differently.
+# SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that
+# defines it itself does not define it differently.
 FLAGS = -D_GNU_SOURCE= -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
 DEP = -MMD -MP
 
@@ -122,7 +123,7 @@ $(BUILD)/examples/uring_%: $(BUILD)/examples/obj/uring_%.o $(URING_LIB) $(BUILD)
 
 demo: ## the HTTP server, driven by curl
 	@$(DEPS) cc curl
-	@$(MAKE) --no-print-directory $(BUILD)/examples/httpd
+	+@$(AGAIN) $(BUILD)/examples/httpd
 	@BUILD=$(BUILD) sh tests/demo.sh
 
 # ---- Tests ---------------------------------------------------------------------------------------------------------
@@ -172,23 +173,23 @@ deps: ## installs what `make check` and `make demo` need and the machine lacks
 
 check: ## builds and runs all tests
 	@$(DEPS) $(DEPS_CHECK)
-	@$(AGAIN) run-tests
+	+@$(AGAIN) run-tests
 
 check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(DEPS) $(DEPS_CHECK) asan
-	@$(AGAIN) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
+	+@$(AGAIN) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
 
 check-tsan: ## the same under ThreadSanitizer
 	@$(DEPS) $(DEPS_CHECK) tsan
-	@$(AGAIN) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
+	+@$(AGAIN) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
 
 check-valgrind: ## the same under valgrind's memcheck
 	@$(DEPS) $(DEPS_CHECK) valgrind
-	@$(AGAIN) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
+	+@$(AGAIN) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
 
 check-clang: ## the same, compiled by clang
 	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
-	@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
+	+@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 
 check-all: check check-asan check-tsan check-valgrind check-clang check-format ## all of these
 
@@ -197,7 +198,7 @@ check-format: ## whether all sources are formatted as .clang-format says
 	@clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.c' '*.h') && echo 'All formatted.'
 
 run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(TESTS_BIN) $(EXAMPLES)
-	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE)' \
+	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE_COMMAND)' \
 		tests/run $(TESTS)
 
 # ---- Install -------------------------------------------------------------------------------------------------------

@@ -308,6 +308,14 @@ void set_time_limit(int seconds)
 	alarm((unsigned)(seconds * slow()));
 }
 
+/* What a failed assertion of cmocka's does on another thread; its message is lost. */
+static void on_exit_early(void)
+{
+	if (current && getpid() == self)
+		printf("# %s ended the program: did an assertion fail on another thread? require tells which\n",
+		       current->name);
+}
+
 static int set_up(void **state)
 {
 	take_back_crashes(false);
@@ -398,6 +406,7 @@ int harness_run(const char *file, const struct CMUnitTest *tests, size_t n, bool
 		        (struct CMUnitTest){ tests[i].name, run_one, set_up, tear_down, (void *)(uintptr_t)&tests[i] };
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	self = getpid();
+	atexit(on_exit_early);
 	catch_crashes();
 	take_back_crashes(true);
 	warm_up(warm);

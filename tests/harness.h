@@ -26,8 +26,8 @@
  * keeps for the life of the process is made before the first test, and so is not taken for a leak: the fd of contexts
  * that are never done and, in programs whose main calls start_dispatcher, the dispatcher with its fds.
  *
- * Assertions are for the thread that runs the test. One that fails on another thread ends the program; in a forked
- * child use require. The wait_ and assert_ helpers below are assertions too.
+ * Assertions, and the wait_ helpers below, are for the thread that runs the test. Other threads and forked children use
+ * require, which ends the process.
  *
  * Timing: the lower bounds of what is measured are exact, the upper ones generous and multiplied by slow().
  */
@@ -89,7 +89,7 @@ int slow(void);
 /* How often to do what a plain run does n times: n / slow(), but at least once. */
 int rounds(int n);
 
-/* Ends the process with a message unless ok: for forked children and other threads. */
+/* Ends the process with a message unless ok: the assertion of forked children and other threads. */
 #define require(ok) ((ok) ? (void)0 : harness_require_failed(#ok, __FILE__, __LINE__))
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,89 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# variants: plain clang
+#
+# Installs into a scratch folder, compiles a program against what is there (C99, C11, C++17; shared and static; by
+# pkg-config alone), runs it, uninstalls, and sees that nothing is left. Once without pkg-config, and so without
+# liburing and cmocka, from the first compilation on; then with all that is here.
+
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
+
+fail() {
+	echo "$*"
+	exit 1
+}
+
+# The files that are not directories under $1, sorted.
+files() { (cd "$1" && find . ! -type d | LC_ALL=C sort); }
+
+# expect_files DIR FILE...
+expect_files() {
+	files "$1" >"$dir/is"
+	shift
+	printf './%s\n' "$@" | LC_ALL=C sort >"$dir/should"
+	diff "$dir/should" "$dir/is" || fail "Installed are other files (>) than there should be (<)."
+}
+
+# use DIR: compiles and runs the program against the library installed in DIR/lib and DIR/include.
+use() {
+	export PKG_CONFIG_PATH="$1/lib/pkgconfig"
+	for lang in c99 c11 c++17; do
+		case $lang in
+		c++17) compiler=$CXX as=c++ ;;
+		*) compiler=$CC as=c ;;
+		esac
+		flags="-std=$lang -Wall -Wextra -Wpedantic -Werror"
+		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L -x $as tests/install_use.c -x none \
+			-o "$dir/shared" $(pkg-config --libs ctxfd) || fail "It does not compile as $lang."
+		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L -x $as tests/install_use.c -x none \
+			-o "$dir/static" -Wl,-Bstatic $(pkg-config --libs ctxfd) -Wl,-Bdynamic \
+			$(pkg-config --static --libs-only-other ctxfd) || fail "It does not link statically as $lang."
+		readelf -d "$dir/shared" | grep -q 'NEEDED.*libctxfd\.so\.0' || fail "It is not linked with libctxfd.so.0."
+		! readelf -d "$dir/static" | grep -q libctxfd || fail "The static program needs libctxfd.so."
+		for program in shared static; do
+			said=$(LD_LIBRARY_PATH="$1/lib" "$dir/$program") || fail "The $program program, $lang, failed."
+			[ "$said" = 'context canceled, context deadline exceeded' ] || fail "The $program program, $lang, said: $said"
+		done
+	done
+	[ "$(pkg-config --modversion ctxfd)" = "$version" ] || fail "pkg-config knows another version than $version."
+}
+
+version=$(sed -n 's/^#define CTXFD_VERSION_MAJOR //p' include/ctxfd.h).$(
+	sed -n 's/^#define CTXFD_VERSION_MINOR //p' include/ctxfd.h
+)
+core='include/ctxfd.h lib/libctxfd.a lib/libctxfd.so lib/libctxfd.so.0 lib/pkgconfig/ctxfd.pc'
+uring='include/ctxfd_uring.h lib/libctxfd-uring.a lib/libctxfd-uring.so lib/libctxfd-uring.so.0
+	lib/pkgconfig/ctxfd-uring.pc'
+man=
+for page in src/man/*.[1-9]; do
+	[ -e "$page" ] && man="$man share/man/man${page##*.}/$(basename "$page")"
+done
+
+unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR
+echo "Without pkg-config, into a PREFIX."
+$MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+expect_files "$dir/p1" $core $man
+use "$dir/p1"
+$MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" uninstall >"$dir/log" 2>&1 || fail "uninstall"
+[ -z "$(files "$dir/p1")" ] || fail "uninstall left: $(files "$dir/p1")"
+
+echo "With what is here, into a DESTDIR with folders of its own."
+folders="DESTDIR=$dir/p2 PREFIX=/opt/x LIBDIR=/opt/x/lib64 INCLUDEDIR=/opt/x/inc MANDIR=/opt/x/man"
+$MAKE -s BUILD="$dir/build2" URING="$URING" $folders install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+all=$core
+if [ -e "$dir/build2/libctxfd-uring.so" ]; then
+	all="$core $uring"
+	PKG_CONFIG_PATH="$dir/p2/opt/x/lib64/pkgconfig" pkg-config --libs ctxfd-uring >"$dir/libs" || fail "ctxfd-uring.pc"
+	for lib in -lctxfd-uring -lctxfd -luring; do
+		grep -q -e "$lib" "$dir/libs" || fail "pkg-config --libs ctxfd-uring does not name $lib: $(cat "$dir/libs")"
+	done
+fi
+expect_files "$dir/p2" $(printf 'opt/x/%s\n' $all $man | sed -e s,/x/lib/,/x/lib64/, -e s,/x/include/,/x/inc/, \
+	-e s,/x/share/man/,/x/man/,)
+for variable in libdir=/opt/x/lib64 includedir=/opt/x/inc prefix=/opt/x; do
+	grep -qx "$variable" "$dir/p2/opt/x/lib64/pkgconfig/ctxfd.pc" || fail "ctxfd.pc does not say $variable."
+done
+$MAKE -s BUILD="$dir/build2" URING="$URING" $folders uninstall >"$dir/log" 2>&1 || fail "uninstall"
+[ -z "$(files "$dir/p2")" ] || fail "uninstall left: $(files "$dir/p2")"
