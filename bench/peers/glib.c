@@ -64,6 +64,7 @@ static void make_plain(struct bench *b)
 	make(b, false);
 }
 BENCH("glib", "make/plain", make_plain)
+BENCH("glib", "make/apart", make_plain)
 
 static void make_plain_fd(struct bench *b)
 {

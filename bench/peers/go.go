@@ -391,7 +391,7 @@ func valueChild(parent context.Context) context.Context {
 
 func rows() map[string]func(b *bench) {
 	return map[string]func(b *bench){
-		"make/plain": makePlain, "make/timed": makeTimed, "make/plain+fd": makePlainDone, "make/timed+fd": makeTimedDone,
+		"make/plain": makePlain, "make/apart": makePlain, "make/timed": makeTimed, "make/plain+fd": makePlainDone, "make/timed+fd": makeTimedDone,
 		"err/live": errOf(live(), nil), "err/done": errOf(done(), context.Canceled),
 		"err/far-deadline": errOf(timed(), nil), "err/near-deadline": errOf(timed(), nil),
 		"err-all-cpus/live": errAll(live(), nil), "err-all-cpus/done": errAll(done(), context.Canceled),

@@ -54,6 +54,7 @@ static void make_plain(struct bench *b)
 	make(b, false);
 }
 BENCH("nsync", "make/plain", make_plain)
+BENCH("nsync", "make/apart", make_plain)
 
 static void make_timed(struct bench *b)
 {

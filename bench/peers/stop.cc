@@ -60,6 +60,7 @@ void make_plain(struct bench *b)
 	}
 }
 BENCH("stop", "make/plain", make_plain)
+BENCH("stop", "make/apart", make_plain)
 
 // The callee takes the token by reference, as err takes its pointer.
 __attribute__((noinline)) bool ask(const std::stop_token &token)
