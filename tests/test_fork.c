@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fork and exec: what a child does with the contexts that it inherited never reaches its parent, they go on working
+ * in the child on fds of its own, and no fd of the library's lives through an exec.
+ */
+#include "harness.h"
+
+#include <dirent.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/timerfd.h>
+
+/* ---- A parent with something to lose ------------------------------------------------------------------------------ */
+
+enum { ROOT, CHILD, TIMED, BELOW, MERGED, MEMBERS };
+
+/* Contexts with both kinds of fd, all in an epoll set, and two threads that wait for them to end. */
+struct family {
+	struct ctxfd *all[MEMBERS];
+	int fds[MEMBERS];
+	int epoll;
+	int pipe[2];
+	struct thread *waiter, *poller;
+};
+
+static void *wait_for_end(void *arg)
+{
+	require(ctxfd_wait(arg) == -ECANCELED);
+	return NULL;
+}
+
+static void *read_under(void *arg)
+{
+	const struct family *f = arg;
+	char byte;
+
+	require(ctxfd_read(f->all[TIMED], f->pipe[0], &byte, 1) == -ECANCELED);
+	return NULL;
+}
+
+static void make_family(struct family *f)
+{
+	f->all[ROOT] = ctxfd_with_cancel(ctxfd_background());
+	f->all[CHILD] = ctxfd_with_cancel(f->all[ROOT]);
+	f->all[TIMED] = ctxfd_with_timeout(f->all[ROOT], 3600 * CTXFD_SEC);
+	f->all[BELOW] = ctxfd_with_cancel(f->all[TIMED]);
+	f->all[MERGED] = ctxfd_merge(f->all[CHILD], f->all[BELOW]);
+	f->epoll = epoll_create1(EPOLL_CLOEXEC);
+	assert_true(f->epoll >= 0);
+	for (int i = 0; i < MEMBERS; i++) {
+		struct epoll_event e = { .events = EPOLLIN };
+
+		f->fds[i] = ctxfd_done_fd(f->all[i]);
+		assert_true(f->fds[i] >= 0);
+		assert_int_equal(epoll_ctl(f->epoll, EPOLL_CTL_ADD, f->fds[i], &e), 0);
+	}
+	make_pipe(f->pipe);
+	f->waiter = thread_start(wait_for_end, f->all[CHILD]);
+	f->poller = thread_start(read_under, f);
+	thread_wait_asleep(f->waiter);
+	thread_wait_asleep(f->poller);
+}
+
+static void assert_undisturbed(struct family *f)
+{
+	struct epoll_event e;
+
+	for (int i = 0; i < MEMBERS; i++) {
+		assert_int_equal(ctxfd_err(f->all[i]), 0);
+		assert_int_equal(ctxfd_done_fd(f->all[i]), f->fds[i]);
+		assert_not_readable(f->fds[i]);
+	}
+	assert_int_equal(epoll_wait(f->epoll, &e, 1, 0), 0);
+	thread_wait_asleep(f->waiter);
+	thread_wait_asleep(f->poller);
+}
+
+static void end_family(struct family *f)
+{
+	struct epoll_event events[MEMBERS + 1];
+
+	ctxfd_cancel(f->all[ROOT]);
+	thread_join(f->waiter);
+	thread_join(f->poller);
+	for (int i = 0; i < MEMBERS; i++)
+		assert_readable(f->fds[i]);
+	assert_int_equal(epoll_wait(f->epoll, events, MEMBERS + 1, 0), MEMBERS);
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_unref(f->all[i]);
+	close(f->epoll);
+	close_pair(f->pipe);
+}
+
+/* ---- What a child may do ------------------------------------------------------------------------------------------ */
+
+static int does_nothing(void *arg)
+{
+	return 0;
+}
+
+static int runs_exit_handlers(void *arg)
+{
+	exit(0);
+}
+
+static int cancels(void *arg)
+{
+	struct family *f = arg;
+
+	ctxfd_cancel(f->all[ROOT]);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_err(f->all[i]) == -ECANCELED);
+		require(ctxfd_wait(f->all[i]) == -ECANCELED);
+		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
+		require(readable(f->fds[i]));
+	}
+	return 0;
+}
+
+static int frees(void *arg)
+{
+	struct family *f = arg;
+
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_unref(f->all[i]);
+	for (int i = 0; i < MEMBERS; i++)
+		require(fcntl(f->fds[i], F_GETFD) == -1);
+	return 0;
+}
+
+static int closes(void *arg)
+{
+	struct family *f = arg;
+
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_close(f->all[i]);
+	return 0;
+}
+
+static int asks_for_fds(void *arg)
+{
+	struct family *f = arg;
+
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
+		require(!readable(f->fds[i]));
+	}
+	return 0;
+}
+
+/* Its own fds it may spoil as it likes. */
+static int asks_and_spoils(void *arg)
+{
+	struct family *f = arg;
+	struct itimerspec soon = { .it_value.tv_nsec = 1 };
+	uint64_t n = 1000;
+
+	asks_for_fds(f);
+	for (int i = 0; i < MEMBERS; i++) {
+		if (write(f->fds[i], &n, sizeof n) < 0)
+			require(timerfd_settime(f->fds[i], 0, &soon, NULL) == 0);
+		require(fcntl(f->fds[i], F_SETFL, 0) == 0);
+	}
+	return 0;
+}
+
+static int asks_then_cancels_and_reads(void *arg)
+{
+	struct family *f = arg;
+	uint64_t n;
+
+	asks_for_fds(f);
+	cancels(f);
+	for (int i = 0; i < MEMBERS; i++)
+		require(read(f->fds[i], &n, sizeof n) == sizeof n);
+	return 0;
+}
+
+static int derives(void *arg)
+{
+	struct family *f = arg;
+	struct ctxfd *more[MEMBERS];
+
+	for (int i = 0; i < MEMBERS; i++) {
+		more[i] = ctxfd_with_timeout(f->all[i], CTXFD_SEC * 1800);
+		require(more[i] && ctxfd_done_fd(more[i]) >= 0);
+	}
+	ctxfd_cancel(f->all[ROOT]);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(readable(ctxfd_done_fd(more[i])));
+		ctxfd_unref(more[i]);
+	}
+	return 0;
+}
+
+static int closes_the_numbers(void *arg)
+{
+	struct family *f = arg;
+
+	for (int i = 0; i < MEMBERS; i++)
+		close(f->fds[i]);
+	ctxfd_cancel(f->all[ROOT]);
+	return 0;
+}
+
+static void *cancel(void *arg)
+{
+	ctxfd_cancel(arg);
+	return NULL;
+}
+
+static int waits_in_threads(void *arg)
+{
+	struct family *f = arg;
+	struct pollfd p = { .fd = f->pipe[0], .events = POLLIN };
+	struct thread *t = thread_start(cancel, f->all[TIMED]);
+
+	require(ctxfd_poll(f->all[BELOW], &p, 1, -1) == -ECANCELED);
+	thread_join(t);
+	return cancels(f);
+}
+
+static int forks_again(void *arg)
+{
+	struct family *f = arg;
+
+	require(in_child(cancels, f) == 0);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_err(f->all[i]) == 0);
+		require(!readable(f->fds[i]));
+	}
+	return 0;
+}
+
+static int asks_and_forks_again(void *arg)
+{
+	asks_for_fds(arg);
+	forks_again(arg);
+	return cancels(arg);
+}
+
+static int execs(void *arg)
+{
+	execl("/bin/true", "true", (char *)NULL);
+	return 1;
+}
+
+struct deed {
+	int (*fn)(void *family);
+};
+
+static void parent_is_undisturbed_by(void **state)
+{
+	const struct deed *deed = *state;
+	struct family f;
+
+	make_family(&f);
+	assert_int_equal(in_child(deed->fn, &f), 0);
+	assert_undisturbed(&f);
+	end_family(&f);
+}
+
+/* ---- Each its own ------------------------------------------------------------------------------------------------- */
+
+/* A family without an epoll set and threads. */
+static void make_quiet_family(struct family *f, int64_t timeout)
+{
+	f->all[ROOT] = ctxfd_with_cancel(ctxfd_background());
+	f->all[CHILD] = ctxfd_with_cancel(f->all[ROOT]);
+	f->all[TIMED] = ctxfd_with_timeout(f->all[ROOT], timeout);
+	f->all[BELOW] = ctxfd_with_cancel(f->all[TIMED]);
+	f->all[MERGED] = ctxfd_merge(f->all[CHILD], f->all[BELOW]);
+	for (int i = 0; i < MEMBERS; i++)
+		f->fds[i] = ctxfd_done_fd(f->all[i]);
+	make_pipe(f->pipe);
+}
+
+static void free_quiet_family(struct family *f)
+{
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_unref(f->all[i]);
+	close_pair(f->pipe);
+}
+
+static int is_untouched(struct family *f)
+{
+	char byte;
+
+	require(read(f->pipe[0], &byte, 1) == 1); /* until the parent has cancelled */
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_err(f->all[i]) == 0);
+		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
+		require(!readable(f->fds[i]));
+	}
+	return cancels(f);
+}
+
+static void a_child_is_undisturbed_by_its_parent(void **state)
+{
+	struct family f;
+	int status;
+	pid_t pid;
+
+	make_quiet_family(&f, 3600 * CTXFD_SEC);
+	pid = fork();
+	if (pid == 0)
+		_exit(is_untouched(&f));
+	ctxfd_cancel(f.all[ROOT]);
+	assert_int_equal(write(f.pipe[1], "", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	for (int i = 0; i < MEMBERS; i++)
+		assert_readable(f.fds[i]);
+	free_quiet_family(&f);
+}
+
+static int sees_the_end_and_reads_it(void *arg)
+{
+	struct family *f = arg;
+
+	for (int i = 0; i < MEMBERS; i++) {
+		uint64_t n;
+
+		require(ctxfd_err(f->all[i]) == -ECANCELED);
+		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
+		require(readable(f->fds[i]));
+		require(read(f->fds[i], &n, sizeof n) == sizeof n);
+	}
+	return 0;
+}
+
+static void what_was_done_is_done_in_the_child(void **state)
+{
+	struct family f;
+
+	make_quiet_family(&f, 3600 * CTXFD_SEC);
+	ctxfd_cancel(f.all[ROOT]);
+	assert_int_equal(in_child(sees_the_end_and_reads_it, &f), 0);
+	for (int i = 0; i < MEMBERS; i++)
+		assert_readable(f.fds[i]);
+	free_quiet_family(&f);
+}
+
+static int hears_the_deadline(void *arg)
+{
+	struct family *f = arg;
+	int fd = ctxfd_done_fd(f->all[BELOW]);
+	uint64_t n;
+
+	require(fd == f->fds[BELOW]);
+	require(!readable(fd) || ctxfd_err(f->all[BELOW]));
+	wait_readable(fd);
+	require(ctxfd_err(f->all[BELOW]) == -ETIMEDOUT);
+	require(ctxfd_err(f->all[TIMED]) == -ETIMEDOUT);
+	require(ctxfd_err(f->all[CHILD]) == 0);
+	require(read(fd, &n, sizeof n) == sizeof n);
+	return 0;
+}
+
+static void a_deadline_ends_it_in_both(void **state)
+{
+	struct family f;
+
+	make_quiet_family(&f, 100 * CTXFD_MSEC);
+	assert_int_equal(in_child(hears_the_deadline, &f), 0);
+	wait_readable(f.fds[TIMED]);
+	wait_readable(f.fds[BELOW]);
+	assert_int_equal(ctxfd_err(f.all[BELOW]), -ETIMEDOUT);
+	assert_not_readable(f.fds[CHILD]);
+	free_quiet_family(&f);
+}
+
+static int asks_first(void *arg)
+{
+	struct ctxfd *ctx = arg;
+
+	require(!readable(ctxfd_done_fd(ctx)));
+	ctxfd_cancel(ctx);
+	require(readable(ctxfd_done_fd(ctx)));
+	return 0;
+}
+
+static void an_fd_that_only_the_child_asked_for(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	int fds = count_fds();
+
+	assert_int_equal(in_child(asks_first, ctx), 0);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	assert_int_equal(count_fds(), fds);
+	assert_not_readable(ctxfd_done_fd(ctx));
+	ctxfd_cancel(ctx);
+	assert_readable(ctxfd_done_fd(ctx));
+	ctxfd_unref(ctx);
+}
+
+static int polls_background(void *arg)
+{
+	uint64_t n = 1;
+
+	require(ctxfd_done_fd(ctxfd_background()) == *(int *)arg);
+	require(!readable(*(int *)arg));
+	require(write(*(int *)arg, &n, sizeof n) < 0);
+	return 0;
+}
+
+static void background_is_never_ready_in_either(void **state)
+{
+	int fd = ctxfd_done_fd(ctxfd_background());
+
+	assert_int_equal(in_child(polls_background, &fd), 0);
+	assert_not_readable(fd);
+}
+
+static int destroyed;
+
+static void count_destroyed(void *value)
+{
+	destroyed++;
+}
+
+static int frees_the_value(void *arg)
+{
+	ctxfd_unref(arg);
+	return destroyed;
+}
+
+static void a_value_is_destroyed_once_in_each(void **state)
+{
+	static const char key;
+	const struct ctxfd *ctx = ctxfd_with_value(ctxfd_background(), &key, NULL, count_destroyed);
+
+	assert_int_equal(in_child(frees_the_value, (void *)(uintptr_t)ctx), 1);
+	assert_int_equal(destroyed, 0);
+	ctxfd_unref(ctx);
+	assert_int_equal(destroyed, 1);
+}
+
+/* The parent's fd must not become the child's signal for want of another: the child's fd is late, its err is not. */
+static int cancels_without_fds(void *arg)
+{
+	struct family *f = arg;
+	struct rlimit none = { 0, 0 }, was;
+
+	require(getrlimit(RLIMIT_NOFILE, &was) == 0);
+	none.rlim_max = was.rlim_max;
+	require(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	require(ctxfd_done_fd(f->all[ROOT]) == -EMFILE);
+	require(ctxfd_done_fd(f->all[TIMED]) == -EMFILE);
+	ctxfd_cancel(f->all[ROOT]);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_err(f->all[i]) == -ECANCELED);
+		require(ctxfd_wait(f->all[i]) == -ECANCELED);
+		require(ctxfd_done_fd(f->all[i]) == -EMFILE);
+	}
+	require(setrlimit(RLIMIT_NOFILE, &was) == 0);
+	return cancels(f);
+}
+
+static void a_child_without_fds_leaves_the_parents_alone(void **state)
+{
+	struct family f;
+
+	make_family(&f);
+	assert_int_equal(in_child(cancels_without_fds, &f), 0);
+	assert_undisturbed(&f);
+	end_family(&f);
+}
+
+/* ---- Exec --------------------------------------------------------------------------------------------------------- */
+
+/* Of all open eventfds, timerfds, epoll sets and so on: how many there are, or -1 if one would live through an exec. */
+static int count_close_on_exec(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+	int n = 0;
+
+	require(dir);
+	while ((e = readdir(dir))) {
+		char target[64];
+		ssize_t size = readlinkat(dirfd(dir), e->d_name, target, sizeof target);
+
+		if (size < 10 || memcmp(target, "anon_inode", 10) != 0)
+			continue;
+		if (!(fcntl(atoi(e->d_name), F_GETFD) & FD_CLOEXEC))
+			n = INT_MIN;
+		n++;
+	}
+	closedir(dir);
+	return n < 0 ? -1 : n;
+}
+
+static int replaces_and_counts(void *arg)
+{
+	asks_for_fds(arg);
+	return count_close_on_exec();
+}
+
+/* Ourselves again, to tell how many such fds there are there. */
+static int counts_after_exec(void *arg)
+{
+	asks_for_fds(arg);
+	execl("/proc/self/exe", "test_fork", "--count", (char *)NULL);
+	return -1;
+}
+
+static void every_fd_is_close_on_exec(void **state)
+{
+	struct family f;
+	int before = count_close_on_exec();
+
+	make_quiet_family(&f, 3600 * CTXFD_SEC);
+	assert_true(before >= 0);
+	assert_int_equal(count_close_on_exec(), before + MEMBERS);
+	assert_int_equal(in_child(replaces_and_counts, &f), before + MEMBERS);
+	assert_int_equal(in_child(counts_after_exec, &f), 0);
+	free_quiet_family(&f);
+}
+
+#define BY(what)                                                                                           \
+	{                                                                                                  \
+		"undisturbed_by_a_child_that_" #what, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
+		{                                                                                          \
+			what                                                                               \
+		}                                                                                          \
+	}
+
+static const struct CMUnitTest tests[] = {
+	BY(does_nothing),
+	BY(runs_exit_handlers),
+	BY(cancels),
+	BY(frees),
+	BY(closes),
+	BY(asks_for_fds),
+	BY(asks_and_spoils),
+	BY(asks_then_cancels_and_reads),
+	BY(derives),
+	BY(closes_the_numbers),
+	BY(waits_in_threads),
+	BY(forks_again),
+	BY(asks_and_forks_again),
+	BY(execs),
+	cmocka_unit_test(a_child_is_undisturbed_by_its_parent),
+	cmocka_unit_test(what_was_done_is_done_in_the_child),
+	cmocka_unit_test(a_deadline_ends_it_in_both),
+	cmocka_unit_test(an_fd_that_only_the_child_asked_for),
+	cmocka_unit_test(background_is_never_ready_in_either),
+	cmocka_unit_test(a_value_is_destroyed_once_in_each),
+	cmocka_unit_test(a_child_without_fds_leaves_the_parents_alone),
+	cmocka_unit_test(every_fd_is_close_on_exec),
+};
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "--count"))
+		return count_close_on_exec();
+	return run_all(tests);
+}
