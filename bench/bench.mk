@@ -3,7 +3,8 @@
 
 BENCH := $(BUILD)/bench
 BENCH_CFLAGS ?= -O2 -g
-BENCH_WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+BENCH_NEEDS := cc pkg-config python3
+BENCH_WARN := $(WERROR) -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 BENCH_FLAGS = $(BENCH_CFLAGS) $(BENCH_WARN) -Iinclude -Ibench -pthread
 
 # The library's rows and the floor's are one program; those that need libctxfd-uring, and each peer, are one each.
@@ -22,7 +23,9 @@ endif
 endif
 
 # A peer that is not installed is not built, and the run says which those are.
-BENCH_PEERS := $(BENCH)/subjects/stop
+ifeq ($(shell echo '\#include <stop_token>' | $(CXX) -std=c++20 -E -x c++ - >/dev/null 2>&1 && echo yes),yes)
+BENCH_PEERS += $(BENCH)/subjects/stop
+endif
 ifeq ($(shell pkg-config --exists gio-2.0 && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/glib
 endif
@@ -62,20 +65,28 @@ $(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
 	@mkdir -p $(@D)
 	$(call quiet,GO)GO111MODULE=off GOCACHE=$(abspath $(BENCH))/go-cache go build -o $@ $^
 
-.PHONY: bench bench-peers bench-with-peers bench-smoke bench-deps
-bench: $(BENCH_SUBJECTS) ## the benchmarks without peers: at most three minutes, one table
-	bench/run --out $(BENCH) $(BENCH_SUBJECTS)
+# The second make finds what the first may have had to install.
+.PHONY: bench bench-peers bench-smoke bench-deps bench-run bench-run-peers bench-run-smoke
+bench: ## the benchmarks without peers: at most three minutes, one table
+	@$(DEPS) $(BENCH_NEEDS)
+	@$(AGAIN) bench-run
 
 bench-peers: bench-deps ## the benchmarks with the peers, which it installs
-	+$(MAKE) --no-print-directory bench-with-peers
+	@$(DEPS) $(BENCH_NEEDS)
+	@$(AGAIN) bench-run-peers
 
-bench-with-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS)
-	bench/run --peers --out $(BENCH) $(BENCH_SUBJECTS) $(BENCH_PEERS)
+bench-smoke: ## each row of each benchmark for a moment: does it work?
+	@$(DEPS) $(BENCH_NEEDS)
+	@$(AGAIN) bench-run-smoke
 
-bench-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS) ## each row of each benchmark for a moment: does it work?
-	bench/run --smoke --out $(BENCH)/smoke $(BENCH_SUBJECTS) $(BENCH_PEERS)
+bench-deps: ## installs the peers of the benchmarks, and what counts and draws
+	@CC='$(CC)' CXX='$(CXX)' sh bench/deps
 
-# What cannot be installed is measured without: the run goes on.
-bench-deps: ## installs the peers of the benchmarks, and what draws and counts
-	-command -v apt-get >/dev/null && apt-get install -y --no-install-recommends g++ golang-go libglib2.0-dev \
-		libnsync-dev liburing-dev gnuplot-nox valgrind pkg-config python3
+bench-run: $(BENCH_SUBJECTS)
+	@bench/run --out $(BENCH) $^
+
+bench-run-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS)
+	@bench/run --peers --out $(BENCH) $^
+
+bench-run-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS)
+	@bench/run --smoke --out $(BENCH)/smoke $^

@@ -133,14 +133,20 @@ static void make_in_thread(void *arg, int thread, long n)
 static void threads(struct bench *b, bool shared)
 {
 	struct parents p;
+	void *apart[MAX_THREADS]; /* two parents in one cache line would not be separate */
 
 	bench_check(b->arg <= MAX_THREADS);
-	for (long i = 0; i < b->arg; i++)
+	for (long i = 0; i < b->arg; i++) {
+		apart[i] = malloc(256);
 		p.of[i] = shared && i > 0 ? p.of[0] : ctxfd_with_cancel(ctxfd_background());
+	}
 	bench_parallel(b, (int)b->arg, make_in_thread, &p);
 	check_child(p.of[0], false, false);
-	for (long i = 0; i < (shared ? 1 : b->arg); i++)
-		ctxfd_close(p.of[i]);
+	for (long i = 0; i < b->arg; i++) {
+		if (i == 0 || !shared)
+			ctxfd_close(p.of[i]);
+		free(apart[i]);
+	}
 }
 
 static void threads_shared(struct bench *b)

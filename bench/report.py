@@ -228,10 +228,14 @@ def as_json(r, m):
     return {"machine": m, "rows": rows, "instructions": instructions, "figures": figures}
 
 
+def rows_named(name):
+    return [row for _, rows in suite.GROUPS for row in rows if row.name == name]
+
+
 def plot(r, out, name, title, xlabel, curves):
     lines = []
     for row, only in curves:
-        args = next(x.args for _, rows in suite.GROUPS for x in rows if x.name == row)
+        args = rows_named(row)[0].args
         for s in [only] if only else r.subjects:
             points = [(a, r.figure(row, a, s)) for a in args]
             points = [(a, y) for a, y in points if y is not None]
@@ -245,7 +249,8 @@ def plot(r, out, name, title, xlabel, curves):
                          + (" dashtype 2" if label.endswith("each") else ""))
     if not lines:
         return
-    script = [f'title="{title}"', f'xtext="{xlabel}"', f'file="{os.path.join(out, name)}.svg"']
+    linear = max(float(a) for row, _ in curves for x in rows_named(row) for a in x.args) < 10
+    script = [f'linear={int(linear)}', f'title="{title}"', f'xtext="{xlabel}"', f'file="{os.path.join(out, name)}.svg"']
     gp = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plot.gp")
     subprocess.run(["gnuplot", "-e", "; ".join(script), gp, "-e", "plot " + ", ".join(lines)], check=True)
 

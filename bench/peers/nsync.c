@@ -224,14 +224,20 @@ static void make_in_thread(void *arg, int thread, long n)
 static void threads(struct bench *b, bool shared)
 {
 	nsync_note parents[64];
+	void *apart[64]; /* two parents in one cache line would not be separate */
 
 	bench_check(b->arg <= 64);
-	for (long i = 0; i < b->arg; i++)
+	for (long i = 0; i < b->arg; i++) {
+		apart[i] = malloc(256);
 		parents[i] = shared && i ? parents[0] : child(NULL);
+	}
 	bench_parallel(b, (int)b->arg, make_in_thread, parents);
 	check(parents[0]);
-	for (long i = 0; i < (shared ? 1 : b->arg); i++)
-		nsync_note_free(parents[i]);
+	for (long i = 0; i < b->arg; i++) {
+		if (i == 0 || !shared)
+			nsync_note_free(parents[i]);
+		free(apart[i]);
+	}
 }
 
 static void threads_shared(struct bench *b)

@@ -215,11 +215,15 @@ void make_in_thread(void *arg, int thread, long n)
 
 void threads(struct bench *b, bool shared)
 {
-	std::vector<std::stop_source> sources(static_cast<size_t>(b->arg));
+	std::deque<std::stop_source> sources;
+	std::deque<std::vector<char>> apart; // two states in one cache line would not be separate
 	parents p;
 
-	for (auto &source : sources)
-		p.of.push_back(shared ? &sources[0] : &source);
+	for (long i = 0; i < b->arg; i++) {
+		sources.emplace_back();
+		apart.emplace_back(256);
+		p.of.push_back(shared ? &sources.front() : &sources.back());
+	}
 	bench_parallel(b, static_cast<int>(b->arg), make_in_thread, &p);
 	check(sources[0]);
 }
