@@ -2,24 +2,13 @@
 /*
  * After-funcs: functions that run once their context is done. dispatch.h says what one is and what guards it.
  *
- * WHO WINS, stop or run? First the word, as between cancels: a walk, the alarm or stop makes it DONE, by compare-and-swap,
- * and if it was stop, fn never runs. Otherwise it is on its way to the dispatcher's list, and `state` decides, under the
+ * WHO WINS, stop or run? stop clears the alarm and then takes the after-func out of its parent's list, if it is still LIVE: once
+ * it is out, nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state` decides, under the
  * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
  */
 #include <stdlib.h>
 
 #include "dispatch.h"
-
-/* Makes h DONE. False: it was already. */
-static bool end_after(struct ctxfd_after *h, uint64_t how)
-{
-	uint64_t w = load_word(&h->ctx);
-
-	while (!(w & DONE))
-		if (swap_word(&h->ctx, &w, (w & ~TIMED) | DONE | how))
-			return true;
-	return false;
-}
 
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
 {
@@ -65,6 +54,17 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	return 0;
 }
 
+/* Makes h DONE by its deadline. False: it was DONE already. */
+static bool expire(struct ctxfd_after *h)
+{
+	uint64_t w = load_word(&h->ctx);
+
+	while (!(w & DONE))
+		if (swap_word(&h->ctx, &w, (w & ~TIMED) | DONE | EXPIRED))
+			return true;
+	return false;
+}
+
 /* Under the lock: what has come to its deadline becomes due. */
 void expire_alarms(void)
 {
@@ -74,7 +74,7 @@ void expire_alarms(void)
 		struct ctxfd_after *h = alarm_owner(dispatcher.alarms);
 
 		alarm_clear(&dispatcher.alarms, &h->alarm);
-		if (end_after(h, EXPIRED)) {
+		if (expire(h)) {
 			h->next = NULL;
 			*dispatcher.due_end = h;
 			dispatcher.due_end = &h->next;
@@ -119,15 +119,13 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 
 	if (!h)
 		return false;
-	if (end_after(h, 0)) {
-		if (h->ctx.deadline != INT64_MAX) {
-			pthread_mutex_lock(&dispatcher.lock);
-			alarm_clear(&dispatcher.alarms, &h->alarm);
-			pthread_mutex_unlock(&dispatcher.lock);
-		}
-		reap(&h->ctx);
-		return true;
+	if (h->ctx.deadline != INT64_MAX) {
+		pthread_mutex_lock(&dispatcher.lock);
+		alarm_clear(&dispatcher.alarms, &h->alarm);
+		pthread_mutex_unlock(&dispatcher.lock);
 	}
+	if (reap_live(&h->ctx))
+		return true;
 	pthread_mutex_lock(&dispatcher.lock);
 	if (h->state == WAITING) {
 		h->state = STOPPED;

@@ -23,6 +23,17 @@
 
 /* ---- Looking ------------------------------------------------------------------------------------------------------ */
 
+/* Whether the deadline of n, which is TIMED, has passed. Its word is *w. */
+static bool deadline_passed(struct ctxfd *n, uint64_t *w)
+{
+	if (!(*w & NEAR)) {
+		if (is_far(n->deadline))
+			return false;
+		*w = NEAR | atomic_fetch_or_explicit(&n->word, NEAR, memory_order_acq_rel);
+	}
+	return n->deadline <= ctxfd_now();
+}
+
 /*
  * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a question
  * about n's end asks here first.
@@ -31,7 +42,7 @@ uint64_t settle(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
-	while (w & TIMED && deadline_passed(n->deadline)) {
+	while (w & TIMED && deadline_passed(n, &w)) {
 		/* What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has passed too. */
 		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
 		if (swap_word(n, &w, new)) {

@@ -56,6 +56,7 @@
 
 #define SHARDED (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
 #define SHARD   (UINT64_C(1) << 19) /* it is one (fixed) */
+#define NEAR    (UINT64_C(1) << 20) /* its deadline was less than a second away when somebody looked: look closely */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -169,6 +170,7 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 bool drop(struct ctxfd *ctx);
 void reap(struct ctxfd *ctx);
+bool reap_live(struct ctxfd *ctx);
 
 /* cancel.c */
 uint64_t settle(struct ctxfd *n);
@@ -177,7 +179,7 @@ uint64_t settle(struct ctxfd *n);
 void signal_done(struct ctxfd *n);
 
 /* wait.c */
-bool deadline_passed(int64_t deadline);
+bool is_far(int64_t deadline);
 uint64_t await_done(struct ctxfd *n, int64_t until);
 
 #endif

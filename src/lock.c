@@ -22,7 +22,6 @@ uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step)
 		for (int i = 0; i < PAUSES; i++)
 			cpu_pause();
 	} else if (w & CONTENDED || swap_word(n, &w, w | CONTENDED)) {
-		/* Whoever clears LOCK or HELD clears CONTENDED with it and wakes all. */
 		futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_LOCK);
 	}
 	return load_word(n);

@@ -11,6 +11,11 @@
 #include "context.h"
 #include "futex.h"
 
+/*
+ * Who has to wait sets CONTENDED before it sleeps; who takes the lock clears it, and with it only what its predecessor has seen
+ * and is about to wake, or has woken. (Left to the unlocking thread, clearing would be a second step on what may be freed.)
+ */
+
 /* One step of waiting until the bits of `busy` are gone from n's word, which was seen as w. Returns the word anew. */
 uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step);
 
@@ -21,8 +26,8 @@ static inline void count_contention(struct ctxfd *n, unsigned steps)
 		n->contended++;
 }
 
-/* Takes n's lock, waiting for a walk that holds n too. */
-static inline void lock(struct ctxfd *n)
+/* Takes n's lock, waiting for a walk that holds n too. Returns its word before. */
+static inline uint64_t lock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 	unsigned step = 0;
@@ -30,10 +35,11 @@ static inline void lock(struct ctxfd *n)
 	for (;;) {
 		if (w & (LOCK | HELD))
 			w = lock_pause(n, w, &step);
-		else if (swap_word(n, &w, w | LOCK))
+		else if (swap_word(n, &w, (w & ~CONTENDED) | LOCK))
 			break;
 	}
 	count_contention(n, step);
+	return w;
 }
 
 /* Takes n's lock unless n has been marked or is done: then returns false, at once. *seen is n's word before. */
@@ -48,24 +54,26 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 			return false;
 		if (w & LOCK)
 			w = lock_pause(n, w, &step);
-		else if (swap_word(n, &w, w | LOCK))
+		else if (swap_word(n, &w, (w & ~CONTENDED) | LOCK))
 			break;
 	}
 	count_contention(n, step);
 	return true;
 }
 
-/* Gives n's lock back, changing flags on the way, and returns the word as it is then. n may be freed by others from here on. */
-static inline uint64_t unlock(struct ctxfd *n, uint64_t set, uint64_t clear)
+/*
+ * Gives n's lock back, and returns the word as it is then. What the holder changed goes along in the same step: CHILDREN and
+ * SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. n may be freed by others from here on.
+ */
+static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {
-	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed), new;
+	uint64_t w;
 
-	do
-		new = (w & ~(LOCK | CONTENDED | clear)) | set;
-	while (!swap_word(n, &w, new));
+	change -= LOCK;
+	w = atomic_fetch_add_explicit(&n->word, change, memory_order_acq_rel);
 	if (w & CONTENDED)
 		futex_wake(n, WAKE_LOCK);
-	return new;
+	return w + change;
 }
 
 #endif

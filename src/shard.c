@@ -30,14 +30,17 @@ void split_children(struct ctxfd *p)
 	atomic_init(&block->left, SHARDS);
 	last = &block->shard[SHARDS - 1].node;
 	if (lock_live(p, &seen)) {
+		uint64_t change = 0;
+
 		if (!(seen & SHARDED)) {
+			change = SHARDED + (p->children ? 0 : CHILDREN);
 			last->next = p->children;
 			if (last->next)
 				last->next->prev = &last->next;
 			p->children = &block->shard[0].node;
 			block = NULL;
 		}
-		unlock(p, SHARDED | CHILDREN, 0);
+		unlock(p, change);
 	}
 	free(block);
 }
@@ -56,7 +59,7 @@ struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
 	locked = lock_live(s, &own);
 	*seen = load_word(p);
 	if (locked && *seen & (PENDING | DONE)) {
-		unlock(s, 0, 0);
+		unlock(s, 0);
 		locked = false;
 	}
 	return locked ? s : NULL;
@@ -94,6 +97,6 @@ bool leave_shards(struct ctxfd *p)
 	p->children = last->next;
 	if (last->next)
 		last->next->prev = &p->children;
-	w = unlock(p, 0, p->children ? 0 : CHILDREN);
+	w = unlock(p, p->children ? 0 : -CHILDREN);
 	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
 }

@@ -49,10 +49,10 @@ bool last_shard(struct ctxfd *shard);
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */
 bool leave_shards(struct ctxfd *p);
 
-/* Under p's lock: where in its list a new child goes. */
-static inline struct ctxfd **list_head(struct ctxfd *p)
+/* Under p's lock, which saw p's word: where in its list a new child goes. */
+static inline struct ctxfd **list_head(struct ctxfd *p, uint64_t seen)
 {
-	if (!(atomic_load_explicit(&p->word, memory_order_relaxed) & SHARDED))
+	if (!(seen & SHARDED))
 		return &p->children;
 	return &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next;
 }

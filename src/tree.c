@@ -33,10 +33,11 @@ const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
 	return ctx;
 }
 
-/* Under p's lock. */
-static void link_child(struct ctxfd *p, struct ctxfd *child)
+/* Under p's lock. p's word is seen, but for LOCK. Returns what changes in it. */
+static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 {
-	struct ctxfd **head = list_head(p);
+	struct ctxfd **head = list_head(p, seen);
+	uint64_t change = p->children ? 0 : CHILDREN;
 
 	child->linked = true;
 	child->next = *head;
@@ -44,6 +45,7 @@ static void link_child(struct ctxfd *p, struct ctxfd *child)
 	if (child->next)
 		child->next->prev = &child->next;
 	*head = child;
+	return change;
 }
 
 /* A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make. */
@@ -104,8 +106,7 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 			count_on(n, parent);
 		if (list != p)
 			n->shard = shard_number(list);
-		link_child(list, n);
-		unlock(list, CHILDREN, 0);
+		unlock(list, link_child(list, list == p ? seen : 0, n));
 		if (crowded)
 			split_children(p);
 	} else {
@@ -169,7 +170,7 @@ struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t dead
 {
 	if (parent_is_null(parent))
 		return NULL;
-	return with_deadline(parent, deadline, cause, deadline < INT64_MAX && deadline_passed(deadline));
+	return with_deadline(parent, deadline, cause, !is_far(deadline) && deadline <= ctxfd_now());
 }
 
 struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause)
@@ -220,8 +221,7 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 		inherit_end(n, seen);
 	} else if (!(other & NEVER)) {
 		if (lock_live(second, &other)) {
-			link_child(second, &m->link);
-			unlock(second, CHILDREN, 0);
+			unlock(second, link_child(second, other, &m->link));
 		} else {
 			inherit_end(n, other);
 		}
@@ -234,8 +234,7 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	}
 	if (a != first)
 		count_on(n, a);
-	link_child(first, n);
-	unlock(first, CHILDREN, 0);
+	unlock(first, link_child(first, seen, n));
 	return n;
 }
 
@@ -270,18 +269,26 @@ static void push(struct ctxfd **list, struct ctxfd *n)
 	*list = n;
 }
 
-/* Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. */
-static void leave(struct ctxfd *n, struct ctxfd *p, struct ctxfd **list)
+/*
+ * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n stays
+ * where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
+ */
+static bool leave(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
 {
 	uint64_t w;
 
 	lock(p);
+	if (if_live && load_word(n) & DONE) {
+		unlock(p, 0);
+		return false;
+	}
 	*n->prev = n->next;
 	if (n->next)
 		n->next->prev = n->prev;
-	w = unlock(p, 0, p->children ? 0 : CHILDREN);
+	w = unlock(p, p->children ? 0 : -CHILDREN);
 	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
 		push(list, p);
+	return true;
 }
 
 static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
@@ -291,9 +298,9 @@ static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
 	if (w & SOURCE)
 		forget_source(ctx);
 	if (ctx->linked)
-		leave(ctx, list_owner(ctx), list);
+		leave(ctx, list_owner(ctx), false, list);
 	if (w & MERGE && merge_of(ctx)->link.linked)
-		leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent, list);
+		leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
 	if (w & VALUE) {
 		if (ctx->destroy)
 			ctx->destroy(ctx->value);
@@ -317,12 +324,11 @@ static void reap_shard(struct ctxfd *shard, struct ctxfd **list)
 	free(block);
 }
 
-/* Frees ctx, which has no owner and no child, and everything above it that only it kept: a loop, however deep it hangs. */
-void reap(struct ctxfd *ctx)
+/* Frees all on the list, and everything above that only they kept: a loop, however deep they hang. */
+static void reap_list(struct ctxfd *list)
 {
-	struct ctxfd *list = NULL;
+	struct ctxfd *ctx;
 
-	push(&list, ctx);
 	while ((ctx = list)) {
 		list = ctx->values;
 		if (load_word(ctx) & SHARD)
@@ -330,6 +336,26 @@ void reap(struct ctxfd *ctx)
 		else
 			reap_one(ctx, &list);
 	}
+}
+
+/* Frees ctx, which has no owner and no child. */
+void reap(struct ctxfd *ctx)
+{
+	ctx->values = NULL;
+	reap_list(ctx);
+}
+
+/* The same, unless ctx is DONE: then it stays, and this is false. ctx cannot expire meanwhile. */
+bool reap_live(struct ctxfd *ctx)
+{
+	struct ctxfd *list = NULL;
+
+	if (load_word(ctx) & DONE || (ctx->linked && !leave(ctx, list_owner(ctx), true, &list)))
+		return false;
+	ctx->linked = false;
+	push(&list, ctx);
+	reap_list(list);
+	return true;
 }
 
 void ctxfd_unref(const struct ctxfd *ctx)
@@ -340,11 +366,18 @@ void ctxfd_unref(const struct ctxfd *ctx)
 
 void ctxfd_close(struct ctxfd *ctx)
 {
+	uint64_t w;
+
 	if (!ctx)
 		return;
-	/* A sole owner of a bare leaf: nobody is left who could tell whether it was cancelled. */
-	if (load_word(ctx) & (CHILDREN | HAS_FD | VALUE | NEVER) ||
-	    atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1)
+	w = load_word(ctx);
+	if (w & (CHILDREN | VALUE | NEVER) || atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1) {
 		ctxfd_cancel(ctx);
-	ctxfd_unref(ctx);
+		ctxfd_unref(ctx);
+		return;
+	}
+	/* A sole owner of a bare leaf: who waits on its fd still hears of it, and nobody else can ask whether it was cancelled. */
+	if (w & UNSIGNALLED)
+		signal_done(ctx);
+	reap(ctx);
 }
