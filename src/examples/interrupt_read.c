@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * interrupt_read: ends a read that knows nothing of contexts, say in somebody else's library. Go's example of AfterFunc.
+ *
+ * While fgets waits, an after-func stands by to shut the socket down under it. Whether it had to, ctxfd_after_stop tells.
+ *
+ * Output:
+ *     line: hello
+ *     line: context deadline exceeded
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <ctxfd.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void hang_up(void *arg)
+{
+	shutdown(fileno(arg), SHUT_RD);
+}
+
+/* 0, -errno, or the context's err. */
+static int get_line(const struct ctxfd *ctx, FILE *stream, char *line, int size)
+{
+	struct ctxfd_after *after;
+	int err = ctxfd_after_func(ctx, hang_up, stream, &after);
+	bool got;
+
+	if (err)
+		return err;
+	got = fgets(line, size, stream) != NULL;
+	if (!ctxfd_after_stop(after))
+		err = ctxfd_err(ctx);
+	return got ? 0 : err ? err : -EPIPE;
+}
+
+int main(void)
+{
+	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_SEC / 4);
+	int sockets[2], err;
+	char line[64];
+	FILE *stream;
+
+	if (!ctx || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) < 0 || !(stream = fdopen(sockets[0], "r")))
+		return 1;
+	if (send(sockets[1], "hello\n", 6, 0) != 6)
+		return 1;
+	while ((err = get_line(ctx, stream, line, sizeof(line))) == 0)
+		printf("line: %s", line);
+	printf("line: %s\n", ctxfd_strerror(err));
+	fclose(stream);
+	close(sockets[1]);
+	return 0;
+}
