@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# `make demo`: drives the example server with curl, shows what became of each request and why, and fails if it was not that.
+# `make demo`: drives the example server with curl, shows what became of each request and why, and fails if it was not
+# that.
 
 server=${BUILD:-build}/examples/httpd
 slow=${CTXFD_SLOW:-1}
@@ -70,8 +71,8 @@ result() {
 	ok=true
 }
 
-# shellcheck disable=SC2086 # CTXFD_RUN is a command and its arguments
-$CTXFD_RUN "$server" -v >"$log" 2>&1 &
+# shellcheck disable=SC2086 # CTXFD_WRAP is a command and its arguments
+$CTXFD_WRAP "$server" -v >"$log" 2>&1 &
 pid=$!
 ok=true
 wait_for '^server: listens on' || exit 1
