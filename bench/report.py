@@ -131,7 +131,7 @@ class Machine:
         for s in subjects:
             if s in ask:
                 versions[NAMES[s]] = said(*ask[s])
-        return {"cpu": model, "cpus": len(os.sched_getaffinity(0)), "hypervisor": said("systemd-detect-virt") or "unknown",
+        return {"cpu": model, "cpus": len(os.sched_getaffinity(0)), "hypervisor": said("systemd-detect-virt", "--vm") or "unknown",
                 "kernel": platform.release(), "versions": versions, "commit": said("git", "rev-parse", "--short", "HEAD"),
                 "date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "load_before": self.load_before, "load_after": os.getloadavg()[0]}
 
