@@ -191,11 +191,13 @@ check-clang: ## the same, compiled by clang
 	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
 	+@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 
-check-all: check check-asan check-tsan check-valgrind check-clang check-format ## all of these
+check-all: ## all of these, one after the other
+	+@failed=; for t in check check-asan check-tsan check-valgrind check-clang check-format; do \
+		echo "$$t:"; $(AGAIN) $$t || failed=yes; done; test -z "$$failed"
 
 check-format: ## whether all sources are formatted as .clang-format says
 	@$(DEPS) clang-format
-	@clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.c' '*.h') && echo 'All formatted.'
+	@clang-format --dry-run -Werror $$(find include src tests bench -name '*.[ch]') && echo 'All formatted.'
 
 run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(TESTS_BIN) $(EXAMPLES)
 	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE_COMMAND)' \

@@ -123,11 +123,11 @@ static void races(void **state)
 
 static void reads_freed_memory(void **state)
 {
-	volatile char *p = malloc(1);
+	char *volatile p = malloc(1);
 
-	assert_non_null((char *)p);
+	assert_non_null(p);
 	*p = 1;
-	free((char *)p);
+	free(p);
 	assert_in_range(*p, 0, 255);
 }
 
