@@ -15,7 +15,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	struct ctxfd_after *h;
 	uint64_t born;
 	bool timed;
-	int err;
+	int saved = errno, err;
 
 	if (!ctx || !fn)
 		return -EINVAL;
@@ -23,8 +23,10 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (err)
 		return err;
 	h = malloc(sizeof *h);
-	if (!h)
+	if (!h) {
+		errno = saved;
 		return -ENOMEM;
+	}
 	h->fn = fn;
 	h->arg = arg;
 	h->next = NULL;

@@ -23,15 +23,15 @@
 
 /* ---- Looking ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the deadline of n, which is TIMED, has passed. Its word is *w. */
+/* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
 static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 {
-	if (!(*w & NEAR)) {
+	if (*w & TIMED && !(*w & NEAR)) {
 		if (is_far(n->deadline))
 			return false;
 		*w = NEAR | atomic_fetch_or_explicit(&n->word, NEAR, memory_order_acq_rel);
 	}
-	return n->deadline <= ctxfd_now();
+	return *w & TIMED && n->deadline <= ctxfd_now();
 }
 
 /*
@@ -42,7 +42,7 @@ uint64_t settle(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
-	while (w & TIMED && deadline_passed(n, &w)) {
+	while (deadline_passed(n, &w)) {
 		/* What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has passed too. */
 		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
 		if (swap_word(n, &w, new)) {

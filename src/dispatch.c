@@ -189,7 +189,9 @@ static void close_fds(void)
  */
 static void before_fork(void)
 {
-	pthread_mutex_lock(&mode_lock);
+	/* The library's own thread may be waited for under mode_lock, so when it forks it leaves that alone. */
+	if (!on_dispatcher_thread)
+		pthread_mutex_lock(&mode_lock);
 	pthread_mutex_lock(&dispatcher.lock);
 	while (dispatcher.inside && !pthread_equal(dispatcher.thread, pthread_self()))
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
@@ -198,7 +200,8 @@ static void before_fork(void)
 static void after_fork_in_parent(void)
 {
 	pthread_mutex_unlock(&dispatcher.lock);
-	pthread_mutex_unlock(&mode_lock);
+	if (!on_dispatcher_thread)
+		pthread_mutex_unlock(&mode_lock);
 }
 
 static void after_fork_in_child(void)
@@ -207,6 +210,7 @@ static void after_fork_in_child(void)
 
 	close_fds();
 	pthread_cond_init(&dispatcher.idle, NULL);
+	on_dispatcher_thread = false;
 	mode = NOBODY;
 	stopping = false;
 	if (dispatcher.dispatching && !pthread_equal(dispatcher.thread, pthread_self())) {
@@ -223,7 +227,7 @@ static void after_fork_in_child(void)
 		give_back_batch();
 	}
 	pthread_mutex_unlock(&dispatcher.lock);
-	pthread_mutex_unlock(&mode_lock);
+	pthread_mutex_init(&mode_lock, NULL);
 }
 
 /* Under mode_lock. */

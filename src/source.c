@@ -68,6 +68,8 @@ static void unwatch_source(struct source *s)
 	if (!s->watched)
 		return;
 	s->watched = false;
+	if (dispatcher.epoll < 0) /* after fork, before the child has a dispatcher */
+		return;
 	if (s->epoll < 0)
 		set_signals();
 	else

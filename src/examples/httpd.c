@@ -30,7 +30,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -41,7 +40,7 @@
 /* Something in the epoll set, embedded in what it belongs to. */
 struct watch {
 	int fd;
-	uint32_t events, revents; /* as in a pollfd */
+	uint32_t events;
 	void (*ready)(struct watch *w);
 };
 
@@ -75,9 +74,10 @@ union address {
 
 static int epoll;
 static bool verbose;
-static struct ctxfd *server; /* the parent of every client's context */
-static int64_t stopped;      /* when SIGTERM or SIGINT came */
-static struct watch listener, backend, signals;
+static struct ctxfd *signals; /* ends with SIGTERM or SIGINT */
+static struct ctxfd *server;  /* the parent of every client's context */
+static int64_t stopped;       /* when SIGTERM or SIGINT came */
+static struct watch listener, backend, dispatcher, signalled;
 static union address backend_address;
 static socklen_t backend_address_len;
 static unsigned clients, max_clients, jobs;
@@ -293,20 +293,14 @@ static void client_advance(struct client *c)
 	} else if (c->in_len == sizeof(c->in)) {
 		refuse(c, "431 Request Header Fields Too Large");
 	}
-	rewatch(&c->socket, EPOLLRDHUP | (c->in_len < sizeof(c->in) && !c->last ? EPOLLIN : 0));
+	rewatch(&c->socket, c->in_len < sizeof(c->in) && !c->last ? EPOLLIN : 0);
 }
 
 static void client_ready(struct watch *w)
 {
 	struct client *c = container_of(w, struct client, socket);
-	ssize_t n;
+	ssize_t n = recv(w->fd, c->in + c->in_len, sizeof(c->in) - c->in_len, 0);
 
-	if (w->revents & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-		/* As in Go's net/http, a client that has sent its last byte wants no answer any more. */
-		ctxfd_cancel_cause(c->ctx, -ECONNRESET);
-		return;
-	}
-	n = recv(w->fd, c->in + c->in_len, sizeof(c->in) - c->in_len, 0);
 	c->in_len += n > 0 ? (size_t)n : 0;
 	client_advance(c);
 }
@@ -333,8 +327,9 @@ static void client_accept(struct watch *w)
 	if (++clients == max_clients)
 		rewatch(&listener, 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
-	c->ctx = ctxfd_with_cancel(server);
-	if (!watch(&c->socket, fd, EPOLLIN | EPOLLRDHUP, client_ready) || !c->ctx ||
+	/* As in Go's net/http, a client that has sent its last byte wants no answer any more. */
+	c->ctx = ctxfd_with_fd(server, fd, POLLRDHUP, -ECONNRESET);
+	if (!watch(&c->socket, fd, EPOLLIN, client_ready) || !c->ctx ||
 	    !watch(&c->done, ctxfd_done_fd(c->ctx), EPOLLIN, client_done))
 		client_close(c);
 }
@@ -405,15 +400,18 @@ static void backend_accept(struct watch *w)
 /* SIGTERM or SIGINT: no new clients, and the ones there are get told. */
 static void stop(struct watch *w)
 {
-	struct signalfd_siginfo info;
-
-	if (read(w->fd, &info, sizeof(info)) != sizeof(info))
-		return;
+	unwatch(w);
 	stopped = ctxfd_now();
-	say("server: stops, %s, with %u clients\n", ctxfd_strerror((int)info.ssi_signo), clients);
-	close(w->fd);
+	say("server: stops, %s, with %u clients\n", ctxfd_strerror(ctxfd_cause(signals)), clients);
 	close(listener.fd);
 	ctxfd_cancel_cause(server, -ESHUTDOWN);
+}
+
+/* Lets the library notice signals and clients that hang up: here, and not on a thread of its own. */
+static void dispatch(struct watch *w)
+{
+	(void)w;
+	ctxfd_dispatch();
 }
 
 /* Binds and listens; *a becomes the address as the kernel completed it. */
@@ -444,10 +442,11 @@ static void start(uint16_t port)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	server = ctxfd_with_cancel(ctxfd_background());
-	if (!server || !watch(&signals, signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), EPOLLIN, stop))
+	if (!watch(&dispatcher, ctxfd_dispatch_fd(), EPOLLIN, dispatch) ||
+	    !(signals = ctxfd_with_signals(ctxfd_background(), &set)) ||
+	    !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
+	    !(server = ctxfd_with_cancel(ctxfd_background())))
 		die("start");
 
 	/* A Unix socket bound to nothing but its family gets a name of the kernel's choice. */
@@ -478,11 +477,13 @@ int main(int argc, char **argv)
 		if (epoll_wait(epoll, &event, 1, -1) == 1) {
 			struct watch *w = event.data.ptr;
 
-			w->revents = event.events;
 			w->ready(w);
 		}
 	}
 	say("server: stopped within %.1f ms\n", ms_since(stopped));
 	ctxfd_close(server);
+	ctxfd_close(signals);
+	close(backend.fd);
+	close(epoll);
 	return 0;
 }
