@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/* Contexts that end by an fd, a signal or a process. On the library's own thread. */
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include "harness.h"
+
+#define CAUSE (-1234)
+
+/* ---- An fd -------------------------------------------------------------------------------------------------------- */
+
+static void ends_when_the_fd_is_ready(void **state)
+{
+	int pipes[2];
+	struct ctxfd *ctx, *child;
+
+	(void)state;
+	make_pipe(pipes);
+	ctx = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE);
+	assert_non_null(ctx);
+	child = ctxfd_with_cancel(ctx);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	assert_int_equal(write(pipes[1], "x", 1), 1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	assert_int_equal(ctxfd_cause(ctx), CAUSE);
+	assert_int_equal(ctxfd_cause(child), CAUSE);
+	assert_readable(pipes[0]); /* never read */
+	ctxfd_close(child);
+	ctxfd_close(ctx);
+	close_pair(pipes);
+}
+
+static void hangup_and_error_always_count(void **state)
+{
+	int pipes[2], socks[2];
+	struct ctxfd *hung, *rdhup;
+
+	(void)state;
+	make_pipe(pipes);
+	make_socketpair(socks);
+	hung = ctxfd_with_fd(ctxfd_background(), pipes[0], 0, CAUSE);
+	rdhup = ctxfd_with_fd(ctxfd_background(), socks[0], POLLRDHUP, CAUSE);
+	assert_non_null(hung);
+	assert_non_null(rdhup);
+	assert_int_equal(write(socks[1], "unread", 6), 6);
+	close(pipes[1]);
+	assert_int_equal(ctxfd_wait(hung), -ECANCELED);
+	assert_int_equal(ctxfd_err(rdhup), 0);
+	close(socks[1]);
+	assert_int_equal(ctxfd_wait(rdhup), -ECANCELED);
+	ctxfd_close(hung);
+	ctxfd_close(rdhup);
+	close(pipes[0]);
+	close(socks[0]);
+}
+
+static void done_at_once_when_ready(void **state)
+{
+	int pipes[2];
+	struct ctxfd *ctx;
+
+	(void)state;
+	make_pipe(pipes);
+	assert_int_equal(write(pipes[1], "x", 1), 1);
+	for (int i = 0; i < 100; i++) {
+		ctx = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE);
+		assert_int_equal(ctxfd_err(ctx), -ECANCELED);
+		assert_int_equal(ctxfd_cause(ctx), CAUSE);
+		ctxfd_close(ctx);
+	}
+	close_pair(pipes);
+}
+
+static void two_contexts_watch_one_fd(void **state)
+{
+	int pipes[2];
+	struct ctxfd *a, *b;
+
+	(void)state;
+	make_pipe(pipes);
+	a = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, -1);
+	b = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, -2);
+	assert_int_equal(write(pipes[1], "x", 1), 1);
+	assert_int_equal(ctxfd_wait(a), -ECANCELED);
+	assert_int_equal(ctxfd_wait(b), -ECANCELED);
+	assert_int_equal(ctxfd_cause(a), -1);
+	assert_int_equal(ctxfd_cause(b), -2);
+	ctxfd_close(a);
+	ctxfd_close(b);
+	close_pair(pipes);
+}
+
+/* Waits until the dispatcher has dealt with all that has happened so far. */
+static void drain(void)
+{
+	int pipes[2];
+	struct ctxfd *ctx;
+
+	make_pipe(pipes);
+	ctx = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE);
+	require(write(pipes[1], "x", 1) == 1);
+	ctxfd_wait(ctx);
+	ctxfd_close(ctx);
+	close_pair(pipes);
+}
+
+/* Closed early, the watch is over, and whatever has the number next is not watched, nor touched when the context goes. */
+static void a_reused_number_is_left_alone(void **state)
+{
+	int old[2], new[2], set = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event event = { .events = EPOLLIN };
+	struct ctxfd *ctx;
+
+	(void)state;
+	make_pipe(old);
+	ctx = ctxfd_with_fd(ctxfd_background(), old[0], POLLIN, CAUSE);
+	close_pair(old);
+	make_pipe(new);
+	assert_int_equal(new[0], old[0]);
+	assert_int_equal(epoll_ctl(set, EPOLL_CTL_ADD, new[0], &event), 0);
+	assert_int_equal(write(new[1], "x", 1), 1);
+	drain();
+	assert_int_equal(ctxfd_err(ctx), 0);
+	ctxfd_close(ctx);
+	assert_int_equal(epoll_wait(set, &event, 1, 0), 1);
+	close_pair(new);
+	close(set);
+}
+
+static void ends_with_its_parent(void **state)
+{
+	int pipes[2];
+	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background()), *ctx, *born;
+
+	(void)state;
+	make_pipe(pipes);
+	ctx = ctxfd_with_fd(parent, pipes[0], POLLIN, CAUSE);
+	ctxfd_cancel_cause(parent, -7);
+	born = ctxfd_with_fd(parent, pipes[0], POLLIN, CAUSE);
+	assert_int_equal(ctxfd_cause(ctx), -7);
+	assert_int_equal(ctxfd_cause(born), -7);
+	assert_int_equal(write(pipes[1], "x", 1), 1); /* heard, and too late */
+	drain();
+	assert_int_equal(ctxfd_cause(ctx), -7);
+	ctxfd_close(ctx);
+	ctxfd_close(born);
+	ctxfd_close(parent);
+	close_pair(pipes);
+}
+
+static void refuses_what_cannot_be_polled(void **state)
+{
+	FILE *file = tmpfile();
+	int fds = count_fds();
+
+	(void)state;
+	assert_non_null(file);
+	errno = 0;
+	assert_null(ctxfd_with_fd(ctxfd_background(), -1, POLLIN, CAUSE));
+	assert_int_equal(errno, EBADF);
+	assert_null(ctxfd_with_fd(ctxfd_background(), fileno(file), POLLIN, CAUSE));
+	assert_int_equal(errno, EPERM);
+	assert_null(ctxfd_with_fd(NULL, 0, POLLIN, CAUSE));
+	assert_int_equal(errno, EINVAL);
+	assert_int_equal(count_fds(), fds);
+	fclose(file);
+}
+
+static void no_fd_or_memory_is_an_error(void **state)
+{
+	int pipes[2];
+
+	(void)state;
+	make_pipe(pipes);
+	exhaust_fds();
+	assert_null(ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE));
+	assert_int_equal(errno, EMFILE);
+	free_fds();
+	fail_allocation(1);
+	assert_null(ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE));
+	assert_int_equal(errno, ENOMEM);
+	close_pair(pipes);
+}
+
+/* Freed at the moment that it fires: whoever is first, nothing breaks. Under ASan and valgrind this shows what was freed. */
+static void freed_while_it_fires(void **state)
+{
+	(void)state;
+	for (int i = 0; i < rounds(3000); i++) {
+		int pipes[2];
+		struct ctxfd *a, *b;
+
+		make_pipe(pipes);
+		a = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, CAUSE);
+		b = ctxfd_with_fd(a, pipes[0], POLLIN, CAUSE);
+		assert_int_equal(write(pipes[1], "x", 1), 1);
+		if (i % 3 == 0)
+			ctxfd_wait(i & 1 ? a : b);
+		ctxfd_unref(a);
+		ctxfd_unref(b);
+		close_pair(pipes);
+	}
+}
+
+/* ---- Signals ------------------------------------------------------------------------------------------------------ */
+
+static sigset_t set_of(int a, int b)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, a);
+	if (b)
+		sigaddset(&set, b);
+	return set;
+}
+
+static void ends_by_a_signal(void **state)
+{
+	sigset_t set = set_of(SIGUSR1, SIGUSR2), before, pending;
+	struct ctxfd *both, *one, *other;
+
+	(void)state;
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	both = ctxfd_with_signals(ctxfd_background(), &set);
+	set = set_of(SIGUSR1, 0);
+	one = ctxfd_with_signals(ctxfd_background(), &set);
+	set = set_of(SIGUSR2, 0);
+	other = ctxfd_with_signals(ctxfd_background(), &set);
+	assert_int_equal(kill(getpid(), SIGUSR1), 0);
+	assert_int_equal(ctxfd_wait(both), -ECANCELED);
+	assert_int_equal(ctxfd_wait(one), -ECANCELED);
+	assert_int_equal(ctxfd_cause(both), SIGUSR1);
+	assert_int_equal(ctxfd_cause(one), SIGUSR1);
+	assert_string_equal(ctxfd_strerror(ctxfd_cause(one)), strsignal(SIGUSR1));
+	assert_int_equal(ctxfd_err(other), 0);
+	assert_int_equal(kill(getpid(), SIGUSR2), 0);
+	assert_int_equal(ctxfd_wait(other), -ECANCELED);
+	assert_int_equal(ctxfd_cause(both), SIGUSR1);
+	assert_int_equal(ctxfd_cause(other), SIGUSR2);
+
+	/* Nobody listens any more: it stays pending, for the program to take or to be ended by. */
+	drain();
+	assert_int_equal(kill(getpid(), SIGUSR1), 0);
+	drain();
+	sigpending(&pending);
+	assert_int_equal(sigismember(&pending, SIGUSR1), 1);
+	set = set_of(SIGUSR1, 0);
+	assert_int_equal(sigwaitinfo(&set, NULL), SIGUSR1);
+	ctxfd_close(both);
+	ctxfd_close(one);
+	ctxfd_close(other);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void refuses_no_signals(void **state)
+{
+	sigset_t set, before, after;
+
+	(void)state;
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	sigemptyset(&set);
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, EINVAL);
+	assert_null(ctxfd_with_signals(ctxfd_background(), NULL));
+	assert_int_equal(errno, EINVAL);
+	sigaddset(&set, SIGUSR1);
+	assert_null(ctxfd_with_signals(NULL, &set));
+	assert_int_equal(errno, EINVAL);
+	fail_allocation(1);
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, ENOMEM);
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	assert_int_equal(sigismember(&after, SIGUSR1), sigismember(&before, SIGUSR1));
+}
+
+/* ---- A process ---------------------------------------------------------------------------------------------------- */
+
+static int pidfd_of(pid_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+static void ends_with_a_process(void **state)
+{
+	int pipes[2], pidfd, status;
+	struct ctxfd *ctx, *late;
+	pid_t pid;
+
+	(void)state;
+	make_pipe(pipes);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		char c;
+		close(pipes[1]);
+		_exit(read(pipes[0], &c, 1) == 0 ? 42 : 1);
+	}
+	close(pipes[0]);
+	pidfd = pidfd_of(pid);
+	if (pidfd < 0) {
+		close(pipes[1]);
+		waitpid(pid, &status, 0);
+		skip_test("no pidfd_open here: %s", strerror(errno));
+	}
+	ctx = ctxfd_with_process(ctxfd_background(), pidfd, CAUSE);
+	assert_non_null(ctx);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	close(pipes[1]);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	assert_int_equal(ctxfd_cause(ctx), CAUSE);
+	late = ctxfd_with_process(ctxfd_background(), pidfd, CAUSE);
+	assert_int_equal(ctxfd_err(late), -ECANCELED);
+	assert_int_equal(waitpid(pid, &status, 0), pid); /* ours to reap */
+	assert_int_equal(WEXITSTATUS(status), 42);
+	ctxfd_close(ctx);
+	ctxfd_close(late);
+	close(pidfd);
+}
+
+static void refuses_what_is_no_process(void **state)
+{
+	int pipes[2];
+
+	(void)state;
+	make_pipe(pipes);
+	assert_null(ctxfd_with_process(ctxfd_background(), pipes[0], CAUSE));
+	assert_int_equal(errno, EINVAL);
+	assert_null(ctxfd_with_process(ctxfd_background(), -1, CAUSE));
+	assert_int_equal(errno, EBADF);
+	assert_null(ctxfd_with_process(NULL, pipes[0], CAUSE));
+	assert_int_equal(errno, EINVAL);
+	close_pair(pipes);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ends_when_the_fd_is_ready),
+		cmocka_unit_test(hangup_and_error_always_count),
+		cmocka_unit_test(done_at_once_when_ready),
+		cmocka_unit_test(two_contexts_watch_one_fd),
+		cmocka_unit_test(a_reused_number_is_left_alone),
+		cmocka_unit_test(ends_with_its_parent),
+		cmocka_unit_test(refuses_what_cannot_be_polled),
+		cmocka_unit_test(no_fd_or_memory_is_an_error),
+		cmocka_unit_test(freed_while_it_fires),
+		cmocka_unit_test(ends_by_a_signal),
+		cmocka_unit_test(refuses_no_signals),
+		cmocka_unit_test(ends_with_a_process),
+		cmocka_unit_test(refuses_what_is_no_process),
+	};
+	sigset_t set = set_of(SIGUSR1, 0);
+	struct ctxfd *ctx;
+
+	/* The dispatcher, and its fd for signals, stay for good; and no thread may have these signals open. */
+	start_dispatcher();
+	sigaddset(&set, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	ctx = ctxfd_with_signals(ctxfd_background(), &set);
+	require(ctx);
+	ctxfd_close(ctx);
+	return run_all(tests);
+}
