@@ -53,10 +53,9 @@
 #define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
 #define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: its end is the dispatcher's to act on (fixed) */
 #define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: the dispatcher watches something for it (fixed) */
-
-#define SHARDED (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
-#define SHARD   (UINT64_C(1) << 19) /* it is one (fixed) */
-#define NEAR    (UINT64_C(1) << 20) /* its deadline was less than a second away when somebody looked: look closely */
+#define SHARDED     (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
+#define SHARD       (UINT64_C(1) << 19) /* it is one (fixed) */
+#define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away when somebody looked: look closely */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
