@@ -75,7 +75,7 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(LIB_FLAGS) $(DEP) -c -o $@ $<
 
-$(BUILD)/obj/uring%.o: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
+$(BUILD)/obj/uring%: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
 
 # The static libraries hold one object each, in which the hidden names are local: none can clash with the program's.
 $(BUILD)/obj/whole/ctxfd.o: $(OBJ)
@@ -113,7 +113,7 @@ $(BUILD)/examples/obj/%.o: src/examples/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(FLAGS) $(DEP) -c -o $@ $<
 
-$(BUILD)/examples/obj/uring_%.o: private FLAGS += $(URING_CFLAGS)
+$(BUILD)/examples/obj/uring_%: private FLAGS += $(URING_CFLAGS)
 
 $(BUILD)/examples/%: $(BUILD)/examples/obj/%.o $(BUILD)/libctxfd.a
 	$(call quiet,LD)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -145,7 +145,7 @@ $(BUILD)/tests/obj/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
 
-$(BUILD)/tests/obj/test_uring%.o: private TEST_FLAGS += $(URING_CFLAGS)
+$(BUILD)/tests/obj/test_uring%: private TEST_FLAGS += $(URING_CFLAGS)
 
 $(BUILD)/tests/libctxfd.a: $(OBJ)
 $(BUILD)/tests/libctxfd-uring.a: $(URING_OBJ)

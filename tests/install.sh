@@ -61,7 +61,8 @@ for page in src/man/*.[1-9]; do
 	[ -e "$page" ] && man="$man share/man/man${page##*.}/$(basename "$page")"
 done
 
-unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR
+uring_here=$URING
+unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR URING
 echo "Without pkg-config, into a PREFIX."
 $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 expect_files "$dir/p1" $core $man
@@ -71,19 +72,21 @@ $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" uninstall >"$dir/
 
 echo "With what is here, into a DESTDIR with folders of its own."
 folders="DESTDIR=$dir/p2 PREFIX=/opt/x LIBDIR=/opt/x/lib64 INCLUDEDIR=/opt/x/inc MANDIR=/opt/x/man"
-$MAKE -s BUILD="$dir/build2" URING="$URING" $folders install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+$MAKE -s BUILD="$dir/build2" URING="$uring_here" $folders install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 all=$core
 if [ -e "$dir/build2/libctxfd-uring.so" ]; then
 	all="$core $uring"
-	PKG_CONFIG_PATH="$dir/p2/opt/x/lib64/pkgconfig" pkg-config --libs ctxfd-uring >"$dir/libs" || fail "ctxfd-uring.pc"
-	for lib in -lctxfd-uring -lctxfd -luring; do
-		grep -q -e "$lib" "$dir/libs" || fail "pkg-config --libs ctxfd-uring does not name $lib: $(cat "$dir/libs")"
-	done
+	printf '#include <ctxfd_uring.h>\nint main(void) { return !ctxfd_uring_open || !ctxfd_background(); }\n' >"$dir/uring.c"
+	export PKG_CONFIG_PATH="$dir/p2/opt/x/lib64/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$dir/p2"
+	$CC -std=gnu11 $(pkg-config --cflags ctxfd-uring) -o "$dir/uring" "$dir/uring.c" $(pkg-config --libs ctxfd-uring) ||
+		fail "A program with ctxfd-uring does not compile."
+	LD_LIBRARY_PATH="$dir/p2/opt/x/lib64" "$dir/uring" || fail "A program with ctxfd-uring does not run."
+	unset PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
 fi
 expect_files "$dir/p2" $(printf 'opt/x/%s\n' $all $man | sed -e s,/x/lib/,/x/lib64/, -e s,/x/include/,/x/inc/, \
 	-e s,/x/share/man/,/x/man/,)
 for variable in libdir=/opt/x/lib64 includedir=/opt/x/inc prefix=/opt/x; do
 	grep -qx "$variable" "$dir/p2/opt/x/lib64/pkgconfig/ctxfd.pc" || fail "ctxfd.pc does not say $variable."
 done
-$MAKE -s BUILD="$dir/build2" URING="$URING" $folders uninstall >"$dir/log" 2>&1 || fail "uninstall"
+$MAKE -s BUILD="$dir/build2" URING="$uring_here" $folders uninstall >"$dir/log" 2>&1 || fail "uninstall"
 [ -z "$(files "$dir/p2")" ] || fail "uninstall left: $(files "$dir/p2")"
