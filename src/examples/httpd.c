@@ -2,12 +2,13 @@
 /*
  * httpd [-v] [port]: a small HTTP/1.1 server in which contexts decide how long work goes on.
  *
- *     server         cancelled with -ESHUTDOWN by SIGTERM or SIGINT
- *       client       cancelled with -ECONNRESET when it hangs up
- *         request    ends by its deadline, -ETIMEDOUT
+ *     server         cancelled with -ESHUTDOWN when SIGTERM or SIGINT comes
+ *       client       ended with -ECONNRESET when it hangs up
+ *         request    ended with -ETIMEDOUT by its deadline
  *
- * One thread and one epoll set, where sockets and the contexts' done fds sit side by side. A request's fd becomes readable
- * whatever ends it, and wherever above it that happens. request_done then hangs up on the backend and answers:
+ * One thread and one epoll set, where sockets and the contexts' done fds sit side by side, and with them the library's
+ * dispatcher, which watches for signals and hang-ups. A request's fd becomes readable whatever ends it, and wherever above
+ * it that happens. request_done then hangs up on the backend and answers:
  *
  *     its deadline passed     504, at once
  *     the client hung up      nobody
@@ -227,7 +228,7 @@ static int64_t duration(const char *url, const char *name, int64_t otherwise)
 	if (!text)
 		return otherwise;
 	n = strtod(text + strlen(name), &unit);
-	if (!(n >= 0 && n <= 3600))
+	if (unit == text + strlen(name) || !(n >= 0 && n <= 3600))
 		return -1;
 	return strncmp(unit, "ms", 2) == 0 ? (int64_t)(n * 1e6) : *unit == 's' ? (int64_t)(n * 1e9) : -1;
 }
