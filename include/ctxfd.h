@@ -26,6 +26,8 @@
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
  *
+ *   No function is a cancellation point of pthread_cancel, and none may be called with asynchronous cancellation on.
+ *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Everything else returns 0, a positive result or a

@@ -118,6 +118,7 @@ int run_after(struct ctxfd_after *h)
 bool ctxfd_after_stop(struct ctxfd_after *h)
 {
 	bool never_ran = false, ours = true;
+	struct entry entry;
 
 	if (!h)
 		return false;
@@ -128,6 +129,7 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 	}
 	if (reap_live(&h->ctx))
 		return true;
+	entry = enter();
 	pthread_mutex_lock(&dispatcher.lock);
 	if (h->state == WAITING) {
 		h->state = STOPPED;
@@ -140,6 +142,7 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 	while (ours && h->state == RUNNING)
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
 	pthread_mutex_unlock(&dispatcher.lock);
+	leave(entry);
 	if (ours)
 		reap(&h->ctx);
 	return never_ran;

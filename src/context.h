@@ -30,6 +30,7 @@
 #define CONTEXT_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "ctxfd.h"
@@ -157,6 +158,29 @@ static inline uint64_t cause_of(uint64_t w)
 	return w & ~FLAGS_MASK;
 }
 
+/*
+ * What every call that may make system calls puts back when it returns: errno, and whether pthread_cancel may take the thread,
+ * which must not happen while it has a lock, a hold or memory in hand.
+ */
+struct entry {
+	int saved_errno;
+	int cancel_state;
+};
+
+static inline struct entry enter(void)
+{
+	struct entry e = { .saved_errno = errno };
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &e.cancel_state);
+	return e;
+}
+
+static inline void leave(struct entry e)
+{
+	pthread_setcancelstate(e.cancel_state, NULL);
+	errno = e.saved_errno;
+}
+
 /* What a word that is no longer LIVE says of how it ended. */
 static inline int err_of(uint64_t w)
 {
@@ -176,6 +200,7 @@ uint64_t settle(struct ctxfd *n);
 
 /* done.c */
 void signal_done(struct ctxfd *n);
+void close_done_fd(struct ctxfd *n);
 
 /* wait.c */
 bool is_far(int64_t deadline);

@@ -65,7 +65,7 @@ void dispatcher_arm(void)
 void dispatch(struct ctxfd_after *list)
 {
 	struct ctxfd_after *last = list;
-	int saved = errno;
+	struct entry entry = enter();
 
 	while (last->next)
 		last = last->next;
@@ -74,7 +74,7 @@ void dispatch(struct ctxfd_after *list)
 	dispatcher.due_end = &last->next;
 	wake();
 	pthread_mutex_unlock(&dispatcher.lock);
-	errno = saved;
+	leave(entry);
 }
 
 /* ---- One round ---------------------------------------------------------------------------------------------------- */
@@ -351,11 +351,13 @@ static int start_locked(enum mode wanted)
 
 int dispatcher_start(void)
 {
-	int saved = errno, err = 0;
+	struct entry entry;
+	int err = 0;
 
 	/* Acquire pairs with the release below: the fds are there. */
 	if (atomic_load_explicit(&mode, memory_order_acquire) != NOBODY)
 		return 0;
+	entry = enter();
 	pthread_mutex_lock(&mode_lock);
 	if (mode == NOBODY) {
 		err = start_locked(THREAD);
@@ -363,16 +365,18 @@ int dispatcher_start(void)
 			atomic_store_explicit(&mode, THREAD, memory_order_release);
 	}
 	pthread_mutex_unlock(&mode_lock);
-	errno = saved;
+	leave(entry);
 	return err;
 }
 
 int ctxfd_dispatch_fd(void)
 {
-	int saved = errno, result = 0;
+	struct entry entry;
+	int result = 0;
 
 	if (on_dispatcher_thread)
 		return -EDEADLK;
+	entry = enter();
 	pthread_mutex_lock(&mode_lock);
 	if (mode == THREAD)
 		stop_thread();
@@ -383,18 +387,20 @@ int ctxfd_dispatch_fd(void)
 		result = dispatcher.epoll;
 	}
 	pthread_mutex_unlock(&mode_lock);
-	errno = saved;
+	leave(entry);
 	return result;
 }
 
 int ctxfd_dispatch(void)
 {
-	int saved = errno, result;
+	struct entry entry;
+	int result;
 
 	if (atomic_load_explicit(&mode, memory_order_acquire) != PROGRAM)
 		return -EINVAL;
+	entry = enter();
 	result = serve();
-	errno = saved;
+	leave(entry);
 	return result;
 }
 

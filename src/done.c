@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -98,6 +99,7 @@ static void fire(int fd)
 {
 	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	struct entry entry;
 
 	if (!atomic_load_explicit(&set_ticks_refused, memory_order_relaxed)) {
 		if (ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0)
@@ -106,9 +108,12 @@ static void fire(int fd)
 			return; /* the number is no longer ours */
 		atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
 	}
-	if (arm(fd, 0) == 0)
-		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
-			continue;
+	if (arm(fd, 0) != 0)
+		return;
+	entry = enter();
+	while (poll(&readable, 1, -1) < 0 && errno == EINTR)
+		continue;
+	leave(entry);
 }
 
 /*
@@ -118,16 +123,17 @@ static void fire(int fd)
 static void post(int fd)
 {
 	uint64_t plenty = UINT64_C(1) << 56;
-	ssize_t written;
+	long written;
 
 	do
-		written = write(fd, &plenty, sizeof plenty);
+		written = syscall(SYS_write, fd, &plenty, sizeof plenty); /* libc's is a cancellation point */
 	while (written < 0 && errno == EINTR);
 }
 
 /* In a child: puts a file of its own under a number that it inherited. 0 or -errno. */
 static int replace_inherited(struct ctxfd *n, int fd)
 {
+	struct entry entry = enter();
 	int err = 0, mine;
 
 	pthread_mutex_lock(&fork_lock);
@@ -147,6 +153,7 @@ static int replace_inherited(struct ctxfd *n, int fd)
 		}
 	}
 	pthread_mutex_unlock(&fork_lock);
+	leave(entry);
 	return err;
 }
 
@@ -169,6 +176,17 @@ void signal_done(struct ctxfd *n)
 		atomic_fetch_and_explicit(&n->word, ~UNSIGNALLED, memory_order_release);
 	}
 	errno = saved;
+}
+
+/* Before n is freed. */
+void close_done_fd(struct ctxfd *n)
+{
+	struct entry entry = enter();
+	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+
+	if (fd >= 0)
+		close(fd);
+	leave(entry);
 }
 
 /* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */
@@ -217,13 +235,14 @@ static int published_fd(struct ctxfd *n)
 int ctxfd_done_fd(const struct ctxfd *ctx)
 {
 	struct ctxfd *n = node_of(ctx);
-	int saved = errno, fd;
+	struct entry entry = enter();
+	int fd;
 
 	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
 	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
 		atomic_fetch_or_explicit(&n->word, HAS_FD | UNSIGNALLED, memory_order_acq_rel);
 	if (fd >= 0)
 		settle(n);
-	errno = saved;
+	leave(entry);
 	return fd;
 }

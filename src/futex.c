@@ -28,7 +28,7 @@ static uint32_t *low_half(struct ctxfd *n)
 
 void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 {
-	int saved = errno;
+	struct entry entry = enter();
 	struct timespec at = { .tv_sec = (time_t)(until / CTXFD_SEC), .tv_nsec = (long)(until % CTXFD_SEC) };
 	struct timespec *limit = &at;
 
@@ -42,11 +42,12 @@ void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
 		struct timespec brief = { 0, CTXFD_MSEC };
 		int64_t left = until - ctxfd_now();
+
 		if (left < CTXFD_MSEC)
 			brief.tv_nsec = left > 0 ? (long)left : 0;
 		nanosleep(&brief, NULL);
 	}
-	errno = saved;
+	leave(entry);
 }
 
 void futex_wake(struct ctxfd *n, uint32_t bits)

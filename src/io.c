@@ -93,17 +93,18 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 	struct pollfd few[8], *all = few;
 	int64_t now = timeout > 0 ? ctxfd_now() : 0;
 	int64_t until = timeout < 0 || timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
-	int saved = errno, result = ctxfd_err(ctx);
+	int result = ctxfd_err(ctx);
+	struct entry entry;
 
 	if (result)
 		return result;
 	if (n == 0)
 		return ctxfd_sleep(ctx, timeout < 0 ? INT64_MAX : timeout);
-	if (n >= sizeof few / sizeof few[0]) {
-		if (too_many(n))
-			return -EINVAL;
+	if (n >= sizeof few / sizeof few[0] && too_many(n))
+		return -EINVAL;
+	entry = enter();
+	if (n >= sizeof few / sizeof few[0])
 		all = malloc((n + 1) * sizeof *all);
-	}
 	if (all) {
 		memcpy(all, fds, n * sizeof *all);
 		result = poll_until(all, n, 0); /* what need not wait needs no done fd */
@@ -116,7 +117,7 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 	}
 	if (all != few)
 		free(all);
-	errno = saved;
+	leave(entry);
 	return result;
 }
 
@@ -204,7 +205,8 @@ static ssize_t transfer_now(const struct transfer *t)
 
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
-	int saved = errno, err = ctxfd_err(ctx);
+	struct entry entry = enter();
+	int err = ctxfd_err(ctx);
 	ssize_t n = err;
 
 	while (!err) {
@@ -215,7 +217,7 @@ static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 			break;
 		n = err = await_fd(ctx, t->fd, t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN);
 	}
-	errno = saved;
+	leave(entry);
 	return n;
 }
 
@@ -276,7 +278,8 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	int saved = errno, err = ctxfd_err(ctx), conn = err;
+	struct entry entry = enter();
+	int err = ctxfd_err(ctx), conn = err;
 
 	while (!err) {
 		conn = accept_now(fd, addr, addrlen, flags);
@@ -286,7 +289,7 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 			break;
 		conn = err = await_fd(ctx, fd, POLLIN);
 	}
-	errno = saved;
+	leave(entry);
 	return conn;
 }
 
@@ -320,7 +323,8 @@ static int finish_connecting(const struct ctxfd *ctx, int fd)
 
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
-	int saved = errno, err = ctxfd_err(ctx);
+	struct entry entry = enter();
+	int err = ctxfd_err(ctx);
 	int64_t pause = CTXFD_MSEC / 8;
 
 	if (!err)
@@ -334,6 +338,6 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 	}
 	if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
 		err = finish_connecting(ctx, fd);
-	errno = saved;
+	leave(entry);
 	return err;
 }

@@ -137,7 +137,7 @@ int source_event(void *data)
 void forget_source(struct ctxfd *ctx)
 {
 	struct source *s = source_of(ctx);
-	int saved = errno;
+	struct entry entry = enter();
 
 	pthread_mutex_lock(&dispatcher.lock);
 	while (dispatcher.cancelling == s)
@@ -149,7 +149,7 @@ void forget_source(struct ctxfd *ctx)
 	pthread_mutex_unlock(&dispatcher.lock);
 	if (s->epoll >= 0)
 		close(s->epoll);
-	errno = saved;
+	leave(entry);
 }
 
 /* A child of parent in the dispatcher's care, with what s says already filled in. s is freed on failure. */

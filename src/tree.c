@@ -3,7 +3,6 @@
  * The tree: how contexts come into it and leave it. context.h says what guards what; how they end is in cancel.c.
  */
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "context.h"
 #include "dispatch.h"
@@ -273,7 +272,7 @@ static void push(struct ctxfd **list, struct ctxfd *n)
  * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n stays
  * where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
  */
-static bool leave(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
+static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
 {
 	uint64_t w;
 
@@ -298,15 +297,13 @@ static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
 	if (w & SOURCE)
 		forget_source(ctx);
 	if (ctx->linked)
-		leave(ctx, list_owner(ctx), false, list);
+		leave_list(ctx, list_owner(ctx), false, list);
 	if (w & MERGE && merge_of(ctx)->link.linked)
-		leave(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
-	if (w & VALUE) {
-		if (ctx->destroy)
-			ctx->destroy(ctx->value);
-	} else if (atomic_load_explicit(&ctx->fd, memory_order_relaxed) >= 0) {
-		close(ctx->fd);
-	}
+		leave_list(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
+	if (w & HAS_FD)
+		close_done_fd(ctx);
+	if (w & VALUE && ctx->destroy)
+		ctx->destroy(ctx->value);
 	if (ctx->counted && drop(ctx->parent))
 		push(list, ctx->parent);
 	free(ctx);
@@ -350,7 +347,7 @@ bool reap_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
-	if (load_word(ctx) & DONE || (ctx->linked && !leave(ctx, list_owner(ctx), true, &list)))
+	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
 		return false;
 	ctx->linked = false;
 	push(&list, ctx);
