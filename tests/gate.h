@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stops the library in the middle of its work: in the system call by which it makes a done fd readable (write or ioctl,
+ * wrapped by the linker: see core.mk). For one file of a program.
+ */
+#ifndef GATE_H
+#define GATE_H
+
+#include <semaphore.h>
+#include <sys/timerfd.h>
+
+#include "harness.h"
+
+struct stop {
+	struct ctxfd *ctx; /* to be cancelled, with cause */
+	int cause;
+	int fd; /* where to stop: in the call that makes it readable */
+	sem_t there, go;
+	struct thread *thread;
+};
+
+static _Thread_local struct stop *to_stop;
+/* From now on timers fire an hour late. */
+static atomic_bool late_timers;
+
+static void gate(int fd)
+{
+	struct stop *s = to_stop;
+
+	if (!s || s->fd != fd)
+		return;
+	to_stop = NULL;
+	require(sem_post(&s->there) == 0);
+	while (sem_wait(&s->go) != 0)
+		continue;
+}
+
+ssize_t __real_write(int fd, const void *buf, size_t size);
+ssize_t __wrap_write(int fd, const void *buf, size_t size);
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+int __real_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
+
+ssize_t __wrap_write(int fd, const void *buf, size_t size)
+{
+	gate(fd);
+	return __real_write(fd, buf, size);
+}
+
+int __wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+	gate(fd);
+	return __real_ioctl(fd, request, arg);
+}
+
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was)
+{
+	struct itimerspec late = *to;
+
+	if (late_timers)
+		late.it_value.tv_sec += 3600;
+	return __real_timerfd_settime(fd, flags, &late, was);
+}
+
+static void *cancel_and_stop(void *arg)
+{
+	struct stop *s = arg;
+
+	to_stop = s;
+	ctxfd_cancel_cause(s->ctx, s->cause);
+	require(!to_stop); /* else it never came by */
+	return NULL;
+}
+
+/* Returns when a thread that cancels ctx stands where it makes the fd of `at` readable. */
+static void stop_at(struct stop *s, struct ctxfd *ctx, int cause, const struct ctxfd *at)
+{
+	*s = (struct stop){ .ctx = ctx, .cause = cause, .fd = ctxfd_done_fd(at) };
+	assert_true(s->fd >= 0);
+	assert_int_equal(sem_init(&s->there, 0, 0), 0);
+	assert_int_equal(sem_init(&s->go, 0, 0), 0);
+	s->thread = thread_start(cancel_and_stop, s);
+	while (sem_wait(&s->there) != 0)
+		continue;
+}
+
+static void go_on(struct stop *s)
+{
+	assert_int_equal(sem_post(&s->go), 0);
+	thread_join(s->thread);
+	sem_destroy(&s->there);
+	sem_destroy(&s->go);
+}
+
+/* With `timed` every context has a deadline, far away, so that done fds are timerfds. */
+static struct ctxfd *child_of(const struct ctxfd *parent, bool timed)
+{
+	struct ctxfd *ctx = timed ? ctxfd_with_timeout(parent, 3600 * CTXFD_SEC) : ctxfd_with_cancel(parent);
+
+	assert_non_null(ctx);
+	return ctx;
+}
+
+static void assert_ended(const struct ctxfd *ctx, int cause)
+{
+	assert_int_equal(ctxfd_err(ctx), -ECANCELED);
+	assert_int_equal(ctxfd_cause(ctx), cause);
+}
+
+#endif
