@@ -283,7 +283,7 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 /*
  * Calls fn(arg) once, after ctx is done: Go's AfterFunc. Due at once if ctx is done already. fn runs on the dispatcher,
  * never inside ctxfd_cancel, with no lock held: it may use any context, this one too, and derive, cancel, close, register
- * and stop as it likes. The after-funcs of one context start in the order in which they were registered.
+ * and stop as it likes. What was registered on a context before it ended starts in the order of registration.
  *
  * The dispatcher is a thread of the library, "ctxfd", that starts with the first call, has all signals blocked and
  * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the others.

@@ -152,12 +152,22 @@ void forget_source(struct ctxfd *ctx)
 	leave(entry);
 }
 
-/* A child of parent in the dispatcher's care, with what s says already filled in. s is freed on failure. */
-static struct ctxfd *begin(struct source *s, const struct ctxfd *parent, enum kind kind)
+/* Memory for a source, and somebody to dispatch it. 0 or -errno. */
+static int new_source(const struct ctxfd *parent, struct source **s)
+{
+	int err = parent ? dispatcher_start() : -EINVAL;
+
+	*s = err ? NULL : malloc(sizeof **s);
+	if (*s)
+		**s = (struct source){ .epoll = -1 };
+	return *s ? 0 : err ? err : -ENOMEM;
+}
+
+/* Makes s a child of parent, in the dispatcher's care. On failure, -errno, s is freed. */
+static int begin(struct source *s, const struct ctxfd *parent, enum kind kind)
 {
 	int err;
 
-	s->ready = s->watched = false;
 	adopt(&s->ctx, parent, kind, SOURCE, INT64_MAX, 0);
 	pthread_mutex_lock(&dispatcher.lock);
 	s->next = dispatcher.sources;
@@ -167,51 +177,53 @@ static struct ctxfd *begin(struct source *s, const struct ctxfd *parent, enum ki
 	dispatcher.sources = s;
 	err = watch_source(s);
 	pthread_mutex_unlock(&dispatcher.lock);
+	if (err)
+		ctxfd_unref(&s->ctx);
+	return err;
+}
+
+/* Puts fd into an epoll set of the source's own. On failure, -errno, s is freed. */
+static int hold_fd(struct source *s, int fd, short events)
+{
+	struct epoll_event event = { .events = (uint16_t)events };
+	int err;
+
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) == 0)
+		return 0;
+	err = -errno;
+	if (s->epoll >= 0)
+		close(s->epoll);
+	free(s);
+	return err;
+}
+
+/* What a constructor returns. */
+static struct ctxfd *made(struct source *s, int err)
+{
 	if (!err)
 		return &s->ctx;
-	ctxfd_unref(&s->ctx);
 	errno = -err;
 	return NULL;
 }
 
-/* Memory for a source, and somebody to dispatch it. */
-static struct source *new_source(const struct ctxfd *parent)
-{
-	struct source *s;
-	int err = parent ? dispatcher_start() : -EINVAL;
-
-	if (err) {
-		errno = -err;
-		return NULL;
-	}
-	s = malloc(sizeof *s);
-	if (s)
-		*s = (struct source){ .epoll = -1 };
-	return s;
-}
-
 static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
 {
-	struct epoll_event event = { .events = (uint16_t)events }, now;
-	struct source *s = new_source(parent);
-	struct ctxfd *ctx;
+	struct entry entry = enter();
+	struct epoll_event now;
+	struct source *s;
+	int err = new_source(parent, &s);
 
-	if (!s)
-		return NULL;
-	s->cause = cause;
-	s->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) != 0) {
-		int err = errno;
-		if (s->epoll >= 0)
-			close(s->epoll);
-		free(s);
-		errno = err;
-		return NULL;
+	if (!err)
+		err = hold_fd(s, fd, events);
+	if (!err) {
+		s->cause = cause;
+		err = begin(s, parent, kind);
 	}
-	ctx = begin(s, parent, kind);
-	if (ctx && epoll_wait(s->epoll, &now, 1, 0) > 0)
-		ctxfd_cancel_cause(ctx, cause);
-	return ctx;
+	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
+		ctxfd_cancel_cause(&s->ctx, cause);
+	leave(entry);
+	return made(s, err);
 }
 
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)
@@ -232,28 +244,24 @@ struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int caus
 
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)
 {
-	struct source *s;
-	struct ctxfd *ctx;
+	struct entry entry = enter();
+	struct source *s = NULL;
 	sigset_t before;
-	int any = 0;
+	int err = -EINVAL;
 
 	for (int i = 1; set && i < NSIG; i++)
-		any |= sigismember(set, i) == 1;
-	if (!any) {
-		errno = EINVAL;
-		return NULL;
+		if (sigismember(set, i) == 1)
+			err = 0;
+	if (!err)
+		err = new_source(parent, &s);
+	if (!err) {
+		s->signals = *set;
+		/* First, so that what comes from here on is kept for us. */
+		pthread_sigmask(SIG_BLOCK, set, &before);
+		err = begin(s, parent, WITH_SIGNALS);
+		if (err)
+			pthread_sigmask(SIG_SETMASK, &before, NULL);
 	}
-	s = new_source(parent);
-	if (!s)
-		return NULL;
-	s->signals = *set;
-	/* First, so that what comes from here on is kept for us. */
-	pthread_sigmask(SIG_BLOCK, set, &before);
-	ctx = begin(s, parent, WITH_SIGNALS);
-	if (!ctx) {
-		int err = errno;
-		pthread_sigmask(SIG_SETMASK, &before, NULL);
-		errno = err;
-	}
-	return ctx;
+	leave(entry);
+	return made(s, err);
 }

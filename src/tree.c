@@ -363,18 +363,17 @@ void ctxfd_unref(const struct ctxfd *ctx)
 
 void ctxfd_close(struct ctxfd *ctx)
 {
-	uint64_t w;
-
 	if (!ctx)
 		return;
-	w = load_word(ctx);
-	if (w & (CHILDREN | VALUE | NEVER) || atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1) {
+	/* In this order: once we are the sole owner nobody else can give it children. Acquire pairs with the other owners' leaving. */
+	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 ||
+	    load_word(ctx) & (CHILDREN | VALUE | NEVER)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;
 	}
-	/* A sole owner of a bare leaf: who waits on its fd still hears of it, and nobody else can ask whether it was cancelled. */
-	if (w & UNSIGNALLED)
+	/* A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was cancelled. */
+	if (load_word(ctx) & UNSIGNALLED)
 		signal_done(ctx);
 	reap(ctx);
 }
