@@ -199,7 +199,11 @@ check-format: ## whether all sources are formatted as .clang-format says
 	@$(DEPS) clang-format
 	@clang-format --dry-run -Werror $$(find include src tests bench -name '*.[ch]') && echo 'All formatted.'
 
-run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(TESTS_BIN) $(EXAMPLES)
+# Of the test programs, those that are to run.
+CHOSEN  := $(foreach t,$(TESTS),$(BUILD)/tests/$(t) $(BUILD)/tests/test_$(t))
+RUN_BIN := $(if $(TESTS),$(filter $(CHOSEN),$(TESTS_BIN)),$(TESTS_BIN))
+
+run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(HARNESS) $(BUILD)/tests/libctxfd.a $(RUN_BIN) $(EXAMPLES)
 	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE_COMMAND)' \
 		tests/run $(TESTS)
 
