@@ -22,7 +22,7 @@ static void stop(struct bench *b, struct ctxfd *ctx)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			struct ctxfd_after *handle;
 
 			wrong |= ctxfd_after_func(ctx, count_call, &calls, &handle) != 0;

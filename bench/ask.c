@@ -21,7 +21,7 @@ static void err_of(struct bench *b, struct ctxfd *(*make)(void), int expected)
 
 		bench_check(c);
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			all |= ctxfd_err(c);
 		bench_stop(b, b->n);
 		bench_check(all == expected);
@@ -90,7 +90,7 @@ static void floor_load(struct bench *b)
 		int all = 0;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			all |= load(&word);
 		bench_stop(b, b->n);
 		bench_check(all == 0);
@@ -105,7 +105,7 @@ static void floor_clock(struct bench *b, clockid_t clock)
 		struct timespec t;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			clock_gettime(clock, &t);
 			bench_use(t.tv_nsec);
 		}
@@ -210,7 +210,7 @@ static void value_of(struct bench *b, bool hit, bool mixed)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			wrong |= ctxfd_value(c, key) != expected;
 		bench_stop(b, b->n);
 		bench_check(!wrong);
@@ -254,7 +254,7 @@ static void value_new_thread(struct bench *b)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			pthread_t t;
 			void *found;
 
@@ -298,7 +298,7 @@ static void floor_follow(struct bench *b)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			wrong |= follow(top, &keys[0]) != &values[0];
 		bench_stop(b, b->n);
 		bench_check(!wrong);

@@ -18,7 +18,7 @@
  *                  struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background());
  *                  while (bench_more(b)) {
  *                          bench_start(b);
- *                          for (long i = 0, n = b->n; i < n; i++)
+ *                          for (long i = 0, count = b->n; i < count; i++)
  *                                  ctxfd_close(ctxfd_with_cancel(parent));
  *                          bench_stop(b, b->n);
  *                          bench_check(ctxfd_err(parent) == 0);

@@ -50,16 +50,16 @@ $(BENCH)/subjects/uring: $(BENCH_URING_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd-u
 
 $(BENCH)/subjects/stop: bench/peers/stop.cc $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $< $(BENCH_RUNTIME) -o $@
+	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -o $@
 
 $(BENCH)/subjects/glib: bench/peers/glib.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $(shell pkg-config --cflags gio-2.0) $< \
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $(shell pkg-config --cflags gio-2.0) $< \
 		$(BENCH_RUNTIME) $(shell pkg-config --libs gio-2.0) -o $@
 
 $(BENCH)/subjects/nsync: bench/peers/nsync.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync -o $@
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync -o $@
 
 $(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
 	@mkdir -p $(@D)

@@ -51,17 +51,17 @@ static void make(struct bench *b, bool timed, bool fd)
 	while (bench_more(b)) {
 		bench_start(b);
 		if (fd) {
-			for (long i = 0, n = b->n; i < n; i++) {
+			for (long i = 0, count = b->n; i < count; i++) {
 				struct ctxfd *c = child(parent, timed);
 
 				bench_use(ctxfd_done_fd(c));
 				ctxfd_close(c);
 			}
 		} else if (timed) {
-			for (long i = 0, n = b->n; i < n; i++)
+			for (long i = 0, count = b->n; i < count; i++)
 				ctxfd_close(ctxfd_with_timeout(parent, HOUR));
 		} else {
-			for (long i = 0, n = b->n; i < n; i++)
+			for (long i = 0, count = b->n; i < count; i++)
 				ctxfd_close(ctxfd_with_cancel(parent));
 		}
 		bench_stop(b, b->n);
@@ -83,7 +83,7 @@ static void make_apart(struct bench *b)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			struct ctxfd *c = ctxfd_with_cancel(parent);
 
 			ctxfd_cancel(c);
@@ -253,7 +253,7 @@ static void floor_plain(struct bench *b)
 {
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			void *p = malloc(NODE);
 
 			bench_use(p);
@@ -269,7 +269,7 @@ static void floor_timed(struct bench *b)
 {
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			int64_t *p = malloc(NODE);
 
 			*p = bench_now() + HOUR;
@@ -289,7 +289,7 @@ static void floor_plain_fd(struct bench *b)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
 
 			wrong |= write(fd, &done, sizeof(done)) != sizeof(done);
@@ -311,7 +311,7 @@ static void floor_timed_fd(struct bench *b)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 
 			wrong |= timerfd_settime(fd, TFD_TIMER_ABSTIME, &at, NULL) != 0;

@@ -123,7 +123,7 @@ static void cancel_tree(struct bench *b, enum root kind)
 	bench_check(b->arg <= DEPTH);
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			tree_once(c, b->arg, kind);
 		bench_stop(b, b->n);
 	}
@@ -163,7 +163,7 @@ static void check_err(struct bench *b)
 	ctxfd_cancel(c);
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			all |= ctxfd_err(c);
 		bench_stop(b, b->n);
 		bench_check(all == -ECANCELED);
@@ -182,7 +182,7 @@ static void check_done(struct bench *b)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			struct pollfd p = { .fd = ctxfd_done_fd(c), .events = POLLIN };
 
 			wrong |= poll(&p, 1, 0) != 1;

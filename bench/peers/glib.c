@@ -38,7 +38,7 @@ static void make(struct bench *b, bool fd)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			struct child c = child(parent);
 
 			if (fd)
@@ -82,7 +82,7 @@ static void err(struct bench *b, bool cancelled)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			wrong |= g_cancellable_is_cancelled(c) != cancelled;
 		bench_stop(b, b->n);
 		bench_check(!wrong);
@@ -214,7 +214,7 @@ static void connect_disconnect(struct bench *b)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			g_cancellable_disconnect(c, g_cancellable_connect(c, G_CALLBACK(nothing), NULL, NULL));
 		bench_stop(b, b->n);
 		bench_check(!g_cancellable_is_cancelled(c));

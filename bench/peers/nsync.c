@@ -37,7 +37,7 @@ static void make(struct bench *b, bool timed)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			nsync_note n = nsync_note_new(parent, timed ? in_an_hour() : nsync_time_no_deadline);
 
 			nsync_note_notify(n);
@@ -72,7 +72,7 @@ static void err(struct bench *b, nsync_time deadline, int notified)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			wrong |= nsync_note_is_notified(n) != notified;
 		bench_stop(b, b->n);
 		bench_check(!wrong);

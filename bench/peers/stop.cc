@@ -53,7 +53,7 @@ void make_plain(struct bench *b)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			make_one(parent);
 		bench_stop(b, b->n);
 		check(parent);
@@ -79,7 +79,7 @@ void err(struct bench *b, bool stopped)
 		bool wrong = false;
 
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++)
+		for (long i = 0, count = b->n; i < count; i++)
 			wrong |= ask(token) != stopped;
 		bench_stop(b, b->n);
 		bench_check(!wrong);
@@ -248,7 +248,7 @@ void callback(struct bench *b)
 
 	while (bench_more(b)) {
 		bench_start(b);
-		for (long i = 0, n = b->n; i < n; i++) {
+		for (long i = 0, count = b->n; i < count; i++) {
 			std::stop_callback c(source.get_token(), fn);
 
 			bench_use(&c);
