@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes calls of the library fail on demand: the wrappers that the table in faults.def describes, and the one fault that is
+ * armed at a time. A wrapped call of the library comes here, its plain name leads to the system.
+ */
+#include "faults.h"
+
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+
+/* ---- Which fault is armed ----------------------------------------------------------------------------------------- */
+
+/* Written before the threads that read it start; the counts by any. */
+static int armed_id = -1, armed_errno;
+static _Atomic long to_go, left;
+static _Atomic bool hit;
+
+static _Thread_local int shown; /* to this thread since it last asked */
+
+const struct fault faults[] = {
+#define CALL(type, name, parameters, arguments, failure, ...) __VA_ARGS__
+#define FAULT(id, fate, when, ...)                            { #id, fate, { __VA_ARGS__ } },
+#define SAFE(name, why)
+#include "faults.def"
+#undef FAULT
+#undef CALL
+};
+const int fault_count = COUNT(faults);
+
+void fault_arm(int id, int error, int nth, int times)
+{
+	armed_id = id;
+	armed_errno = error;
+	to_go = nth;
+	left = times;
+	hit = false;
+}
+
+bool fault_hit(void)
+{
+	return hit;
+}
+
+int fault_shown(void)
+{
+	int e = shown;
+
+	shown = 0;
+	return e;
+}
+
+/* The errno that this call must fail with, or 0. */
+static int fault_now(int id)
+{
+	if (id != armed_id || atomic_fetch_sub(&to_go, 1) > 1 || atomic_fetch_sub(&left, 1) <= 0)
+		return 0;
+	hit = true;
+	if (faults[id].fate == SHOWN)
+		shown = armed_errno;
+	return armed_errno;
+}
+
+/* ---- The wrappers ------------------------------------------------------------------------------------------------- */
+
+enum {
+#define CALL(type, name, parameters, arguments, failure, ...) __VA_ARGS__
+#define FAULT(id, fate, when, ...)                            FAULT_##id,
+#include "faults.def"
+#undef FAULT
+#undef CALL
+};
+
+static bool is_futex_wait(long nr, long op)
+{
+#ifdef SYS_futex_time64
+	if (nr == SYS_futex_time64)
+		return (op & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET;
+#endif
+#ifdef SYS_futex
+	if (nr == SYS_futex)
+		return (op & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET;
+#endif
+	return false;
+}
+
+/* The harness counts these. */
+void *counted_malloc(size_t size);
+void counted_free(void *p);
+void __wrap_free(void *p);
+
+void __wrap_free(void *p)
+{
+	counted_free(p);
+}
+
+#define malloc counted_malloc
+#define CALL(type, name, parameters, arguments, failure, ...) \
+	type __wrap_##name parameters;                        \
+	type __wrap_##name parameters                         \
+	{                                                     \
+		int e = 0;                                    \
+		bool late = false;                            \
+		__VA_ARGS__                                   \
+		if (late)                                     \
+			(void)name arguments;                 \
+		return e ? failure : name arguments;          \
+	}
+#define FAULT(id, fate, when, ...)          \
+	if (!e && (when)) {                 \
+		e = fault_now(FAULT_##id);  \
+		late = e && (fate) == LATE; \
+	}
+#include "faults.def"

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Making calls of the library fail, for test_faults.c; what can fail, and how, is in faults.def. */
+#ifndef FAULTS_H
+#define FAULTS_H
+
+#include "harness.h"
+
+struct fault {
+	const char *name;
+	enum { SHOWN, HIDDEN, LATE } fate;
+	int errnos[6]; /* up to the first 0 */
+};
+
+extern const struct fault faults[];
+extern const int fault_count;
+
+/* From now on the call in faults[id] fails with `error` at its nth occurrence and the `times` - 1 after it. */
+void fault_arm(int id, int error, int nth, int times);
+
+/* Whether it has. */
+bool fault_hit(void);
+
+/* The errno that this thread was dealt by a SHOWN fault since the last call of this; else 0. */
+int fault_shown(void);
+
+#endif

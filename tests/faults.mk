@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+# test_faults links the library's objects joined into one, in which each call that tests/faults.def lists goes to a wrapper:
+# --wrap there touches the library's calls only, not those of the test program.
+
+FAULT_CALLS := $(shell sed -n 's/^CALL[^,]*, \([a-z0-9_]*\),.*/\1/p' tests/faults.def)
+
+$(BUILD)/tests/obj/faulty.o: $(OBJ) tests/faults.def tests/faults.mk
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CC) $(CFLAGS) -fno-lto -nostdlib -r $(FAULT_CALLS:%=-Wl,--wrap=%) -Wl,--wrap=free -o $@ $(OBJ)
+
+$(BUILD)/tests/test_faults: $(BUILD)/tests/obj/faults.o $(BUILD)/tests/obj/faulty.o
+$(BUILD)/tests/test_faults: private TEST_LIB =

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every call of the library that can fail does, once at each place where it is made, in a script that uses the whole API.
+ * faults.def lists them. Whatever fails, the error that comes out is the one that was dealt, errno is left alone, the same
+ * call made again works, a cancel reaches everyone, and in the end nothing is left over.
+ *
+ * Each run is a child process, so that nothing that the library remembers carries over to the next, with contexts that
+ * the parent made before: what the child does to them must not reach the parent.
+ */
+#include "faults.h"
+
+#include <stddef.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/un.h>
+
+/* ---- Calls that may meet the fault -------------------------------------------------------------------------------- */
+
+#define UNTOUCHED 0x7777
+
+/* Makes a call until no fault is shown to it, and then `ok` must hold of the result. */
+#define CHECK(call, ok)                              \
+	do {                                         \
+		int64_t result;                      \
+		int e;                               \
+		do {                                 \
+			errno = UNTOUCHED;           \
+			result = (call);             \
+			require(errno == UNTOUCHED); \
+			e = fault_shown();           \
+			require(!e || result == -e); \
+		} while (e);                         \
+		require(ok);                         \
+	} while (0)
+
+/* The same with a constructor. */
+#define MAKE(ctx, call)                                                    \
+	do {                                                               \
+		int e;                                                     \
+		do {                                                       \
+			(ctx) = (call);                                    \
+			e = fault_shown();                                 \
+			require(e ? !(ctx) && errno == e : (ctx) != NULL); \
+		} while (e);                                               \
+	} while (0)
+
+/* A call that cannot fail. Only a forked child's first signal of an inherited fd can meet a fault here. */
+#define DO(call)                             \
+	do {                                 \
+		errno = UNTOUCHED;           \
+		call;                        \
+		require(errno == UNTOUCHED); \
+		(void)fault_shown();         \
+	} while (0)
+
+/* ---- The script --------------------------------------------------------------------------------------------------- */
+
+struct inherited {
+	struct ctxfd *event, *timer, *done;
+	int event_fd, timer_fd, done_fd;
+};
+
+static void use_inherited(const struct inherited *in)
+{
+	/* One is asked for its fd and then ends, one ends first. */
+	CHECK(ctxfd_done_fd(in->event), result == in->event_fd);
+	require(!readable(in->event_fd));
+	DO(ctxfd_cancel(in->event));
+	DO(ctxfd_cancel(in->timer));
+	CHECK(ctxfd_done_fd(in->timer), result == in->timer_fd);
+	CHECK(ctxfd_done_fd(in->done), result == in->done_fd);
+	DO(require(ctxfd_err(in->event) == -ECANCELED));
+	DO(require(ctxfd_err(in->timer) == -ECANCELED));
+	require(readable(in->event_fd) && readable(in->timer_fd) && readable(in->done_fd));
+	DO(ctxfd_unref(in->event));
+	DO(ctxfd_unref(in->timer));
+	DO(ctxfd_unref(in->done));
+}
+
+enum { ROOT, CHILD, TIMED, BELOW, MERGED, FD, SIGNALS, PROCESS, MEMBERS };
+
+struct world {
+	struct ctxfd *all[MEMBERS];
+	const struct ctxfd *value, *detached;
+	int pipe[2], trigger[2], pidfd;
+	struct thread *threads[3];
+	_Atomic int ran, destroyed;
+	struct ctxfd_after *after;
+};
+
+static const char key;
+
+static void destroy(void *value)
+{
+	((struct world *)value)->destroyed++;
+}
+
+/* When it fails, it leaves the thread's signal mask as it was. */
+static struct ctxfd *with_signal(const struct ctxfd *parent)
+{
+	sigset_t set, mask;
+	struct ctxfd *ctx;
+	int error;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	ctx = ctxfd_with_signals(parent, &set);
+	error = errno;
+	require(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0);
+	require(sigismember(&mask, SIGUSR1) == (ctx ? 1 : 0));
+	errno = error;
+	return ctx;
+}
+
+static void make_tree(struct world *w)
+{
+	MAKE(w->all[ROOT], ctxfd_with_cancel(ctxfd_background()));
+	/* Before there are threads, which inherit the mask. */
+	MAKE(w->all[SIGNALS], with_signal(w->all[ROOT]));
+	MAKE(w->value, ctxfd_with_value(w->all[ROOT], &key, w, destroy));
+	MAKE(w->detached, ctxfd_without_cancel(w->value));
+	MAKE(w->all[CHILD], ctxfd_with_cancel(w->value));
+	MAKE(w->all[TIMED], ctxfd_with_timeout_cause(w->all[CHILD], 3600 * CTXFD_SEC, -5));
+	MAKE(w->all[BELOW], ctxfd_with_deadline(w->all[TIMED], INT64_MAX));
+	MAKE(w->all[MERGED], ctxfd_merge(w->all[BELOW], w->all[CHILD]));
+	MAKE(w->all[FD], ctxfd_with_fd(w->value, w->trigger[0], POLLIN, -6));
+	w->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (w->pidfd >= 0)
+		MAKE(w->all[PROCESS], ctxfd_with_process(w->all[ROOT], w->pidfd, -7));
+	else
+		MAKE(w->all[PROCESS], ctxfd_with_cancel(w->all[ROOT]));
+	require(ctxfd_value(w->all[MERGED], &key) == w);
+	require(ctxfd_value(w->detached, &key) == w);
+}
+
+static void ask_for_fds(struct world *w)
+{
+	for (int i = CHILD; i < MEMBERS; i++) {
+		CHECK(ctxfd_done_fd(w->all[i]), result >= 0);
+		require(!readable(ctxfd_done_fd(w->all[i])));
+	}
+	CHECK(ctxfd_done_fd(w->detached), result >= 0);
+}
+
+static void *wait_child(void *arg)
+{
+	struct world *w = arg;
+
+	CHECK(ctxfd_wait(w->all[CHILD]), result == -ECANCELED);
+	return NULL;
+}
+
+static void *sleep_below(void *arg)
+{
+	struct world *w = arg;
+
+	CHECK(ctxfd_sleep(w->all[BELOW], 1800 * CTXFD_SEC), result == -ECANCELED);
+	return NULL;
+}
+
+static void *read_root(void *arg)
+{
+	struct world *w = arg;
+	char byte;
+
+	CHECK(ctxfd_read(w->all[ROOT], w->pipe[0], &byte, 1), result == -ECANCELED);
+	return NULL;
+}
+
+static void use_files(const struct ctxfd *ctx)
+{
+	char buf[sizeof(struct inotify_event) + NAME_MAX + 1];
+	int socks[2], file = open("/proc/self/comm", O_RDWR | O_CLOEXEC), watch = inotify_init1(IN_CLOEXEC), opened;
+
+	require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) == 0);
+	CHECK(ctxfd_write(ctx, socks[0], "hello", 5), result == 5);
+	CHECK(ctxfd_read(ctx, socks[1], buf, sizeof buf), result == 5);
+	CHECK(ctxfd_send(ctx, socks[1], "hello", 5, 0), result == 5);
+	CHECK(ctxfd_recv(ctx, socks[0], buf, sizeof buf, 0), result == 5);
+	close_pair(socks);
+
+	/* What knows neither MSG_DONTWAIT nor RWF_NOWAIT: a file, and what can be polled. */
+	CHECK(ctxfd_write(ctx, file, "faulty", 6), result == 6);
+	CHECK(ctxfd_read(ctx, file, buf, sizeof buf), result > 0);
+	close(file);
+	require(inotify_add_watch(watch, "/dev/null", IN_OPEN) >= 0);
+	opened = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CHECK(ctxfd_read(ctx, watch, buf, sizeof buf), result > 0);
+	close(opened);
+	close(watch);
+}
+
+static int listen_at(struct sockaddr *addr, socklen_t size)
+{
+	int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	require(fd >= 0 && bind(fd, addr, size) == 0 && listen(fd, 5) == 0);
+	return fd;
+}
+
+/* Linux gives a local socket that is bound to no name one of its own. */
+static void use_sockets(const struct ctxfd *ctx, int family)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr *addr = family == AF_INET ? (struct sockaddr *)&in : (struct sockaddr *)&un;
+	socklen_t size = family == AF_INET ? sizeof in : sizeof un;
+	int listener = listen_at(addr, family == AF_INET ? size : offsetof(struct sockaddr_un, sun_path)), conn = -1;
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	require(getsockname(listener, addr, &size) == 0);
+	CHECK(ctxfd_connect(ctx, fd, addr, size), result == 0);
+	CHECK(conn = ctxfd_accept(ctx, listener, NULL, NULL, SOCK_CLOEXEC), result >= 0);
+	close(conn);
+	close(fd);
+	close(listener);
+}
+
+static void use_time(struct world *w)
+{
+	struct pollfd many[10];
+	struct ctxfd *soon;
+
+	CHECK(ctxfd_sleep(w->all[ROOT], CTXFD_MSEC), result == 0);
+	for (size_t i = 0; i < COUNT(many); i++)
+		many[i] = (struct pollfd){ .fd = w->pipe[0], .events = POLLIN };
+	CHECK(ctxfd_poll(w->all[TIMED], many, COUNT(many), CTXFD_MSEC), result == 0);
+	MAKE(soon, ctxfd_with_timeout_cause(w->value, CTXFD_MSEC, -8));
+	CHECK(ctxfd_done_fd(soon), result >= 0);
+	CHECK(ctxfd_wait(soon), result == -ETIMEDOUT);
+	require(readable(ctxfd_done_fd(soon)));
+	require(ctxfd_cause(soon) == -8);
+	DO(ctxfd_unref(soon));
+}
+
+static void count_run(void *arg)
+{
+	((struct world *)arg)->ran++;
+}
+
+/* The dispatcher's thread has started with the tree; here it is used, and then the script takes over from it. */
+static void use_dispatcher(struct world *w)
+{
+	struct ctxfd_after *stopped;
+	int fd = -1;
+
+	CHECK(ctxfd_after_func(w->all[TIMED], count_run, w, &w->after), result == 0);
+	CHECK(ctxfd_after_func(w->all[ROOT], count_run, w, NULL), result == 0);
+	CHECK(ctxfd_after_func(w->all[CHILD], count_run, w, &stopped), result == 0);
+	CHECK(ctxfd_after_stop(stopped), result == true);
+	require(kill(getpid(), SIGUSR1) == 0);
+	CHECK(ctxfd_wait(w->all[SIGNALS]), result == -ECANCELED);
+	require(ctxfd_cause(w->all[SIGNALS]) == SIGUSR1);
+	CHECK(fd = ctxfd_dispatch_fd(), result >= 0);
+	require(write(w->trigger[1], "x", 1) == 1);
+	while (!ctxfd_err(w->all[FD])) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		require(poll(&p, 1, 30000 * slow()) == 1);
+		CHECK(ctxfd_dispatch(), result >= 0);
+	}
+	require(ctxfd_cause(w->all[FD]) == -6);
+	require(w->ran == 0);
+}
+
+static void end_everything(struct world *w)
+{
+	DO(ctxfd_cancel(w->all[ROOT]));
+	for (int i = 0; i < MEMBERS; i++) {
+		DO(require(ctxfd_err(w->all[i]) == -ECANCELED));
+		CHECK(ctxfd_done_fd(w->all[i]), result >= 0);
+		require(readable(ctxfd_done_fd(w->all[i])));
+	}
+	for (size_t i = 0; i < COUNT(w->threads); i++)
+		thread_join(w->threads[i]);
+	require(ctxfd_err(w->detached) == 0);
+	require(!readable(ctxfd_done_fd(w->detached)));
+	while (w->ran < 2)
+		CHECK(ctxfd_dispatch(), result > 0);
+	CHECK(ctxfd_after_stop(w->after), result == false);
+	CHECK(ctxfd_dispatch(), result == 0);
+	for (int i = 0; i < MEMBERS; i++)
+		DO(ctxfd_unref(w->all[i]));
+	DO(ctxfd_unref(w->value));
+	require(w->destroyed == 0);
+	DO(ctxfd_unref(w->detached));
+	require(w->destroyed == 1);
+	close_pair(w->pipe);
+	close_pair(w->trigger);
+	if (w->pidfd >= 0)
+		close(w->pidfd);
+}
+
+static void script(const struct inherited *in)
+{
+	struct world w = { 0 };
+
+	use_inherited(in);
+	require(pipe2(w.pipe, O_CLOEXEC) == 0);
+	require(pipe2(w.trigger, O_CLOEXEC) == 0);
+	make_tree(&w);
+	ask_for_fds(&w);
+	w.threads[0] = thread_start(wait_child, &w);
+	w.threads[1] = thread_start(sleep_below, &w);
+	w.threads[2] = thread_start(read_root, &w);
+	use_files(w.value);
+	use_sockets(w.all[BELOW], AF_INET);
+	use_sockets(w.all[CHILD], AF_UNIX);
+	use_time(&w);
+	use_dispatcher(&w);
+	end_everything(&w);
+}
+
+enum {
+#define CALL(type, name, parameters, arguments, failure, ...) __VA_ARGS__
+#define FAULT(id, fate, when, ...)                            FAULT_##id,
+#define SAFE(name, why)
+#include "faults.def"
+#undef FAULT
+};
+
+/* ---- One run, and all --------------------------------------------------------------------------------------------- */
+
+/* What a run leaves: as much as one without a fault, which is the dispatcher's fds and what is shared. */
+struct rest {
+	int fds, threads;
+	long memory;
+	bool hit;
+};
+
+static struct rest *rest; /* shared with the children */
+
+/* The arguments are fault_arm's. */
+struct run {
+	int id, error, nth, times;
+	struct inherited in;
+};
+
+static int child(void *arg)
+{
+	struct run *run = arg;
+
+	fault_arm(run->id, run->error, run->nth, run->times);
+	script(&run->in);
+	rest->hit = fault_hit();
+	fault_arm(-1, 0, 0, 0);
+	rest->memory = live_allocations();
+	rest->fds = count_fds();
+	rest->threads = count_threads();
+	return 0;
+}
+
+static void make_inherited(struct inherited *in)
+{
+	in->event = ctxfd_with_cancel(ctxfd_background());
+	in->timer = ctxfd_with_timeout(in->event, 3600 * CTXFD_SEC);
+	in->done = ctxfd_with_cancel(ctxfd_background());
+	in->event_fd = ctxfd_done_fd(in->event);
+	in->timer_fd = ctxfd_done_fd(in->timer);
+	in->done_fd = ctxfd_done_fd(in->done);
+	ctxfd_cancel(in->done);
+}
+
+static void free_inherited(struct inherited *in)
+{
+	assert_int_equal(ctxfd_err(in->event), 0);
+	assert_int_equal(ctxfd_err(in->timer), 0);
+	assert_not_readable(in->event_fd);
+	assert_not_readable(in->timer_fd);
+	assert_readable(in->done_fd);
+	ctxfd_unref(in->event);
+	ctxfd_unref(in->timer);
+	ctxfd_unref(in->done);
+}
+
+static struct rest run_script(int id, int error, int nth, int times)
+{
+	struct run run = { .id = id, .error = error, .nth = nth, .times = times };
+
+	make_inherited(&run.in);
+	memset(rest, 0, sizeof *rest);
+	if (in_child(child, &run) != 0)
+		fail_msg("%s with %s, at occurrence %d, %d times", id < 0 ? "none" : faults[id].name, strerror(error),
+		         nth, times);
+	free_inherited(&run.in);
+	return *rest;
+}
+
+static bool has_pidfds(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* Every errno, at every place, for one and for three occurrences; a slow run leaves some out. */
+static void library_survives(void **state)
+{
+	int id = *(int *)*state;
+	const struct fault *fault = &faults[id];
+	struct rest clean = run_script(-1, 0, 0, 0), faulty;
+
+	set_time_limit(300);
+	for (int i = 0; i < (int)COUNT(fault->errnos) && fault->errnos[i]; i++) {
+		for (int times = 1; times <= 3; times += 2) {
+			int nth = 1;
+
+			do {
+				faulty = run_script(id, fault->errnos[i], nth, times);
+				assert_int_equal(faulty.fds, clean.fds);
+				assert_int_equal(faulty.memory, clean.memory);
+				assert_int_equal(faulty.threads, clean.threads);
+				if (!faulty.hit && id == FAULT_NO_PIDFD_SEND_SIGNAL && !has_pidfds())
+					skip_test("no pidfd_open here");
+				assert_true(faulty.hit || nth > 1);
+				nth += slow();
+			} while (faulty.hit);
+		}
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+#define FAULT(id, fate, when, ...) { "survives_" #id, library_survives, NULL, NULL, &(int){ FAULT_##id } },
+#include "faults.def"
+};
+
+int main(void)
+{
+	rest = mmap(NULL, sizeof *rest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	require(rest != MAP_FAILED);
+	return run_all(tests);
+}
