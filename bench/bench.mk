@@ -7,6 +7,11 @@ BENCH_NEEDS := cc pkg-config python3
 BENCH_WARN := $(WERROR) -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 BENCH_FLAGS = $(BENCH_CFLAGS) $(BENCH_WARN) -Iinclude -Ibench -pthread
 
+# Older valgrinds cannot read what newer clangs say of a program for debuggers.
+ifneq ($(findstring clang,$(CC)),)
+BENCH_LINK := -Wl,--strip-debug
+endif
+
 # The library's rows and the floor's are one program; those that need libctxfd-uring, and each peer, are one each.
 BENCH_ROWS := $(filter-out bench/subject.c bench/threads.c bench/uring%,$(wildcard bench/*.c))
 BENCH_RUNTIME := $(BENCH)/obj/subject.o $(BENCH)/obj/threads.o
@@ -42,24 +47,24 @@ $(BENCH)/obj/%.o: bench/%.c bench/bench.h include/ctxfd.h
 
 $(BENCH)/subjects/rows: $(BENCH_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd.a
 	@mkdir -p $(@D)
-	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) -o $@
+	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/uring: $(BENCH_URING_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd-uring.a $(BUILD)/libctxfd.a
 	@mkdir -p $(@D)
-	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) -o $@
+	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/stop: bench/peers/stop.cc $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -o $@
+	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/glib: bench/peers/glib.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $(shell pkg-config --cflags gio-2.0) $< \
-		$(BENCH_RUNTIME) $(shell pkg-config --libs gio-2.0) -o $@
+		$(BENCH_RUNTIME) $(shell pkg-config --libs gio-2.0) $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/nsync: bench/peers/nsync.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync -o $@
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
 	@mkdir -p $(@D)
