@@ -26,7 +26,8 @@
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
  *
- *   No function is a cancellation point of pthread_cancel, and none may be called with asynchronous cancellation on.
+ *   pthread_cancel: the calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) are cancellation points, as those that
+ *   they are named after, and leave nothing behind; no other function is one. Not to be called with asynchronous cancellation.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call.
  *

@@ -159,8 +159,8 @@ static inline uint64_t cause_of(uint64_t w)
 }
 
 /*
- * What every call that may make system calls puts back when it returns: errno, and whether pthread_cancel may take the thread,
- * which must not happen while it has a lock, a hold or memory in hand.
+ * Around what must not be a cancellation point of pthread_cancel, because a lock, a hold or memory is in hand, but calls one
+ * of libc's. It is not cheap: signalling and closing a done fd call the kernel by number instead. Keeps errno, too.
  */
 struct entry {
 	int saved_errno;

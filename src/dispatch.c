@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -43,7 +44,7 @@ static void wake(void)
 	uint64_t one = 1;
 
 	if (!dispatcher.woken && dispatcher.wake >= 0)
-		dispatcher.woken = write(dispatcher.wake, &one, sizeof one) == sizeof one;
+		dispatcher.woken = syscall(SYS_write, dispatcher.wake, &one, sizeof one) == sizeof one; /* see done.c */
 }
 
 void dispatcher_arm(void)
@@ -65,7 +66,7 @@ void dispatcher_arm(void)
 void dispatch(struct ctxfd_after *list)
 {
 	struct ctxfd_after *last = list;
-	struct entry entry = enter();
+	int saved = errno;
 
 	while (last->next)
 		last = last->next;
@@ -74,7 +75,7 @@ void dispatch(struct ctxfd_after *list)
 	dispatcher.due_end = &last->next;
 	wake();
 	pthread_mutex_unlock(&dispatcher.lock);
-	leave(entry);
+	errno = saved;
 }
 
 /* ---- One round ---------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,7 @@ static uint32_t *low_half(struct ctxfd *n)
 
 void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 {
-	struct entry entry = enter();
+	int saved = errno;
 	struct timespec at = { .tv_sec = (time_t)(until / CTXFD_SEC), .tv_nsec = (long)(until % CTXFD_SEC) };
 	struct timespec *limit = &at;
 
@@ -42,12 +42,14 @@ void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
 		struct timespec brief = { 0, CTXFD_MSEC };
 		int64_t left = until - ctxfd_now();
+		struct entry entry = enter();
 
 		if (left < CTXFD_MSEC)
 			brief.tv_nsec = left > 0 ? (long)left : 0;
 		nanosleep(&brief, NULL);
+		leave(entry);
 	}
-	leave(entry);
+	errno = saved;
 }
 
 void futex_wake(struct ctxfd *n, uint32_t bits)

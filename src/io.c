@@ -64,7 +64,7 @@ static int poll_apart(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int
 	}
 }
 
-/* all: the caller's fds, copied, with room for the done fd behind them. */
+/* all: the caller's fds, and room for the done fd behind them. */
 static int poll_beside(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
 {
 	int fd = ctxfd_done_fd(ctx), ready, err;
@@ -88,36 +88,48 @@ static bool too_many(nfds_t n)
 	return n > INT_MAX || (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n >= limit.rlim_cur);
 }
 
+/* all: room for the caller's fds and one more. */
+static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd *all, nfds_t n, int64_t until)
+{
+	int result;
+
+	memcpy(all, fds, n * sizeof *all);
+	result = poll_until(all, n, 0); /* what need not wait needs no done fd */
+	if (result == 0 && until != 0)
+		result = poll_beside(ctx, all, n, until);
+	for (nfds_t i = 0; result >= 0 && i < n; i++)
+		fds[i].revents = all[i].revents;
+	return result;
+}
+
+/* With memory for all: no cancellation point. */
+static int poll_many(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
+{
+	struct entry entry = enter();
+	struct pollfd *all = malloc((n + 1) * sizeof *all);
+	int result = all ? poll_copy(ctx, fds, all, n, until) : -ENOMEM;
+
+	free(all);
+	leave(entry);
+	return result;
+}
+
 int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout)
 {
-	struct pollfd few[8], *all = few;
+	struct pollfd few[8];
 	int64_t now = timeout > 0 ? ctxfd_now() : 0;
 	int64_t until = timeout < 0 || timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
-	int result = ctxfd_err(ctx);
-	struct entry entry;
+	int saved = errno, result = ctxfd_err(ctx);
 
 	if (result)
 		return result;
 	if (n == 0)
 		return ctxfd_sleep(ctx, timeout < 0 ? INT64_MAX : timeout);
-	if (n >= sizeof few / sizeof few[0] && too_many(n))
-		return -EINVAL;
-	entry = enter();
-	if (n >= sizeof few / sizeof few[0])
-		all = malloc((n + 1) * sizeof *all);
-	if (all) {
-		memcpy(all, fds, n * sizeof *all);
-		result = poll_until(all, n, 0); /* what need not wait needs no done fd */
-		if (result == 0 && timeout != 0)
-			result = poll_beside(ctx, all, n, until);
-		for (nfds_t i = 0; result >= 0 && i < n; i++)
-			fds[i].revents = all[i].revents;
-	} else {
-		result = -ENOMEM;
-	}
-	if (all != few)
-		free(all);
-	leave(entry);
+	if (n < sizeof few / sizeof few[0])
+		result = poll_copy(ctx, fds, few, n, until);
+	else
+		result = too_many(n) ? -EINVAL : poll_many(ctx, fds, n, until);
+	errno = saved;
 	return result;
 }
 
@@ -205,8 +217,7 @@ static ssize_t transfer_now(const struct transfer *t)
 
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
-	struct entry entry = enter();
-	int err = ctxfd_err(ctx);
+	int saved = errno, err = ctxfd_err(ctx);
 	ssize_t n = err;
 
 	while (!err) {
@@ -217,7 +228,7 @@ static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 			break;
 		n = err = await_fd(ctx, t->fd, t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN);
 	}
-	leave(entry);
+	errno = saved;
 	return n;
 }
 
@@ -265,21 +276,23 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 	struct pollfd one = { .fd = fd, .events = POLLIN };
 	int listening = 0, mode = fcntl(fd, F_GETFL), conn = -EAGAIN;
 	socklen_t size = sizeof listening;
+	struct entry entry;
 
 	/* What does not listen fails at once, and a non-blocking socket does not wait. */
 	if (mode < 0 || mode & O_NONBLOCK || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) || !listening)
 		return accept_plain(fd, addr, addrlen, flags);
+	entry = enter();
 	pthread_mutex_lock(&one_at_a_time);
 	if (poll(&one, 1, 0) > 0)
 		conn = accept_plain(fd, addr, addrlen, flags);
 	pthread_mutex_unlock(&one_at_a_time);
+	leave(entry);
 	return conn;
 }
 
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	struct entry entry = enter();
-	int err = ctxfd_err(ctx), conn = err;
+	int saved = errno, err = ctxfd_err(ctx), conn = err;
 
 	while (!err) {
 		conn = accept_now(fd, addr, addrlen, flags);
@@ -289,7 +302,7 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 			break;
 		conn = err = await_fd(ctx, fd, POLLIN);
 	}
-	leave(entry);
+	errno = saved;
 	return conn;
 }
 
@@ -297,13 +310,16 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
 	int mode = fcntl(fd, F_GETFL), err = 0;
+	struct entry entry;
 
 	if (mode < 0)
 		return -errno;
 	if (!(mode & O_NONBLOCK) && fcntl(fd, F_SETFL, mode | O_NONBLOCK) != 0)
 		return -errno;
+	entry = enter();
 	if (connect(fd, addr, addrlen) != 0)
 		err = -errno;
+	leave(entry);
 	if (!(mode & O_NONBLOCK))
 		fcntl(fd, F_SETFL, mode);
 	return err;
@@ -323,8 +339,7 @@ static int finish_connecting(const struct ctxfd *ctx, int fd)
 
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
-	struct entry entry = enter();
-	int err = ctxfd_err(ctx);
+	int saved = errno, err = ctxfd_err(ctx);
 	int64_t pause = CTXFD_MSEC / 8;
 
 	if (!err)
@@ -338,6 +353,6 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 	}
 	if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
 		err = finish_connecting(ctx, fd);
-	leave(entry);
+	errno = saved;
 	return err;
 }
