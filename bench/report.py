@@ -79,6 +79,7 @@ class Cell:
 class Results:
     def __init__(self, subjects):
         self.subjects, self.cells, self.instructions = subjects, {}, {}
+        self.notes = []
 
     def add(self, row, arg, subject, samples):
         self.cells.setdefault((row.name, arg, subject), Cell(row)).add(samples)
@@ -198,7 +199,7 @@ latencies the median of the ratios round by round. ns, unless the heading says b
 
 def table(r, m, took, partial):
     peers = [s for s in r.subjects if s not in ("ctxfd", "floor")]
-    lines = [*machine_lines(m, took), "", *METHOD.split("\n"), ""]
+    lines = [*machine_lines(m, took), *r.notes, "", *METHOD.split("\n"), ""]
     head = f"{'figure':>10}{'median':>10}{'p99':>10}{'p99.9':>10}{'spread':>8}{'floor':>11}{'x floor':>8}"
     if peers:
         head += "".join(f"{NAMES.get(s, s):>11}" for s in peers) + f"{'x peer':>8}"
@@ -225,7 +226,7 @@ def as_json(r, m):
     figures = [{"figure": f.text, "reach": f.reach(), "got": f.value(r),
                 "reached": None if f.value(r) is None else f.reached(f.value(r))} for f in suite.FIGURES]
     instructions = [{"row": row, "arg": arg, "subject": s, "instructions": n} for (row, arg, s), n in r.instructions.items()]
-    return {"machine": m, "rows": rows, "instructions": instructions, "figures": figures}
+    return {"machine": m, "notes": r.notes, "rows": rows, "instructions": instructions, "figures": figures}
 
 
 def rows_named(name):
