@@ -63,5 +63,32 @@ for source in src/examples/*.c; do
 	report $result "$name"
 done
 
+# The README's program, pasted, compiled and run: with somebody at the keyboard, and with nobody.
+# shellcheck disable=SC2016
+sed -n '/^```c$/,/^```$/{/^```/!p;}' README.md >"$dir/readme.c"
+# shellcheck disable=SC2086 # SAN is a list of flags
+${CC:-cc} ${SAN:-} -Wall -Wextra -Werror -Iinclude "$dir/readme.c" "${BUILD:-build}/libctxfd.a" -pthread -o "$dir/readme" \
+	2>"$dir/errors"
+result=$?
+if [ $result = 0 ]; then
+	mkfifo "$dir/keyboard"
+	exec 3<>"$dir/keyboard"
+	# shellcheck disable=SC2086
+	$CTXFD_WRAP "$dir/readme" <"$dir/keyboard" >"$dir/output" 2>"$dir/errors" || result=$?
+	# shellcheck disable=SC2086
+	echo | $CTXFD_WRAP "$dir/readme" >>"$dir/output" 2>>"$dir/errors" || result=$?
+	printf 'Press Enter within two seconds.\n%s\n' 'context deadline exceeded' >"$dir/expected"
+	printf 'Press Enter within two seconds.\n%s\n' 'Thank you.' >>"$dir/expected"
+	diff "$dir/expected" "$dir/output" >"$dir/difference" || result=different
+fi
+report $result 'the program in the README'
+
+for source in src/examples/[!u]*.c; do
+	grep -q "($source)" README.md || echo "$source"
+done >"$dir/difference"
+: >"$dir/errors"
+[ ! -s "$dir/difference" ]
+report $? 'the README names every example'
+
 echo "1..$n"
 exit $code
