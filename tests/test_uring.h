@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the tests of ctxfd_uring.h share: each runs once on every kind of ring that the kernel grants.
+ *
+ * A test finds `ring` made, with 64 entries (remake_ring makes another one), and need not close it. Where there is no
+ * io_uring the program ends with exit code 77 and says why.
+ */
+#ifndef TEST_URING_H
+#define TEST_URING_H
+
+#include "harness.h"
+
+#include <liburing.h>
+
+#include "ctxfd_uring.h"
+
+/* What liburing 2.3 does not have. */
+enum { OP_FUTEX_WAIT = 51 };
+
+struct ring_kind {
+	const char *name;
+	unsigned flags;
+};
+
+static const struct ring_kind ring_kinds[] = {
+	{ "default", 0 },
+	{ "COOP_TASKRUN", IORING_SETUP_COOP_TASKRUN },
+	{ "SINGLE_ISSUER", IORING_SETUP_SINGLE_ISSUER },
+	{ "SINGLE_ISSUER|DEFER_TASKRUN", IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN },
+	{ "SQPOLL", IORING_SETUP_SQPOLL },
+};
+
+static struct io_uring ring;
+static const struct ring_kind *ring_kind;
+
+static inline int make_ring_of(unsigned flags, unsigned entries, unsigned cq_entries)
+{
+	struct io_uring_params p = { .flags = flags | (cq_entries ? IORING_SETUP_CQSIZE : 0),
+		                     .cq_entries = cq_entries };
+
+	return io_uring_queue_init_params(entries, &ring, &p);
+}
+
+/* Another ring of the test's kind; cq_entries 0 means twice as many. */
+static inline void remake_ring(unsigned extra_flags, unsigned entries, unsigned cq_entries)
+{
+	io_uring_queue_exit(&ring);
+	assert_int_equal(make_ring_of(ring_kind->flags | extra_flags, entries, cq_entries), 0);
+}
+
+static inline int ring_set_up(void **state)
+{
+	ring_kind = *state;
+	return make_ring_of(ring_kind->flags, 64, 0);
+}
+
+static inline int ring_tear_down(void **state)
+{
+	(void)state;
+	io_uring_queue_exit(&ring);
+	return 0;
+}
+
+static inline bool ring_supports(int opcode)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(&ring);
+	bool yes = probe && io_uring_opcode_supported(probe, opcode);
+
+	io_uring_free_probe(probe);
+	return yes;
+}
+
+/* Prints why there is no io_uring here, and returns what main then returns. */
+static inline int no_uring(int err)
+{
+	char disabled[8] = "?";
+	int fd = open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		ssize_t n = read(fd, disabled, sizeof disabled - 1);
+
+		close(fd);
+		disabled[n > 0 ? n - 1 : 0] = 0;
+	}
+	printf("io_uring is not to be had: %s (kernel.io_uring_disabled=%s)\n", strerror(-err), disabled);
+	return 77;
+}
+
+#define run_ring_tests(tests) run_ring_tests_of(__FILE__, tests, COUNT(tests))
+
+static inline int run_ring_tests_of(const char *file, const struct CMUnitTest *tests, size_t n)
+{
+	static struct CMUnitTest all[COUNT(ring_kinds) * 64];
+	static char names[COUNT(all)][100];
+	size_t used = 0;
+
+	require(n <= 64);
+	for (size_t k = 0; k < COUNT(ring_kinds); k++) {
+		int err = make_ring_of(ring_kinds[k].flags, 64, 0);
+
+		if (err && ring_kinds[k].flags == 0)
+			return no_uring(err);
+		if (err) {
+			printf("# skipped: rings of kind %s: %s\n", ring_kinds[k].name, strerror(-err));
+			continue;
+		}
+		io_uring_queue_exit(&ring);
+		for (size_t i = 0; i < n; i++, used++) {
+			snprintf(names[used], sizeof names[used], "%s (%s)", tests[i].name, ring_kinds[k].name);
+			all[used] = (struct CMUnitTest){ names[used], tests[i].test_func, ring_set_up, ring_tear_down,
+				                         (void *)(uintptr_t)&ring_kinds[k] };
+		}
+	}
+	return harness_run(file, all, used, true);
+}
+
+/*
+ * ---- Operations ---------------------------------------------------------------------------------------------------
+ */
+
+/* An operation and what became of it. */
+struct tracked {
+	struct ctxfd_uring_op op;
+	int more, last; /* how many completions of each kind it had */
+	int first;      /* the first result; a zero-copy send has another when its buffer is free */
+	int res;        /* the latest */
+	unsigned flags;
+};
+
+static inline struct tracked *tracked_of(struct ctxfd_uring_op *op)
+{
+	return (struct tracked *)((char *)op - offsetof(struct tracked, op));
+}
+
+static inline struct io_uring_sqe *get_sqe(void)
+{
+	struct io_uring_sqe *sqe;
+
+	while (!(sqe = io_uring_get_sqe(&ring))) {
+		assert_true(io_uring_submit(&ring) >= 0);
+		io_uring_sqring_wait(&ring);
+	}
+	return sqe;
+}
+
+static inline void open_scope(struct ctxfd_uring_scope *scope, const struct ctxfd *ctx)
+{
+	memset(scope, 0xa5, sizeof *scope);
+	assert_int_equal(ctxfd_uring_open(scope, &ring, ctx), 0);
+}
+
+/* Starts what was prepared, as a new operation; returns what ctxfd_uring_start does. */
+static inline int try_start(struct ctxfd_uring_scope *scope, struct tracked *t, struct io_uring_sqe *sqe)
+{
+	memset(t, 0xa5, sizeof *t);
+	t->more = t->last = 0;
+	return ctxfd_uring_start(scope, &t->op, sqe);
+}
+
+#define start(scope, t, sqe) assert_int_equal(try_start(scope, t, sqe), 0)
+
+/* Keeps the books of a completion. */
+static inline void note(int what, struct ctxfd_uring_op *op)
+{
+	struct tracked *t = tracked_of(op);
+
+	assert_int_equal(t->last, 0);
+	if (!t->more)
+		t->first = op->res;
+	t->more += what == CTXFD_URING_MORE;
+	t->last += what == CTXFD_URING_LAST;
+	t->res = op->res;
+	t->flags = op->flags;
+}
+
+/* Submits, and takes all CQEs that are there, or one if there is none. Returns how many were the program's own. */
+static inline int turn(void)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	int others = 0, ret;
+
+	do
+		ret = io_uring_submit_and_wait(&ring, 1);
+	while (ret == -EINTR);
+	assert_true(ret >= 0);
+	while (io_uring_peek_cqe(&ring, &cqe) == 0) {
+		int what = ctxfd_uring_complete(cqe, &op);
+
+		if (what == CTXFD_URING_MORE || what == CTXFD_URING_LAST)
+			note(what, op);
+		others += what == CTXFD_URING_OTHER;
+		io_uring_cqe_seen(&ring, cqe);
+	}
+	return others;
+}
+
+/* Turns the loop until the operation has ended, and returns its result. */
+static inline int finish(struct tracked *t)
+{
+	while (!t->last)
+		turn();
+	return t->res;
+}
+
+/* Submits, and gives the kernel its chance to run the ring's work; takes nothing out of the queue. */
+static inline void submit_and_run(void)
+{
+	assert_true(io_uring_submit(&ring) >= 0);
+	if (ring_kind->flags & IORING_SETUP_SQPOLL)
+		wait_until(io_uring_sq_ready(&ring) == 0);
+	assert_true(io_uring_get_events(&ring) >= 0);
+}
+
+/* Closes the scope; the ring must hold nothing of it, so its storage can be scribbled on. */
+static inline void close_scope(struct ctxfd_uring_scope *scope)
+{
+	assert_int_equal(ctxfd_uring_close(scope, NULL), 0);
+	memset(scope, 0xa5, sizeof *scope);
+}
+
+static inline void prep_recv_from(struct io_uring_sqe *sqe, int fd, void *buf, size_t size)
+{
+	memset(buf, 0, size); /* valgrind does not know that the kernel will write here */
+	io_uring_prep_recv(sqe, fd, buf, size, 0);
+}
+
+#endif
