@@ -171,7 +171,7 @@ static void run_in_the_order_of_registration(void **state)
 {
 	(void)state;
 	for (int timed = 0; timed < 2; timed++) {
-		struct ctxfd *ctx = timed ? ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC)
+		struct ctxfd *ctx = timed ? ctxfd_with_timeout(ctxfd_background(), slow() * 100 * CTXFD_MSEC)
 		                          : ctxfd_with_cancel(ctxfd_background());
 		struct order order = { .count = 0 };
 		static struct place place[1000];
@@ -215,7 +215,7 @@ static void never_runs_on_the_cancelling_thread(void **state)
 static void stopped_before_the_end_never_runs(void **state)
 {
 	struct ctxfd *plain = ctxfd_with_cancel(ctxfd_background());
-	struct ctxfd *timed = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
+	struct ctxfd *timed = ctxfd_with_timeout(ctxfd_background(), slow() * 200 * CTXFD_MSEC);
 	struct note note = { .runs = 0 };
 	struct ctxfd_after *a, *b, *c;
 
