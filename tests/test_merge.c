@@ -311,7 +311,7 @@ static void many_ways_lead_to_one(void **state)
 
 struct contest {
 	struct meeting start, end;
-	struct ctxfd *parent[2], *mid[2], *ctx, *child[3], *leaf;
+	struct ctxfd *parent[2], *mid[2], *ctx, *child[3], *leaf, *made;
 	int rounds;
 	atomic_int next_number;
 };
@@ -388,7 +388,7 @@ static void *make_merges(void *arg)
 			if (was)
 				require(ctxfd_cause(child) == was);
 			if (i == 4)
-				c->leaf = ctxfd_with_cancel(child);
+				c->made = ctxfd_with_cancel(child);
 			ctxfd_unref(i % 2 ? ctx : child);
 			ctxfd_unref(i % 2 ? child : ctx);
 		}
@@ -415,9 +415,9 @@ static void merges_come_and_go_as_their_parents_end(void **state)
 		dither((unsigned)r % 400);
 		ctxfd_cancel_cause(c.parent[1], 2);
 		meet(&c.end, 3);
-		assert_int_not_equal(ctxfd_cause(c.leaf), 0); /* the last one that was made */
+		assert_int_not_equal(ctxfd_cause(c.made), 0);
+		ctxfd_unref(c.made);
 		ctxfd_unref(c.leaf);
-		ctxfd_unref(c.child[0]);
 		ctxfd_unref(c.ctx);
 		ctxfd_unref(c.parent[0]);
 		ctxfd_unref(c.parent[1]);
