@@ -48,7 +48,7 @@ static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 
 int main(void)
 {
-	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_SEC);
+	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
 	int status, err = ctx ? run(ctx, (char *[]){ "true", NULL }, &status) : -ENOMEM;
 
 	if (err == 0) {

@@ -32,7 +32,7 @@ static void step(const struct ctxfd *job, const char *name, int64_t takes, int64
 
 int main(void)
 {
-	int64_t deadline = ctxfd_now() + CTXFD_SEC / 2;
+	int64_t deadline = ctxfd_now() + CTXFD_SEC;
 	CTXFD_SCOPED struct ctxfd *job = ctxfd_with_deadline_cause(ctxfd_background(), deadline, JOB_TOO_LATE);
 
 	if (!job)

@@ -125,8 +125,8 @@ static void unwatch(struct watch *w)
 /* ---- Answers ------------------------------------------------------------------------------------------------------ */
 
 /*
- * Answers are small, so the socket's buffer takes them whole, unless the client has let it fill up: then it is dropped. After
- * its last answer a client is waited for, until it hangs up.
+ * Answers are small, so the socket's buffer takes them whole, unless the client has let it fill up. Then the socket is shut,
+ * which counts as a hang-up. After its last answer a client is waited for, until it hangs up itself.
  */
 static void answer(struct client *c, const char *status, const char *body)
 {
@@ -238,9 +238,14 @@ static void request_start(struct client *c, char *head)
 {
 	static long long number;
 	struct request *r = &c->request;
-	struct call call = { .delay = duration(head, "delay=", 0), .request = ++number };
-	int64_t timeout = duration(head, "timeout=", DEFAULT_TIMEOUT);
+	struct call call = { .request = ++number };
+	int64_t timeout;
 
+	c->last = strcasestr(head, "\r\nConnection: close\r\n") || strstr(head, " HTTP/1.0\r\n");
+	head[strcspn(head, "\r")] = '\0';
+	say("request %lld: %s\n", number, head);
+	timeout = duration(head, "timeout=", DEFAULT_TIMEOUT);
+	call.delay = duration(head, "delay=", 0);
 	if (strncmp(head, "GET /", 5) != 0) {
 		refuse(c, "405 Method Not Allowed");
 		return;
@@ -249,8 +254,6 @@ static void request_start(struct client *c, char *head)
 		refuse(c, "400 Bad Request");
 		return;
 	}
-	c->last = strcasestr(head, "\r\nConnection: close\r\n") || strstr(head, " HTTP/1.0\r\n");
-	say("request %lld: %.*s\n", number, (int)strcspn(head, "\r"), head);
 
 	*r = (struct request){ .backend.fd = -1, .done.fd = -1, .started = ctxfd_now(), .number = number };
 	r->ctx = ctxfd_with_timeout(c->ctx, timeout);
