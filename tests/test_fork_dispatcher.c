@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The child of a process whose dispatcher is running: whatever it does with after-funcs and sources that it inherited,
+ * the parent's run and end as if there were no child.
+ */
+#include "harness.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+
+struct note {
+	_Atomic int runs;
+};
+
+struct parent {
+	struct ctxfd *root, *timed, *fd, *signal;
+	int trigger[2];
+	struct note plain, late;
+	struct ctxfd_after *handle, *late_handle;
+};
+
+static void count_run(void *arg)
+{
+	((struct note *)arg)->runs++;
+}
+
+static void make_parent(struct parent *p)
+{
+	sigset_t set;
+
+	memset(p, 0, sizeof *p);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	make_pipe(p->trigger);
+	p->root = ctxfd_with_cancel(ctxfd_background());
+	p->timed = ctxfd_with_timeout(p->root, 3600 * CTXFD_SEC);
+	p->fd = ctxfd_with_fd(ctxfd_background(), p->trigger[0], POLLIN, -5);
+	p->signal = ctxfd_with_signals(ctxfd_background(), &set);
+	assert_true(p->root && p->timed && p->fd && p->signal);
+	assert_int_equal(ctxfd_after_func(p->root, count_run, &p->plain, &p->handle), 0);
+	assert_int_equal(ctxfd_after_func(p->timed, count_run, &p->late, &p->late_handle), 0);
+}
+
+static void assert_undisturbed_and_working(struct parent *p)
+{
+	struct ctxfd *all[] = { p->root, p->timed, p->fd, p->signal };
+	struct note more = { 0 };
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	for (size_t i = 0; i < COUNT(all); i++)
+		assert_int_equal(ctxfd_err(all[i]), 0);
+	/* After a round of the dispatcher what the child did would have been heard. */
+	assert_int_equal(ctxfd_after_func(ctx, count_run, &more, NULL), 0);
+	ctxfd_close(ctx);
+	wait_until(more.runs == 1);
+	for (size_t i = 0; i < COUNT(all); i++)
+		assert_int_equal(ctxfd_err(all[i]), 0);
+	assert_int_equal(p->plain.runs + p->late.runs, 0);
+
+	assert_int_equal(write(p->trigger[1], "x", 1), 1);
+	assert_int_equal(ctxfd_wait(p->fd), -ECANCELED);
+	assert_int_equal(ctxfd_cause(p->fd), -5);
+	assert_int_equal(kill(getpid(), SIGUSR1), 0);
+	assert_int_equal(ctxfd_wait(p->signal), -ECANCELED);
+	assert_int_equal(ctxfd_cause(p->signal), SIGUSR1);
+	ctxfd_cancel(p->root);
+	wait_until(p->plain.runs == 1 && p->late.runs == 1);
+}
+
+static void free_parent(struct parent *p)
+{
+	assert_false(ctxfd_after_stop(p->handle));
+	assert_false(ctxfd_after_stop(p->late_handle));
+	assert_int_equal(p->plain.runs + p->late.runs, 2);
+	ctxfd_unref(p->root);
+	ctxfd_unref(p->timed);
+	ctxfd_unref(p->fd);
+	ctxfd_unref(p->signal);
+	close_pair(p->trigger);
+}
+
+/* ---- What the child does ------------------------------------------------------------------------------------------ */
+
+static int does_nothing(void *arg)
+{
+	return 0;
+}
+
+static int runs_exit_handlers(void *arg)
+{
+	exit(0);
+}
+
+static int cancels(void *arg)
+{
+	struct parent *p = arg;
+	struct ctxfd *all[] = { p->root, p->timed, p->fd, p->signal };
+
+	for (size_t i = 0; i < COUNT(all); i++) {
+		ctxfd_cancel(all[i]);
+		require(ctxfd_wait(all[i]) == -ECANCELED);
+		require(readable(ctxfd_done_fd(all[i])));
+	}
+	return 0;
+}
+
+static int stops_and_frees(void *arg)
+{
+	struct parent *p = arg;
+
+	require(ctxfd_after_stop(p->handle));
+	require(ctxfd_after_stop(p->late_handle));
+	ctxfd_unref(p->timed);
+	ctxfd_unref(p->root);
+	ctxfd_unref(p->fd);
+	ctxfd_unref(p->signal);
+	return 0;
+}
+
+static int cancels_stops_and_frees(void *arg)
+{
+	struct parent *p = arg;
+
+	cancels(p);
+	/* Due, but no dispatcher has run them. */
+	return stops_and_frees(p);
+}
+
+/* Without a thread, so that ThreadSanitizer can follow. */
+static int dispatches(void *arg)
+{
+	struct parent *p = arg;
+	int fd = ctxfd_dispatch_fd();
+
+	require(fd >= 0);
+	require(ctxfd_dispatch() == 0);
+	ctxfd_cancel(p->root);
+	require(readable(fd));
+	require(ctxfd_dispatch() == 2);
+	require(p->plain.runs == 1 && p->late.runs == 1);
+	return 0;
+}
+
+/* The child's own signals and its own descriptors end its contexts, after it has begun to dispatch. */
+static int hears_its_own(void *arg)
+{
+	struct parent *p = arg;
+	int fd = ctxfd_dispatch_fd(), pipe[2];
+	struct ctxfd *own;
+
+	require(fd >= 0);
+	require(kill(getpid(), SIGUSR1) == 0);
+	while (!ctxfd_err(p->signal)) {
+		wait_readable(fd);
+		require(ctxfd_dispatch() >= 0);
+	}
+	require(ctxfd_cause(p->signal) == SIGUSR1);
+	make_pipe(pipe);
+	own = ctxfd_with_fd(p->fd, pipe[0], POLLIN, -9);
+	require(own);
+	require(write(pipe[1], "x", 1) == 1);
+	while (!ctxfd_err(own)) {
+		wait_readable(fd);
+		require(ctxfd_dispatch() >= 0);
+	}
+	require(ctxfd_cause(own) == -9 && ctxfd_err(p->fd) == 0);
+	ctxfd_unref(own);
+	return stops_and_frees(p);
+}
+
+static int starts_a_thread(void *arg)
+{
+	struct parent *p = arg;
+	struct note own = { 0 };
+
+	require(ctxfd_after_func(p->timed, count_run, &own, NULL) == 0);
+	ctxfd_cancel(p->root);
+	wait_until(p->plain.runs == 1 && p->late.runs == 1 && own.runs == 1);
+	exit(0);
+}
+
+static int forks_again(void *arg)
+{
+	require(in_child(dispatches, arg) == 0);
+	return dispatches(arg);
+}
+
+static int execs(void *arg)
+{
+	execl("/bin/true", "true", (char *)NULL);
+	return 1;
+}
+
+struct deed {
+	int (*fn)(void *parent);
+	bool thread;
+};
+
+static void parent_is_undisturbed_by(void **state)
+{
+	const struct deed *deed = *state;
+	struct parent p;
+
+#ifdef __SANITIZE_THREAD__
+	if (deed->thread)
+		skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	make_parent(&p);
+	assert_int_equal(in_child(deed->fn, &p), 0);
+	assert_undisturbed_and_working(&p);
+	free_parent(&p);
+}
+
+/* ---- Forking from inside an after-func ---------------------------------------------------------------------------- */
+
+struct forker {
+	struct ctxfd *ctx;
+	_Atomic int done, status;
+};
+
+static int cancels_and_exits(void *arg)
+{
+	struct forker *f = arg;
+
+	ctxfd_cancel(f->ctx);
+	require(ctxfd_err(f->ctx) == -ECANCELED);
+	require(ctxfd_dispatch_fd() >= 0);
+	return 7;
+}
+
+static void fork_inside(void *arg)
+{
+	struct forker *f = arg;
+
+	f->status = in_child(cancels_and_exits, f);
+	f->done = 1;
+}
+
+static void an_after_func_can_fork(void **state)
+{
+	struct forker f = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	assert_int_equal(ctxfd_after_func(ctx, fork_inside, &f, NULL), 0);
+	ctxfd_close(ctx);
+	wait_until(f.done);
+	assert_int_equal(f.status, 7);
+	assert_int_equal(ctxfd_err(f.ctx), 0);
+	ctxfd_close(f.ctx);
+}
+
+/* ---- Forking while an after-func runs ----------------------------------------------------------------------------- */
+
+struct busy {
+	struct ctxfd *ctx;
+	struct ctxfd_after *handle, *behind;
+	struct note note;
+	_Atomic bool running;
+	int gate[2];
+};
+
+static void wait_at_gate(void *arg)
+{
+	struct busy *b = arg;
+	char byte;
+
+	b->running = true;
+	require(read(b->gate[0], &byte, 1) == 1);
+}
+
+/* Its thread is the parent's: here it is as good as over, and what was behind it is the child's to run. */
+static int carries_on(void *arg)
+{
+	struct busy *b = arg;
+
+	if (b->handle)
+		require(!ctxfd_after_stop(b->handle));
+	require(ctxfd_dispatch_fd() >= 0);
+	require(ctxfd_dispatch() == 1);
+	require(b->note.runs == 1);
+	require(!ctxfd_after_stop(b->behind));
+	ctxfd_unref(b->ctx);
+	return 0;
+}
+
+static void fork_while_one_runs(bool owned)
+{
+	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+
+	make_pipe(b.gate);
+	assert_int_equal(ctxfd_after_func(b.ctx, wait_at_gate, &b, owned ? &b.handle : NULL), 0);
+	assert_int_equal(ctxfd_after_func(b.ctx, count_run, &b.note, &b.behind), 0);
+	ctxfd_cancel(b.ctx);
+	wait_until(b.running);
+	assert_int_equal(in_child(carries_on, &b), 0);
+	assert_int_equal(b.note.runs, 0);
+	assert_int_equal(write(b.gate[1], "x", 1), 1);
+	wait_until(b.note.runs == 1);
+	if (b.handle)
+		assert_false(ctxfd_after_stop(b.handle));
+	assert_false(ctxfd_after_stop(b.behind));
+	ctxfd_unref(b.ctx);
+	close_pair(b.gate);
+}
+
+static void a_child_does_not_wait_for_what_runs(void **state)
+{
+	fork_while_one_runs(true);
+}
+
+static void nor_for_what_nobody_will_stop(void **state)
+{
+	fork_while_one_runs(false);
+}
+
+#define BY(what, ...)                                                                                      \
+	{                                                                                                  \
+		"undisturbed_by_a_child_that_" #what, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
+		{                                                                                          \
+			what, __VA_ARGS__                                                                  \
+		}                                                                                          \
+	}
+
+static const struct CMUnitTest tests[] = {
+	BY(does_nothing, false),
+	BY(runs_exit_handlers, false),
+	BY(cancels, false),
+	BY(stops_and_frees, false),
+	BY(cancels_stops_and_frees, false),
+	BY(dispatches, false),
+	BY(hears_its_own, false),
+	BY(starts_a_thread, true),
+	BY(forks_again, false),
+	BY(execs, false),
+	cmocka_unit_test(an_after_func_can_fork),
+	cmocka_unit_test(a_child_does_not_wait_for_what_runs),
+	cmocka_unit_test(nor_for_what_nobody_will_stop),
+};
+
+int main(void)
+{
+	sigset_t set;
+
+	start_dispatcher();
+	/* Blocks it before any other thread starts, and has the dispatcher make the signalfd that it keeps. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	ctxfd_unref(ctxfd_with_signals(ctxfd_background(), &set));
+	return run_all(tests);
+}
