@@ -18,7 +18,7 @@ cleanup() {
 	rm -rf "$dir"
 } 2>/dev/null
 trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 
 # wait_for PATTERN: until the server has said so, for ten seconds at most.
 wait_for() {

@@ -8,7 +8,7 @@ examples=${BUILD:-build}/examples
 slow=${CTXFD_SLOW:-1}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 n=0
 code=0
 

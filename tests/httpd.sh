@@ -17,7 +17,7 @@ cleanup() {
 	rm -rf "$dir"
 } 2>/dev/null
 trap cleanup EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 
 # expect NAME WANTED GOT
 expect() {
