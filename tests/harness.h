@@ -128,7 +128,7 @@ bool readable(int fd);
 #define wait_readable(fd)     harness_wait_poll(fd, POLLIN, __FILE__, __LINE__)
 #define wait_poll(fd, events) harness_wait_poll(fd, events, __FILE__, __LINE__)
 
-/* How many descriptors are open, and how many threads there are. */
+/* How many descriptors are open, and how many threads there are: to compare, since TSan has a thread of its own. */
 int count_fds(void);
 int count_threads(void);
 
