@@ -3,7 +3,12 @@
  * The lock on a node's children: bit LOCK of its word (context.h says what it guards and how HELD differs).
  *
  * It spins briefly and then sleeps in the kernel, so that a holder who was preempted costs nobody a time slice. Unlocking
- * is the same compare-and-swap that says what the holder changed (a first child, no child left).
+ * is the same step that says what the holder changed (a first child, no child left).
+ *
+ * WHO WAKES WHOM. Who has to wait sets CONTENDED before it sleeps. Whoever gives LOCK or HELD back and saw the flag wakes all
+ * sleepers; who is woken and finds the lock taken again sets the flag again. A walk that gives HELD back clears the flag. An
+ * unlock leaves it, since that would be a second step on a node that may be freed by then: the next to take the lock clears
+ * it, and thereby only what its predecessor has seen.
  */
 #ifndef LOCK_H
 #define LOCK_H
@@ -11,12 +16,7 @@
 #include "context.h"
 #include "futex.h"
 
-/*
- * Who has to wait sets CONTENDED before it sleeps; who takes the lock clears it, and with it only what its predecessor has seen
- * and is about to wake, or has woken. (Left to the unlocking thread, clearing would be a second step on what may be freed.)
- */
-
-/* One step of waiting until the bits of `busy` are gone from n's word, which was seen as w. Returns the word anew. */
+/* One step of waiting for LOCK and HELD to be gone from n's word, which was seen as w. Returns the word anew. */
 uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step);
 
 /* Under the lock, which was had after so many steps of waiting. */
