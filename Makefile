@@ -78,11 +78,13 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 $(BUILD)/obj/uring%: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
 
 # The static libraries hold one object each, in which the hidden names are local: none can clash with the program's.
+# (Groups are resolved, since what was made local is lost when the linker keeps another object's copy of the group:
+# 32-bit x86's thunks.)
 $(BUILD)/obj/whole/ctxfd.o: $(OBJ)
 $(BUILD)/obj/whole/ctxfd-uring.o: $(URING_OBJ)
 $(BUILD)/obj/whole/%.o:
 	@mkdir -p $(@D)
-	$(call quiet,LD)$(CC) $(CFLAGS) -fno-lto -nostdlib -r -o $@ $^
+	$(call quiet,LD)$(CC) $(CFLAGS) -fno-lto -nostdlib -r -Wl,--force-group-allocation -o $@ $^
 	@$(OBJCOPY) --localize-hidden $@
 
 $(BUILD)/lib%.a: $(BUILD)/obj/whole/%.o

@@ -190,6 +190,12 @@ static bool contains(const struct item *list, int n, const struct item *item)
 	return false;
 }
 
+/* The dispatcher, and io_uring's workers, which the kernel keeps for a while after their ring is gone. */
+static bool may_stay(const struct item *thread)
+{
+	return !strcmp(thread->name, "ctxfd") || !strncmp(thread->name, "iou-", 4);
+}
+
 /* How many differences there are; tells each if `tell`. */
 static int compare(const struct inventory *before, const struct inventory *after, bool tell)
 {
@@ -203,8 +209,8 @@ static int compare(const struct inventory *before, const struct inventory *after
 			printf("# closed, and was not the test's: fd %d, %s\n", before->fds[i].number,
 			       before->fds[i].name);
 	for (int i = 0; i < after->nthreads; i++)
-		if (!contains(before->threads, before->nthreads, &after->threads[i]) &&
-		    strcmp(after->threads[i].name, "ctxfd") != 0 && ++n && tell)
+		if (!contains(before->threads, before->nthreads, &after->threads[i]) && !may_stay(&after->threads[i]) &&
+		    ++n && tell)
 			printf("# leaked: thread %d, \"%s\"\n", after->threads[i].number, after->threads[i].name);
 	if (before->memory != after->memory && ++n && tell)
 		printf("# leaked: %ld of the library's blocks of memory\n", after->memory - before->memory);
