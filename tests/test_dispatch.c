@@ -280,8 +280,14 @@ static int use_in_child(void *arg)
 	struct note *note = arg, own = { .runs = 0 };
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 
+#ifdef __SANITIZE_THREAD__ /* cannot start threads here: the program's own loop will do */
+	require(ctxfd_dispatch_fd() >= 0);
+#endif
 	require(ctxfd_after_func(ctx, run, &own, NULL) == 0);
 	ctxfd_close(ctx);
+#ifdef __SANITIZE_THREAD__
+	require(ctxfd_dispatch() == 1);
+#endif
 	wait_until(own.runs == 1);
 	require(note->runs == 0);
 	return 0;
