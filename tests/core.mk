@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: MIT
 # The tests that stop the library inside a system call (gate.h).
-$(BUILD)/tests/test_halfway $(BUILD)/tests/test_unsignalled: private LDFLAGS += -Wl,--wrap=write,--wrap=ioctl,--wrap=timerfd_settime
+$(BUILD)/tests/test_halfway $(BUILD)/tests/test_unsignalled: private LDFLAGS += -Wl,--wrap=syscall,--wrap=ioctl,--wrap=timerfd_settime

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Stops the library in the middle of its work: in the system call by which it makes a done fd readable (write or ioctl,
- * wrapped by the linker: see core.mk). For one file of a program.
+ * Stops the library in the middle of its work: in the system call by which it makes a done fd readable (write, which it
+ * calls by number, or ioctl; wrapped by the linker: see core.mk). For one file of a program.
  */
 #ifndef GATE_H
 #define GATE_H
@@ -35,17 +35,18 @@ static void gate(int fd)
 		continue;
 }
 
-ssize_t __real_write(int fd, const void *buf, size_t size);
-ssize_t __wrap_write(int fd, const void *buf, size_t size);
+long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
+long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f);
 int __real_ioctl(int fd, unsigned long request, void *arg);
 int __wrap_ioctl(int fd, unsigned long request, void *arg);
 int __real_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
 int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
 
-ssize_t __wrap_write(int fd, const void *buf, size_t size)
+long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	gate(fd);
-	return __real_write(fd, buf, size);
+	if (nr == SYS_write)
+		gate((int)a);
+	return __real_syscall(nr, a, b, c, d, e, f);
 }
 
 int __wrap_ioctl(int fd, unsigned long request, void *arg)
