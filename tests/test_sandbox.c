@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Old kernels and sandboxes: a seccomp filter refuses a system call, with every errno that such things give, and what the
+ * library does instead must work as well. Each test runs in a child, since a filter cannot be taken back.
+ */
+#include "harness.h"
+
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <signal.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
+
+/* ---- Refusing ----------------------------------------------------------------------------------------------------- */
+
+/* A call to refuse: all of them, or those whose argument `arg` has `value` in the bits of `mask`. */
+struct refusal {
+	long nr;
+	int arg; /* -1: all */
+	uint32_t mask, value;
+};
+
+/* The lower half of a 64-bit argument. */
+#define LOW_HALF(arg) \
+	(uint32_t)(offsetof(struct seccomp_data, args[arg]) + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0))
+
+/* From here on this process and its threads are refused `n` calls with `error`. */
+static void refuse(const struct refusal *r, size_t n, int error)
+{
+	struct sock_filter code[64];
+	unsigned short length = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		code[length++] =
+		        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+		if (r[i].arg < 0) {
+			code[length++] =
+			        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)r[i].nr, 0, 1);
+		} else {
+			code[length++] =
+			        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)r[i].nr, 0, 4);
+			code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW_HALF(r[i].arg));
+			code[length++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, r[i].mask);
+			code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r[i].value, 0, 1);
+		}
+		code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error);
+	}
+	code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	require(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){ length, code }) == 0);
+}
+
+static int try_a_filter(void *arg)
+{
+	static const struct refusal none = { .nr = SYS_getppid, .arg = -1 };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_GET_SECCOMP) < 0)
+		return 1;
+	refuse(&none, 1, ENOTTY);
+	return syscall(SYS_getppid) == -1 && errno == ENOTTY ? 0 : 1;
+}
+
+/* One way to be refused. */
+struct sandbox {
+	const struct refusal *refusals;
+	size_t n;
+	int error;
+};
+
+static void enter(const struct sandbox *s)
+{
+	refuse(s->refusals, s->n, s->error);
+}
+
+/* Runs fn in a child for each errno. */
+static void in_sandboxes(int (*fn)(void *sandbox), const struct refusal *refusals, size_t n, const int *errors)
+{
+	for (; *errors; errors++) {
+		struct sandbox s = { refusals, n, *errors };
+
+		if (in_child(fn, &s) != 0)
+			fail_msg("refused with %s", strerror(*errors));
+	}
+}
+
+#define IN_SANDBOXES(fn, refusals, ...) in_sandboxes(fn, refusals, COUNT(refusals), (const int[]){ __VA_ARGS__, 0 })
+
+/* ---- TFD_IOC_SET_TICKS -------------------------------------------------------------------------------------------- */
+
+static const struct refusal set_ticks[] = { { SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS } };
+
+/* The fd is readable the moment that cancel returns, and for good: a timer set to the past takes a while to fire. */
+static int timerfds_are_signalled(void *sandbox)
+{
+	struct ctxfd *root = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+	struct ctxfd *before = ctxfd_with_cancel(root);
+	int fd = ctxfd_done_fd(before);
+
+	enter(sandbox);
+	for (int i = 0; i < rounds(1000); i++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+		struct ctxfd *child = ctxfd_with_cancel(ctx);
+		int fds[] = { ctxfd_done_fd(ctx), ctxfd_done_fd(child) };
+		uint64_t n;
+
+		require(!readable(fds[0]) && !readable(fds[1]));
+		ctxfd_cancel(ctx);
+		require(readable(fds[0]) && readable(fds[1]));
+		require(ctxfd_err(ctx) == -ECANCELED && ctxfd_err(child) == -ECANCELED);
+		require(read(fds[0], &n, sizeof n) == sizeof n);
+		wait_readable(fds[0]);
+		ctxfd_unref(child);
+		ctxfd_unref(ctx);
+	}
+	ctxfd_cancel(root);
+	require(readable(fd));
+	ctxfd_unref(before);
+	ctxfd_unref(root);
+	return 0;
+}
+
+/* The same when the clock ends it: whoever latches an expiry makes the fd readable before he answers. */
+static int expiries_are_signalled(void *sandbox)
+{
+	enter(sandbox);
+	for (int i = 0; i < rounds(300); i++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 300 * CTXFD_USEC);
+		int fd = ctxfd_done_fd(ctx);
+
+		while (!ctxfd_err(ctx))
+			continue;
+		require(readable(fd));
+		require(ctxfd_err(ctx) == -ETIMEDOUT);
+		ctxfd_unref(ctx);
+	}
+	return 0;
+}
+
+static void without_set_ticks(void **state)
+{
+	IN_SANDBOXES(timerfds_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
+	IN_SANDBOXES(expiries_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
+}
+
+/* ---- Futexes ------------------------------------------------------------------------------------------------------ */
+
+static const struct refusal futexes[] = {
+#ifdef SYS_futex
+	{ SYS_futex, -1, 0, 0 },
+#endif
+#ifdef SYS_futex_time64
+	{ SYS_futex_time64, -1, 0, 0 },
+#endif
+};
+static const struct refusal futex_bitsets[] = {
+#ifdef SYS_futex
+	{ SYS_futex, 1, (uint32_t)FUTEX_CMD_MASK, FUTEX_WAIT_BITSET },
+	{ SYS_futex, 1, (uint32_t)FUTEX_CMD_MASK, FUTEX_WAKE_BITSET },
+#endif
+#ifdef SYS_futex_time64
+	{ SYS_futex_time64, 1, (uint32_t)FUTEX_CMD_MASK, FUTEX_WAIT_BITSET },
+	{ SYS_futex_time64, 1, (uint32_t)FUTEX_CMD_MASK, FUTEX_WAKE_BITSET },
+#endif
+};
+
+/* libc itself waits with futexes for a thread that has not ended, so first it must be gone. */
+static void join_without_futex(struct thread *t)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/self/task/%d", (int)thread_tid(t));
+	while (access(path, F_OK) == 0)
+		pass_time(100 * CTXFD_USEC);
+	thread_join(t);
+}
+
+static int64_t thread_time(void)
+{
+	struct timespec ts;
+
+	require(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0);
+	return ts.tv_sec * CTXFD_SEC + ts.tv_nsec;
+}
+
+/* It may look again and again, but not without a pause. */
+static void *wait_for_end(void *arg)
+{
+	int64_t start = now(), used = thread_time();
+
+	require(ctxfd_wait(arg) == -ECANCELED);
+	require(now() - start >= 100 * CTXFD_MSEC);
+	require(thread_time() - used < (now() - start) / 2);
+	return NULL;
+}
+
+static void *sleep_long(void *arg)
+{
+	require(ctxfd_sleep(arg, 3600 * CTXFD_SEC) == -ECANCELED);
+	return NULL;
+}
+
+static int waiting_works(void *sandbox)
+{
+	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background()), *child = ctxfd_with_cancel(root);
+	struct ctxfd *timed = ctxfd_with_timeout(root, 60 * CTXFD_MSEC);
+	struct thread *waiter, *sleeper;
+	int64_t start = now(), deadline;
+
+	enter(sandbox);
+	require(ctxfd_sleep(root, 30 * CTXFD_MSEC) == 0);
+	require(now() - start >= 30 * CTXFD_MSEC);
+	require(ctxfd_deadline(timed, &deadline));
+	require(ctxfd_wait(timed) == -ETIMEDOUT);
+	require(now() >= deadline && now() - deadline < CTXFD_SEC * slow());
+	require(ctxfd_sleep(timed, CTXFD_SEC) == -ETIMEDOUT);
+	waiter = thread_start(wait_for_end, child);
+	sleeper = thread_start(sleep_long, root);
+	pass_time(150 * CTXFD_MSEC);
+	ctxfd_cancel(root);
+	join_without_futex(waiter);
+	join_without_futex(sleeper);
+	ctxfd_unref(timed);
+	ctxfd_unref(child);
+	ctxfd_unref(root);
+	return 0;
+}
+
+/* Threads that meet at locks and at cancels at work have only the fallback to wait with. */
+static void *churn(void *arg)
+{
+	struct ctxfd *_Atomic *slots = arg;
+
+	for (int i = 0; i < rounds(3000); i++) {
+		struct ctxfd *root = slots[0], *ctx = ctxfd_with_cancel(root), *below = ctxfd_with_cancel(ctx);
+
+		require(ctx && below);
+		if (i % 3 == 0)
+			ctxfd_cancel(ctx);
+		ctxfd_unref(ctx);
+		require(i % 3 != 0 || ctxfd_err(below));
+		ctxfd_unref(below);
+	}
+	return NULL;
+}
+
+static void *cancel_root(void *arg)
+{
+	struct ctxfd *root = ((struct ctxfd * _Atomic *)arg)[0];
+
+	pass_time(2 * CTXFD_MSEC);
+	ctxfd_cancel(root);
+	for (int i = 1; i < 8; i++)
+		require(ctxfd_err(((struct ctxfd * _Atomic *)arg)[i]) == -ECANCELED);
+	return NULL;
+}
+
+static int locks_work(void *sandbox)
+{
+	struct ctxfd *_Atomic slots[8];
+	struct thread *threads[6];
+
+	enter(sandbox);
+	for (int r = 0; r < rounds(20); r++) {
+		slots[0] = ctxfd_with_cancel(ctxfd_background());
+		for (int i = 1; i < 8; i++)
+			slots[i] = ctxfd_with_cancel(slots[i - 1]);
+		for (size_t i = 0; i < COUNT(threads); i++)
+			threads[i] = thread_start(i < 2 ? cancel_root : churn, slots);
+		for (size_t i = 0; i < COUNT(threads); i++)
+			join_without_futex(threads[i]);
+		for (int i = 0; i < 8; i++)
+			ctxfd_unref(slots[i]);
+	}
+	return 0;
+}
+
+static void without_futexes(void **state)
+{
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind's threads cannot live without futexes either");
+	IN_SANDBOXES(waiting_works, futexes, ENOSYS, EPERM, EACCES);
+}
+
+/* libc's own locks need the simple futexes. */
+static void without_futex_bitsets(void **state)
+{
+	IN_SANDBOXES(waiting_works, futex_bitsets, ENOSYS, EINVAL);
+	IN_SANDBOXES(locks_work, futex_bitsets, ENOSYS, EPERM);
+}
+
+/* ---- preadv2 and pwritev2 ----------------------------------------------------------------------------------------- */
+
+static const struct refusal vectored[] = { { SYS_preadv2, -1, 0, 0 }, { SYS_pwritev2, -1, 0, 0 } };
+
+struct transfer {
+	struct ctxfd *ctx;
+	int fd;
+	int mode; /* the fd's, which must stay */
+};
+
+static void *read_until_cancelled(void *arg)
+{
+	struct transfer *t = arg;
+	char byte;
+
+	require(ctxfd_read(t->ctx, t->fd, &byte, 1) == 1);
+	require(ctxfd_read(t->ctx, t->fd, &byte, 1) == -ECANCELED);
+	require(fcntl(t->fd, F_GETFL) == t->mode);
+	return NULL;
+}
+
+static void *write_until_cancelled(void *arg)
+{
+	static const char much[3 * PIPE_BUF];
+	struct transfer *t = arg;
+	ssize_t n;
+
+	while ((n = ctxfd_write(t->ctx, t->fd, much, sizeof much)) > 0)
+		require(n <= (ssize_t)sizeof much);
+	require(n == -ECANCELED);
+	require(fcntl(t->fd, F_GETFL) == t->mode);
+	return NULL;
+}
+
+static void read_and_write_a_pipe(int mode)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct transfer in = { .ctx = ctx }, out = { .ctx = ctx };
+	struct thread *reader, *writer;
+	int a[2], b[2];
+
+	require(pipe2(a, O_CLOEXEC | mode) == 0 && pipe2(b, O_CLOEXEC | mode) == 0);
+	in.fd = a[0];
+	in.mode = fcntl(in.fd, F_GETFL);
+	out.fd = b[1];
+	out.mode = fcntl(out.fd, F_GETFL);
+	reader = thread_start(read_until_cancelled, &in);
+	writer = thread_start(write_until_cancelled, &out);
+	thread_wait_asleep_in(reader, SYS_ppoll);
+	require(write(a[1], "x", 1) == 1);
+	thread_wait_asleep_in(reader, SYS_ppoll);
+	thread_wait_asleep_in(writer, SYS_ppoll);
+	ctxfd_cancel(ctx);
+	thread_join(reader);
+	thread_join(writer);
+	close_pair(a);
+	close_pair(b);
+	ctxfd_unref(ctx);
+}
+
+static int reading_and_writing_work(void *sandbox)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	char buf[64];
+	int fd;
+
+	enter(sandbox);
+	read_and_write_a_pipe(0);
+	read_and_write_a_pipe(O_NONBLOCK);
+	fd = open("/proc/self/comm", O_RDWR | O_CLOEXEC);
+	require(fd >= 0);
+	require(ctxfd_write(ctx, fd, "confined", 8) == 8);
+	require(ctxfd_read(ctx, fd, buf, sizeof buf) == 9);
+	close(fd);
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static void without_preadv2(void **state)
+{
+	IN_SANDBOXES(reading_and_writing_work, vectored, ENOSYS, EPERM, EOPNOTSUPP);
+}
+
+/* ---- What has no other way: an error, and the rest works ---------------------------------------------------------- */
+
+static const struct refusal descriptors[] = { { SYS_eventfd2, -1, 0, 0 }, { SYS_timerfd_create, -1, 0, 0 } };
+
+static int contexts_work(void *arg)
+{
+	struct sandbox *sandbox = arg;
+	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background()), *child = ctxfd_with_cancel(root);
+	struct ctxfd *timed = ctxfd_with_timeout(root, 5 * CTXFD_MSEC);
+
+	enter(sandbox);
+	require(ctxfd_done_fd(root) == -sandbox->error);
+	require(ctxfd_done_fd(timed) == -sandbox->error);
+	require(ctxfd_wait(timed) == -ETIMEDOUT);
+	require(ctxfd_err(child) == 0);
+	ctxfd_cancel(root);
+	require(ctxfd_wait(child) == -ECANCELED);
+	ctxfd_unref(timed);
+	ctxfd_unref(child);
+	ctxfd_unref(root);
+	return 0;
+}
+
+static void without_eventfd_and_timerfd(void **state)
+{
+	IN_SANDBOXES(contexts_work, descriptors, ENOSYS, EPERM);
+}
+
+static const struct refusal epolls[] = { { SYS_epoll_create1, -1, 0, 0 } };
+static const struct refusal watches[] = { { SYS_epoll_ctl, -1, 0, 0 } };
+static const struct refusal signalfds[] = { { SYS_signalfd4, -1, 0, 0 } };
+static const struct refusal threads[] = {
+	{ SYS_clone, -1, 0, 0 },
+#ifdef SYS_clone3
+	{ SYS_clone3, -1, 0, 0 },
+#endif
+};
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static int dispatcher_says_why(void *arg)
+{
+	struct sandbox *sandbox = arg;
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_after *handle = NULL;
+	int fds = count_fds(), pipe[2];
+
+	enter(sandbox);
+	require(ctxfd_after_func(ctx, nothing, NULL, &handle) == -sandbox->error);
+	require(!handle);
+	require(pipe2(pipe, O_CLOEXEC) == 0);
+	require(!ctxfd_with_fd(ctx, pipe[0], POLLIN, 0) && errno == sandbox->error);
+	close_pair(pipe);
+	require(count_fds() == fds);
+	require(readable(ctxfd_done_fd(ctx)) == false);
+	ctxfd_cancel(ctx);
+	require(readable(ctxfd_done_fd(ctx)));
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static int signals_say_why(void *arg)
+{
+	struct sandbox *sandbox = arg;
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	sigset_t set, mask;
+
+	enter(sandbox);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	require(!ctxfd_with_signals(ctx, &set) && errno == sandbox->error);
+	require(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+	ctxfd_close(ctx);
+	return 0;
+}
+
+static void without_a_dispatcher(void **state)
+{
+	IN_SANDBOXES(dispatcher_says_why, epolls, ENOSYS, EPERM);
+	IN_SANDBOXES(dispatcher_says_why, watches, EPERM, ENOSYS);
+	IN_SANDBOXES(dispatcher_says_why, threads, EAGAIN, EPERM);
+	IN_SANDBOXES(signals_say_why, signalfds, ENOSYS, EPERM);
+}
+
+/* ---- Processes ---------------------------------------------------------------------------------------------------- */
+
+static const struct refusal pidfd_calls[] = { { SYS_pidfd_send_signal, -1, 0, 0 } };
+
+/* It only serves to tell a pidfd from another fd. */
+static int processes_end_contexts(void *sandbox)
+{
+	struct ctxfd *ctx;
+	int pidfd, status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		for (;;)
+			pause();
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd >= 0) {
+		enter(sandbox);
+		ctx = ctxfd_with_process(ctxfd_background(), pidfd, -8);
+		require(ctx && ctxfd_err(ctx) == 0);
+		require(kill(pid, SIGKILL) == 0);
+		require(ctxfd_wait(ctx) == -ECANCELED && ctxfd_cause(ctx) == -8);
+		ctxfd_unref(ctx);
+		close(pidfd);
+	}
+	kill(pid, SIGKILL);
+	require(waitpid(pid, &status, 0) == pid);
+	return 0;
+}
+
+static void without_pidfd_send_signal(void **state)
+{
+	IN_SANDBOXES(processes_end_contexts, pidfd_calls, ENOSYS, EPERM);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(without_set_ticks),           cmocka_unit_test(without_futexes),
+		cmocka_unit_test(without_futex_bitsets),       cmocka_unit_test(without_preadv2),
+		cmocka_unit_test(without_eventfd_and_timerfd), cmocka_unit_test(without_a_dispatcher),
+		cmocka_unit_test(without_pidfd_send_signal),
+	};
+
+	if (in_child(try_a_filter, NULL) != 0) {
+		printf("no seccomp filters here\n");
+		return 77;
+	}
+	return run_all(tests);
+}
