@@ -57,6 +57,26 @@ int fault_shown(void)
 	return e;
 }
 
+static int64_t alarm_delay;
+
+void fault_slow_alarms(int64_t ns)
+{
+	alarm_delay = ns;
+}
+
+static const struct itimerspec *slowed(const struct itimerspec *alarm)
+{
+	static _Thread_local struct itimerspec slow_one;
+	int64_t at = now() + alarm_delay;
+
+	if (!alarm_delay || alarm->it_value.tv_sec > 0 || alarm->it_value.tv_nsec != 1)
+		return alarm;
+	slow_one = *alarm;
+	slow_one.it_value.tv_sec = (time_t)(at / CTXFD_SEC);
+	slow_one.it_value.tv_nsec = (long)(at % CTXFD_SEC);
+	return &slow_one;
+}
+
 /* The errno that this call must fail with, or 0. */
 static int fault_now(int id)
 {

@@ -23,4 +23,7 @@ bool fault_hit(void);
 /* The errno that this thread was dealt by a SHOWN fault since the last call of this; else 0. */
 int fault_shown(void);
 
+/* From now on a timerfd that is set to the past takes this long to fire, as it can on a busy machine. */
+void fault_slow_alarms(int64_t ns);
+
 #endif

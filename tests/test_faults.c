@@ -422,7 +422,28 @@ static void library_survives(void **state)
 	}
 }
 
+/* Where SET_TICKS is refused: the fd is readable when cancel returns, however long the kernel takes to fire it. */
+static int cancel_with_slow_alarms(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+	int fd = ctxfd_done_fd(ctx);
+
+	fault_arm(FAULT_NO_SET_TICKS, ENOTTY, 1, 1);
+	fault_slow_alarms(5 * CTXFD_MSEC);
+	ctxfd_cancel(ctx);
+	require(fault_hit());
+	require(readable(fd));
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static void a_slow_alarm_is_waited_for(void **state)
+{
+	assert_int_equal(in_child(cancel_with_slow_alarms, NULL), 0);
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_slow_alarm_is_waited_for),
 #define FAULT(id, fate, when, ...) { "survives_" #id, library_survives, NULL, NULL, &(int){ FAULT_##id } },
 #include "faults.def"
 };
