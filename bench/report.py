@@ -57,10 +57,10 @@ class Cell:
 
     def figure(self):
         """
-        The best round of what a CPU does by itself: all that the rest of the machine can do is to slow it down. A latency has a
-        best by luck too, a sleeper that was caught awake, so there it is the middle round.
+        The best round of what a CPU does by itself: all that the rest of the machine can do is to slow it down. A latency and a
+        contended row have a best by luck too, a sleeper that was caught awake or a thread that ran alone, so there it is the middle round.
         """
-        return statistics.median(self.rounds) if self.row.latency else min(self.rounds)
+        return statistics.median(self.rounds) if self.row.typical else min(self.rounds)
 
     def spread(self):
         """Between the quartiles of the rounds, by their median, in percent."""
@@ -92,11 +92,11 @@ class Results:
         return c.figure() if c else None
 
     def ratio(self, row, arg, subject, other):
-        """Of the figures; of a latency the middle of the ratios round by round, since two rounds of a turn are neighbours."""
+        """Of the figures; of a typical row the middle of the ratios round by round, since two rounds of a turn are neighbours."""
         a, b = self.cell(row, arg, subject), self.cell(row, arg, other)
         if not a or not b:
             return None
-        if a.row.latency:
+        if a.row.typical:
             return statistics.median(x / y for x, y in zip(a.rounds, b.rounds))
         return a.figure() / b.figure()
 
@@ -191,10 +191,11 @@ def machine_lines(m, took):
     yield f"{took:.0f} s; load {m['load_before']:.2f} before, {m['load_after']:.2f} after (with this suite's own in it)"
 
 
-METHOD = """Figure: the least of the rounds' medians, or for the latencies of single events (wake, late, after/run) their median. Median, p99,
-p99.9: of batches of some 20 us, or of single events. Spread: between the quartiles of the rounds. Subjects take turns, round by
-round, in processes of their own with a second thread parked. x floor, x peer: by the floor's figure and by the best peer's; of
-latencies the median of the ratios round by round. ns, unless the heading says bytes. After the bar: what the floor does."""
+METHOD = """Figure: the least of the rounds' medians, or their median for the latencies of single events (wake, late, after/run) and where
+threads meet (threads, go/common-parent, go/with-timeout). Median, p99, p99.9: of batches of some 20 us, or of single events.
+Spread: between the quartiles of the rounds. Subjects take turns, round by round, in processes of their own with a second
+thread parked. x floor, x peer: by the floor's figure and by the best peer's; of what is judged by the median, the median of the
+ratios round by round. ns, unless the heading says bytes. After the bar: what the floor does."""
 
 
 def table(r, m, took, partial):

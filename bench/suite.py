@@ -4,10 +4,10 @@
 from collections import namedtuple
 
 # name: as the subjects know it. args: one cell each. what: the library's work. floor: the least that work can be.
-# unit: of the samples. latency: each sample is one event; those of other rows are averages of a batch. Cell.figure in report.py.
+# unit: of the samples. typical: judged by the middle round, not by the best one, see Cell.figure in report.py.
 # budget: milliseconds that a round may take. limit: the largest argument that a peer is asked to do, because it recurses or
 #   is quadratic. awake: keep the CPUs from halting, see bench/run.
-Row = namedtuple("Row", "name args what floor unit latency budget limit awake",
+Row = namedtuple("Row", "name args what floor unit typical budget limit awake",
                  defaults=[(0,), "", "", "ns", False, 8, {}, False])
 
 CHILDREN = (1, 10, 100, 1000, 10000, 100000)
@@ -19,7 +19,7 @@ RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
 
 def wake(name, what, floor, awake=False):
-    return Row(name, what=what, floor=floor, latency=True, budget=50, awake=awake)
+    return Row(name, what=what, floor=floor, typical=True, budget=50, awake=awake)
 
 
 GROUPS = [
@@ -72,8 +72,8 @@ GROUPS = [
         wake("late/sleep", "ctxfd_sleep to its end", "ppoll with a timeout", True),
     ]),
     ("T threads make and close children (wall time by all of them)", [
-        Row("threads/shared", THREADS, "under one parent", "malloc, free", budget=15),
-        Row("threads/separate", THREADS, "under a parent each", "malloc, free", budget=15),
+        Row("threads/shared", THREADS, "under one parent", "malloc, free", typical=True, budget=15),
+        Row("threads/separate", THREADS, "under a parent each", "malloc, free", typical=True, budget=15),
     ]),
     ("Look a value up under N bindings; then with a cancellable context between each two", [
         Row("value/hit", VALUES, "the uppermost", "N links of a list"),
@@ -93,8 +93,8 @@ GROUPS = [
         Row("bytes/resident", what="with_cancel: pages of memory taken", unit="B"),
     ]),
     ("The benchmarks of Go's context package", [
-        Row("go/common-parent", what="BenchmarkCommonParentCancel", budget=15),
-        Row("go/with-timeout", (40, 4000, 400000), "BenchmarkWithTimeout, N alive: ten made, ten cancelled", budget=15),
+        Row("go/common-parent", what="BenchmarkCommonParentCancel", typical=True, budget=15),
+        Row("go/with-timeout", (40, 4000, 400000), "BenchmarkWithTimeout, N alive: ten made, ten cancelled", typical=True, budget=15),
         Row("go/cancel-tree-background", (1, 10, 100, 1000), "BenchmarkCancelTree, built below the background"),
         Row("go/cancel-tree-open", (1, 10, 100, 1000), "BenchmarkCancelTree, built and cancelled"),
         Row("go/cancel-tree-closed", (1, 10, 100, 1000), "BenchmarkCancelTree, below a cancelled root"),
