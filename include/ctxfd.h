@@ -269,7 +269,8 @@ ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size
 
 /*
  * accept4(2). addr and addrlen may be NULL. Threads of one process may share a blocking listening socket, as long as all
- * of them come through here; if another process takes the connection between poll and accept, a blocking one waits on.
+ * of them come through here; if another process takes the connection between poll and accept, a blocking one waits on, and
+ * keeps other threads of this process from accepting on blocking sockets. Set O_NONBLOCK on one that processes share.
  */
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags);
 

@@ -142,6 +142,17 @@ static int await_fd(const struct ctxfd *ctx, int fd, int events)
 	return ready < 0 ? ready : 0;
 }
 
+/*
+ * After a try that would have to wait: 0 when the next one is due, else err or -errno. Some descriptors poll ready and still
+ * take nothing, so ctx is asked whatever poll says, and after a few tries in vain the next one is a while off.
+ */
+static int await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
+{
+	int err = ++*vain > 8 ? ctxfd_sleep(ctx, CTXFD_MSEC) : ctxfd_err(ctx);
+
+	return err ? err : await_fd(ctx, fd, events);
+}
+
 /* ---- Read, write, recv, send -------------------------------------------------------------------------------------- */
 
 /* One call of the four. */
@@ -217,16 +228,17 @@ static ssize_t transfer_now(const struct transfer *t)
 
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
-	int saved = errno, err = ctxfd_err(ctx);
+	int saved = errno, events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
+	int err = ctxfd_err(ctx), vain = 0;
 	ssize_t n = err;
 
 	while (!err) {
 		n = transfer_now(t);
 		if (n == -EINTR)
 			continue;
-		if (n != -EAGAIN)
+		if (n != -EAGAIN || t->flags & MSG_ERRQUEUE) /* what is not in the error queue is not waited for */
 			break;
-		n = err = await_fd(ctx, t->fd, t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN);
+		n = err = await_next_try(ctx, t->fd, events, &vain);
 	}
 	errno = saved;
 	return n;
@@ -292,7 +304,7 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	int saved = errno, err = ctxfd_err(ctx), conn = err;
+	int saved = errno, err = ctxfd_err(ctx), conn = err, vain = 0;
 
 	while (!err) {
 		conn = accept_now(fd, addr, addrlen, flags);
@@ -300,7 +312,7 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 			continue;
 		if (conn != -EAGAIN)
 			break;
-		conn = err = await_fd(ctx, fd, POLLIN);
+		conn = err = await_next_try(ctx, fd, POLLIN, &vain);
 	}
 	errno = saved;
 	return conn;
