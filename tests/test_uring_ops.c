@@ -10,7 +10,7 @@
 
 /* What the operations are done on. */
 struct world {
-	int fds[2]; /* done on [0]; -1 when there is none */
+	int fds[2], other[2]; /* done on fds[0]; -1 when there is none */
 	struct sockaddr_in addr;
 	struct stuck stuck;
 	struct __kernel_timespec ts;
@@ -49,6 +49,12 @@ static void make_sockets(void)
 static void make_pipes(void)
 {
 	make_pipe(w.fds);
+}
+
+static void make_two_pipes(void)
+{
+	make_pipe(w.fds);
+	make_pipe(w.other);
 }
 
 static void make_full_pipe(void)
@@ -118,9 +124,12 @@ static void make_buffers(void)
 
 static void unmake(void)
 {
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		if (w.fds[i] >= 0)
 			close(w.fds[i]);
+		if (w.other[i] >= 0)
+			close(w.other[i]);
+	}
 	if (w.stuck.listener)
 		close_stuck(&w.stuck);
 	if (w.path[0])
@@ -192,7 +201,12 @@ static void prep_accept_async(struct io_uring_sqe *sqe)
 	sqe->flags |= IOSQE_ASYNC;
 }
 
-/* On a worker thread, and sleeping there in a way that io_uring cannot poll. */
+/* On a worker thread, and sleeping there in a way that io_uring cannot poll: cancelled, they give -ERESTARTSYS. */
+static void prep_tee(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_tee(sqe, w.fds[0], w.other[1], 64, 0);
+}
+
 static void prep_open_fifo(struct io_uring_sqe *sqe)
 {
 	io_uring_prep_openat(sqe, AT_FDCWD, w.path, O_RDONLY | O_CLOEXEC, 0);
@@ -274,6 +288,7 @@ static const struct opcase opcases[] = {
 	{ "timeout", IORING_OP_TIMEOUT, make_nothing, prep_hour, NULL, 0, false },
 	{ "read of a pipe", IORING_OP_READ, make_pipes, prep_read, write_peer, 3, false },
 	{ "read of a pipe on a worker", IORING_OP_READ, make_pipes, prep_read_async, write_peer, 3, false },
+	{ "tee of an empty pipe", IORING_OP_TEE, make_two_pipes, prep_tee, write_peer, 3, false },
 	{ "open of a fifo", IORING_OP_OPENAT, make_fifo, prep_open_fifo, open_peer, ANY, false },
 	{ "write to a full pipe", IORING_OP_WRITE, make_full_pipe, prep_write, drain_peer, sizeof w.buf, false },
 	{ "send to a full socket", IORING_OP_SEND, make_full_socket, prep_send, drain_peer, ANY, false },
@@ -297,7 +312,7 @@ static const struct opcase *next_case(const struct opcase *c)
 			continue;
 		printf("# %s\n", c->name);
 		memset(&w, 0, sizeof w);
-		w.fds[0] = w.fds[1] = -1;
+		w.fds[0] = w.fds[1] = w.other[0] = w.other[1] = -1;
 		c->make();
 		return c;
 	}
@@ -488,6 +503,40 @@ static void a_partial_result_is_kept(void **state)
 }
 
 /*
+ * A read that others have robbed of its data for more than a hundred times goes to sleep on a worker thread; cancelled
+ * there, it gives -EINTR.
+ */
+static void an_interrupted_worker_is_no_error(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scope;
+	struct io_uring_sqe *sqe;
+	struct tracked t;
+	char buf[8] = "";
+	int fds[2];
+
+	make_pipe(fds);
+	open_scope(&scope, ctx);
+	sqe = get_sqe();
+	io_uring_prep_read(sqe, fds[0], buf, sizeof buf, 0);
+	start(&scope, &t, sqe);
+	submit_and_run();
+	/* Only where completions are run when we say so can we be faster than the read. */
+	while (ring_kind->flags & IORING_SETUP_DEFER_TASKRUN && armed_polls() == 2) {
+		char stolen;
+
+		assert_int_equal(write(fds[1], "x", 1), 1);
+		assert_int_equal(read(fds[0], &stolen, 1), 1);
+		submit_and_run();
+	}
+	ctxfd_cancel(ctx);
+	assert_int_equal(finish(&t), -ECANCELED);
+	close_scope(&scope);
+	close_pair(fds);
+	ctxfd_unref(ctx);
+}
+
+/*
  * Connections that a multishot accept took, and that are still in the queue when the context ends, are all delivered.
  */
 static void no_accepted_connection_is_dropped(void **state)
@@ -606,6 +655,7 @@ int main(void)
 		cmocka_unit_test(completes_as_without_a_context),
 		cmocka_unit_test(a_result_beats_the_end),
 		cmocka_unit_test(a_partial_result_is_kept),
+		cmocka_unit_test(an_interrupted_worker_is_no_error),
 		cmocka_unit_test(no_accepted_connection_is_dropped),
 		cmocka_unit_test(regular_files_run_to_their_end),
 		cmocka_unit_test(errors_are_the_operations_own),

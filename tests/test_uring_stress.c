@@ -151,9 +151,11 @@ static void a_thread_asleep_in_enter_is_woken(void **state)
 	struct ctxfd_uring_scope scope;
 	struct tracked t[OPS];
 	struct thread *canceller;
-	int quiet = eventfd(0, EFD_CLOEXEC);
 	uint64_t sink;
+	int quiet;
 
+	need_threads();
+	quiet = eventfd(0, EFD_CLOEXEC);
 	open_scope(&scope, s.ctx);
 	for (int i = 0; i < OPS; i++) {
 		struct io_uring_sqe *sqe = get_sqe();
@@ -308,6 +310,7 @@ static void no_byte_is_lost(void **state)
 {
 	struct race r = { .give = give_byte };
 
+	need_threads();
 	make_socketpair(r.fds);
 	race_run(&r, prep_byte, take_byte);
 	assert_int_equal(recv(r.fds[0], &race_byte, 1, MSG_DONTWAIT), -1);
@@ -344,6 +347,7 @@ static void no_connection_is_lost(void **state)
 {
 	struct race r = { .give = give_connection, .addr.sun_family = AF_UNIX };
 
+	need_threads();
 	r.fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	/* An address without a name: the kernel picks one. */
 	assert_int_equal(bind(r.fds[0], (struct sockaddr *)&r.addr, sizeof(sa_family_t)), 0);

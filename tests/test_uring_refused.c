@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where io_uring is missing, forbidden, too old or of the wrong kind: a scope says so with a clear error, and the rest
+ * of the library does not care. Each case has a child process of its own, which keeps what was learnt of the kernel.
+ */
+#include "test_uring.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+
+/* From here on this process cannot make system call nr: it fails with err. */
+static void forbid(unsigned nr, unsigned err)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | err),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = COUNT(filter), .filter = filter };
+
+	require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	require(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0);
+}
+
+static void need_uring(void **state)
+{
+	int err = make_ring_of(0, 8, 0);
+
+	if (err)
+		skip_test("io_uring: %s", strerror(-err));
+	io_uring_queue_exit(&ring);
+}
+
+/* What ctxfd_uring_open says of the ring. */
+static int opened(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scope;
+	int err = ctxfd_uring_open(&scope, &ring, ctx);
+
+	if (!err)
+		require(ctxfd_uring_close(&scope, NULL) == 0);
+	ctxfd_close(ctx);
+	return err;
+}
+
+/* The library without io_uring. */
+static void require_core_works(void)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC), *child = ctxfd_with_cancel(ctx);
+
+	require(ctxfd_done_fd(child) >= 0);
+	require(ctxfd_wait(child) == -ETIMEDOUT);
+	require(readable(ctxfd_done_fd(child)));
+	ctxfd_close(child);
+	ctxfd_close(ctx);
+}
+
+static int forbidden_later(void *arg)
+{
+	unsigned err = *(unsigned *)arg;
+
+	require(make_ring_of(0, 8, 0) == 0);
+	forbid(SYS_io_uring_register, err);
+	require(opened() == -(int)err);
+	require_core_works();
+	return 0;
+}
+
+static void forbidden_after_the_ring_was_made(void **state)
+{
+	unsigned errors[] = { EPERM, ENOSYS };
+
+	need_uring(state);
+	for (size_t i = 0; i < COUNT(errors); i++)
+		assert_int_equal(in_child(forbidden_later, &errors[i]), 0);
+}
+
+/* As these tests see it where no ring can be made: they are skipped. */
+static int forbidden_wholly(void *arg)
+{
+	static const struct CMUnitTest skipped[] = { cmocka_unit_test(need_uring) };
+
+	forbid(SYS_io_uring_setup, *(unsigned *)arg);
+	require_core_works();
+	return run_ring_tests(skipped);
+}
+
+static void forbidden_from_the_start(void **state)
+{
+	unsigned errors[] = { EPERM, ENOSYS };
+
+	for (size_t i = 0; i < COUNT(errors); i++)
+		assert_int_equal(in_child(forbidden_wholly, &errors[i]), 77);
+}
+
+static int too_old(void *arg)
+{
+	require(make_ring_of(0, 8, 0) == 0);
+	ring.features &= ~IORING_FEAT_CQE_SKIP;
+	require(opened() == -EOPNOTSUPP);
+	ring.features |= IORING_FEAT_CQE_SKIP;
+	require(opened() == 0);
+	/* Asked once: now it is known. */
+	ring.features &= ~IORING_FEAT_CQE_SKIP;
+	require(opened() == 0);
+	return 0;
+}
+
+static void an_old_kernel_is_told(void **state)
+{
+	need_uring(state);
+	assert_int_equal(in_child(too_old, NULL), 0);
+}
+
+static int restricted(void *arg)
+{
+	struct io_uring_restriction nops = { .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_NOP };
+
+	require(make_ring_of(IORING_SETUP_R_DISABLED, 8, 0) == 0);
+	require(syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_RESTRICTIONS, &nops, 1) == 0);
+	require(syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0);
+	require(opened() == -EACCES);
+	return 0;
+}
+
+static void a_restricted_ring_is_told(void **state)
+{
+	need_uring(state);
+	assert_int_equal(in_child(restricted, NULL), 0);
+}
+
+static void allow(struct io_uring_restriction *list, unsigned *n, unsigned short what, unsigned char op)
+{
+	list[*n] = (struct io_uring_restriction){ .opcode = what };
+	list[(*n)++].sqe_op = op;
+}
+
+/* A ring in which the done fd cannot be polled: what was started is cancelled, as nobody could hear the context. */
+static int no_poll(void *arg)
+{
+	static const unsigned char ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_ASYNC_CANCEL, IORING_OP_TIMEOUT };
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct io_uring_restriction list[8];
+	struct ctxfd_uring_scope scope;
+	struct tracked t;
+	unsigned n = 0;
+	int fds[2];
+	char buf[8];
+
+	require(pipe(fds) == 0);
+	require(make_ring_of(IORING_SETUP_R_DISABLED, 8, 0) == 0);
+	allow(list, &n, IORING_RESTRICTION_REGISTER_OP, IORING_REGISTER_PROBE);
+	allow(list, &n, IORING_RESTRICTION_SQE_FLAGS_ALLOWED, IOSQE_CQE_SKIP_SUCCESS);
+	for (size_t i = 0; i < COUNT(ops); i++)
+		allow(list, &n, IORING_RESTRICTION_SQE_OP, ops[i]);
+	require(syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_RESTRICTIONS, list, n) == 0);
+	require(syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0);
+	require(ctxfd_uring_open(&scope, &ring, ctx) == 0);
+	for (int i = 0; i < 2; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+		io_uring_prep_read(sqe, fds[0], buf, sizeof buf, 0);
+		t = (struct tracked){ 0 };
+		require(ctxfd_uring_start(&scope, &t.op, sqe) == (i ? -EACCES : 0));
+		while (!i && !t.last)
+			turn();
+		require(i || t.res == -ECANCELED);
+	}
+	require(ctxfd_uring_close(&scope, NULL) == 0);
+	return 0;
+}
+
+static void a_poll_that_fails_ends_the_operations(void **state)
+{
+	need_uring(state);
+	assert_int_equal(in_child(no_poll, NULL), 0);
+}
+
+/* Kinds of rings in which nothing could be cancelled: polled ones, and those with entries of mixed sizes. */
+static void rings_of_the_wrong_kind(void **state)
+{
+	static const unsigned flags[] = { IORING_SETUP_IOPOLL, 1U << 18, 1U << 19 };
+
+	need_uring(state);
+	for (size_t i = 0; i < COUNT(flags); i++) {
+		assert_int_equal(make_ring_of(0, 8, 0), 0);
+		ring.flags |= flags[i];
+		assert_int_equal(opened(), -EINVAL);
+		ring.flags &= ~flags[i];
+		io_uring_queue_exit(&ring);
+	}
+}
+
+static void *wait_elsewhere(void *scope)
+{
+	struct ctxfd_uring_op *op;
+
+	require(ctxfd_uring_wait(scope, &op) == -EEXIST);
+	return NULL;
+}
+
+/* A ring with a single issuer takes no other thread: it is told, and the right one goes on. */
+static void another_thread_is_refused(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scope;
+	struct tracked t;
+	int fds[2];
+	char buf[8];
+	struct io_uring_sqe *sqe;
+
+	need_uring(state);
+	if (make_ring_of(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, 8, 0))
+		skip_test("no rings of kind SINGLE_ISSUER|DEFER_TASKRUN");
+	make_socketpair(fds);
+	open_scope(&scope, ctx);
+	sqe = get_sqe();
+	prep_recv_from(sqe, fds[0], buf, sizeof buf);
+	start(&scope, &t, sqe);
+	thread_join(thread_start(wait_elsewhere, &scope));
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	assert_int_equal(finish(&t), 1);
+	close_scope(&scope);
+	io_uring_queue_exit(&ring);
+	close_pair(fds);
+	ctxfd_close(ctx);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(forbidden_after_the_ring_was_made),
+		cmocka_unit_test(forbidden_from_the_start),
+		cmocka_unit_test(an_old_kernel_is_told),
+		cmocka_unit_test(a_restricted_ring_is_told),
+		cmocka_unit_test(a_poll_that_fails_ends_the_operations),
+		cmocka_unit_test(rings_of_the_wrong_kind),
+		cmocka_unit_test(another_thread_is_refused),
+	};
+	return run_all(tests);
+}
