@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+# The storms: see storm/script.h, storm/shadow.h and storm/sim.h.
+
+STORM_SRC := $(addprefix tests/storm/,script.c shadow.c errand.c world.c)
+
+$(BUILD)/tests/test_storm: $(STORM_SRC:tests/%.c=$(BUILD)/tests/obj/%.o)
+
+# test_schedules runs the library on a simulated machine: compiled for ThreadSanitizer, whose functions are ours, its own variables
+# in sections that can be set back, its system calls renamed. No sanitizer of the check targets goes together with that.
+SIM := $(BUILD)/tests/sim
+SIM_TESTS := $(patsubst tests/%.c,$(SIM)/%.o,tests/test_schedules.c $(wildcard tests/harness*.c tests/storm/sim*.c) $(STORM_SRC))
+SIM_CALLS := malloc free eventfd timerfd_create timerfd_settime ioctl write read close poll ppoll clock_gettime syscall \
+	epoll_create1 epoll_ctl epoll_wait prctl $(addprefix pthread_,mutex_lock mutex_unlock cond_init cond_wait \
+	cond_broadcast create join self sigmask atfork)
+SIM_SECTIONS := $(foreach s,.data .data.rel .data.rel.local,--rename-section $(s)=simdata) \
+	--rename-section .bss=simbss,alloc,load,data,contents
+
+$(SIM)/lib/%.o: private override SAN =
+$(SIM)/lib/%.o: src/%.c tests/storm.mk $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(LIB_FLAGS) -fsanitize=thread '-D_Thread_local=__attribute__((section("simtls")))' $(DEP) -c -o $@ $<
+	@$(OBJCOPY) $(foreach f,$(SIM_CALLS),--redefine-sym $(f)=sim_$(f)) $(SIM_SECTIONS) $@
+
+$(SIM)/%.o: private override SAN =
+$(SIM)/%.o: tests/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
+
+$(BUILD)/tests/test_schedules: private override SAN =
+$(BUILD)/tests/test_schedules: $(SIM_TESTS) $(SRC:src/%.c=$(SIM)/lib/%.o)
+	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -no-pie -o $@ $^ $(TEST_LIBS)
+
+SECONDS ?= 60
+
+stress: $(addprefix $(BUILD)/tests/,test_schedules test_storm) ## the storms, for SECONDS=60 each, from a seed of their own
+	@seed=$$(date +%s); for t in $^; do \
+		echo "$$t, STORM_SEED=$$seed"; STORM_SECONDS=$(SECONDS) STORM_SEED=$$seed $$t || exit 1; done
+
+.PHONY: stress
+
+include $(wildcard $(addprefix $(BUILD)/tests/,obj/storm/*.d sim/*.d sim/lib/*.d sim/storm/*.d))

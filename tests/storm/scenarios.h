@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/* The races that are known to be hard, as scripts (see script.h). Played in all their schedules, and by real threads. */
+#ifndef SCENARIOS_H
+#define SCENARIOS_H
+
+static const struct scenario {
+	const char *name, *script;
+} scenarios[] = {
+	{ "cancel against free", "new a -; new b a; new c b; fd a | cancel a; look a | free c; free b | look a" },
+	{ "cancel against free of the root", "new a -; new b a; new c b | cancel a; free a; look c | free b; look c" },
+	{ "cancel against the free of an orphan's last child",
+	  "new a -; new b a; new c b; free b | cancel a; look a | free c" },
+	{ "free against free, up a chain", "new a -; new b a; new c b; new d b; free b; free a | free c | free d" },
+	{ "cancel against derive", "new a -; new b a; fd b | cancel a; look b | new c b; fd c; look c; look a" },
+	{ "cancel against derive from below",
+	  "new a -; new b a; new c b | cancel a; look c | new d c; new e d; look e; cancel e | look a" },
+	{ "cancel against derive and free", "new a -; new b a | cancel a | new c b; free c | new c b; free c" },
+	{ "cancel against done_fd", "new a -; new b a | cancel a; look b | fd b; look b | fd b; look a; look b" },
+	{ "cancel against done_fd of a leaf", "new a - | cause a; look a | fd a; look a | fd a; look a" },
+	{ "cancel against merge of two siblings",
+	  "new a -; new b a; new c a | cancel a; look b | merge d b c; fd d; look d; look a" },
+	{ "cancel against merge, second parent",
+	  "new a -; new b - | cancel b; look b | merge d a b; fd d; look d; free d" },
+	{ "cancel of both parents of a merge",
+	  "new a -; new b -; merge d a b; new e d; fd e | cause a; look e | cause b; look e; look d | look b; look a" },
+	{ "free of a merge against cancels of both parents",
+	  "new a -; new b -; merge d a b; new e d; free d | cancel a | cancel b | free e" },
+	{ "free of a merge against the free of its parents",
+	  "new a -; new b -; merge d a b; free a; new e b; free b | free d | free e; new f -" },
+	{ "merge of one with itself",
+	  "new a -; new b a | cancel a; look b | merge c b b; new d c; fd d; look d; free c" },
+	{ "merge of ancestor and descendant", "new a -; new b a; new c b; fd c | cause a; look c | cause b; look c | "
+	                                      "merge d a c; look d; merge e c a; look e" },
+	{ "two cancels, one above the other", "new a -; new b a; new c b; new d c; fd c; fd d | cause a; look b; look "
+	                                      "d | cause b; look c; look d | look c; look d" },
+	{ "two cancels of one",
+	  "new a -; new b a; new c b; fd a; fd c | cause a; look c | cause a; look a; look c | look a" },
+	{ "three cancels in a chain",
+	  "new a -; new b a; new c b; fd c | cause a; look c | cause b; look c | cause c; look c" },
+	{ "cancels from below and above with siblings",
+	  "new a -; new b a; new c b; new d b; fd d | cause b; look d | cause a; look c; look d | free c; look a" },
+	{ "cancels that meet at a merge", "new a -; new b a; new c a; merge d b c; new e d; fd e | cause b; look e | "
+	                                  "cause c; look e | cause a; look d; look e" },
+	{ "a passing deadline against cancel",
+	  "deadline a - 10; new b a; fd a; fd b | cause a; look a; look b | clock 10; look b; look a" },
+	{ "a passing deadline against cancel and looks",
+	  "deadline a - 10; new b a; fd b | cause a; look b | clock 10 | look a; look b; look a" },
+	{ "a passing deadline below a cancel",
+	  "new a -; deadline b a 11; new c b; fd b; fd c | cause a; look b; look c | clock 11; look c; look b" },
+	{ "a passing deadline in the middle of three walks",
+	  "new a -; deadline b a 11; new c b; new d c; fd d; fd c | cause a; look d | clock 11; cause b; look c | "
+	  "cause c; look d" },
+	{ "a passing deadline against derive",
+	  "deadline a - 11; new b a | clock 11; look a; cancel a | deadline c b 10; fd c; look c; look b" },
+	{ "a passing deadline against done_fd", "deadline a - 11 | clock 11; look a | fd a; look a | look a; fd a" },
+	{ "a passing deadline against merge", "deadline a - 11; deadline b - 12 | clock 12; look b | merge c a b; fd "
+	                                      "c; look c | cause a; merge c b a; look c" },
+	{ "a passing deadline lets children go under the walk",
+	  "deadline a - 10; new b a; new c a; new d c | cause a; look a | clock 10; look a; free b; free c | free d" },
+	{ "two deadlines pass one in the other", "deadline a - 13; deadline b a 11; new c b; fd c | clock 11; look c | "
+	                                         "clock 13; look a | cause a; look b; look c" },
+	{ "an expired child takes no verdict from above",
+	  "new a -; deadline b a 11; new c b; look b; look c | clock 11; cause a; look b; look c | look b; look c" },
+	{ "cancel against wait", "new a -; new b a; fd b | cancel a | wait b; look b | wait a; look b" },
+	{ "cancel against wait on a leaf", "new a - | cancel a | wait a | wait a; look a" },
+	{ "a passing deadline against wait",
+	  "deadline a - 11; new b a; fd b | wait b; look a | wait a; look b | clock 11" },
+	{ "cancel and deadline against wait", "deadline a - 11; new b a | cause a | wait b; look a | wait a; look b" },
+	{ "cancel against sleep and poll",
+	  "new a -; new b a | cancel a | sleep b 20; look b | poll b 20; look b; look a" },
+	{ "a deadline against sleep and poll",
+	  "deadline a - 11; new b a | sleep b 11; look b | poll b 12; look b | clock 11" },
+	{ "wait by two cancellers",
+	  "new a -; new b a; new c b | cause a; look c | cause b; look b | wait c; look b; look c" },
+	{ "close against all that hold it",
+	  "new a -; new b a; value v b 1 | close a; look b | new c v; close b; look c | get v 1; free v" },
+	{ "values outlive their context", "new a -; value v a 1; value u v 2; new b u; free v; free u; free a | cancel "
+	                                  "b; get b 1; free b | get b 2; free b" },
+	{ "a value's context is cancelled while derived from",
+	  "new a -; value v a 1 | cancel a; free a | new b v; get b 1; look b; free v | fd v; look v" },
+	{ "without_cancel is out of reach",
+	  "new a -; value v a 1; without u v; new b u; fd b | cancel a; look b; get b 1 | cause b; free u; look b" },
+	{ "new ones by mail", "new a -; new b a | new c b; post c 0; look c | take d 0; new e d; look e; cause b | "
+	                      "look a; take f 0; look f; free f" },
+	{ "mail against cancel",
+	  "new a -; new b a | new c b; post c 0; free c | cancel a; take d 0; look d | fd b; look b" },
+	{ "close of an only child under a cancel",
+	  "new a -; new b a; fd a | cancel a; look a | close b | new c a; close c" },
+	/* Parents with shards. */
+	{ "split against derive", "new a - | split a | new b a; look b; free b | new c a; look c" },
+	{ "split against cancel", "new a -; new b a; fd b | split a | cause a; look b | new c a; look c; free c" },
+	{ "derive below shards against cancel",
+	  "new a -; split a; new b a | cause a; look b | new c a; fd c; look c; look a" },
+	{ "free of the last child of an orphan with shards", "new a -; split a; new b a; free a | free b" },
+	{ "free of an owner of shards against that of the last child",
+	  "new a -; split a; new b a; split b; new c b | free a; free b | free c" },
+	{ "free of shards against cancel", "new a -; new b a; split b; new c b; free b | cause a; look a | free c" },
+	{ "merge below shards", "new a -; new b -; split a; split b | cause a | merge c a b; look c; free c | free b" },
+	{ "a passing deadline above shards",
+	  "deadline a - 11; split a; new b a; fd b | cause a; look b | clock 11; look b | new c a; look c" },
+	/* After-funcs. */
+	{ "cancel against an after-func", "new a - | cause a | after a 1; stop 1" },
+	{ "cancel against two after-funcs", "new a - | cause a | after a 1; after a 0 | after a 2; stop 2" },
+	{ "stop against cancel", "new a -; new b a; after b 1; free b | cause a | stop 1" },
+	{ "an after-func of a deadline", "deadline a - 11 | clock 11; look a | after a 1; stop 1 | cause a; look a" },
+	{ "after-funcs in order, on one that ends",
+	  "new a -; new b a; after b 1 | cause a | look b; after b 2; look b" },
+	{ "after-funcs hold what they wait for", "new a -; new b a; after b 1; free b | cancel a; free a | stop 1" },
+};
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading, printing, making up and shrinking scripts. No threads, no library. */
+#include "script.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+	const char *word, *takes;
+} words[WHATS] = {
+	[OP_NEW] = { "new", ">xa" },            /* x = with_cancel(a) */
+	[OP_DEADLINE] = { "deadline", ">xan" }, /* n after the beginning; 0 .. 3 see odd_time in shadow.c */
+	[OP_TIMEOUT] = { "timeout", ">xan" },
+	[OP_VALUE] = { "value", ">xan" }, /* n: which key */
+	[OP_WITHOUT] = { "without", ">xa" },
+	[OP_MERGE] = { "merge", ">xab" },
+	[OP_REF] = { "ref", ">xa" },
+	[OP_FREE] = { "free", "x" },
+	[OP_CANCEL] = { "cancel", "x" },
+	[OP_CAUSE] = { "cause", "x" }, /* cancel with a cause of its own */
+	[OP_CLOSE] = { "close", "x" },
+	[OP_FD] = { "fd", "x" },
+	[OP_LOOK] = { "look", "x" }, /* at err, cause and fd */
+	[OP_WAIT] = { "wait", "x" },
+	[OP_SLEEP] = { "sleep", "xn" },
+	[OP_POLL] = { "poll", "xn" },
+	[OP_GET] = { "get", "xn" },    /* the value of key n */
+	[OP_CLOCK] = { "clock", "n" }, /* wait until n after the beginning */
+	[OP_POST] = { "post", "xn" },  /* a reference, into mailbox n */
+	[OP_TAKE] = { "take", ">xn" },
+	[OP_PROMISE] = { "promise", "x" }, /* at first: thread 1 cancels x when it has done all else */
+	[OP_SPLIT] = { "split", "x" },     /* gives x shards, as a crowd of threads would */
+	[OP_AFTER] = { "after", "xn" },    /* an after-func on x, its handle is n */
+	[OP_STOP] = { "stop", "n" },
+	[OP_SERVE] = { "serve", "" },     /* dispatch what is due */
+	[OP_WATCH] = { "watch", ">xan" }, /* x = with_fd(a, lever n) */
+	[OP_PULL] = { "pull", "n" },      /* lever n: make its fd readable, or no longer */
+	[OP_READ] = { "read", "x" },      /* a byte under x, from a socket pair */
+	[OP_WRITE] = { "write", "x" },
+	[OP_TELL] = { "tell", "x" }, /* describe, deadline, remaining */
+	[OP_NULLS] = { "nulls", "" },
+};
+
+static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+const char *operands(enum what what)
+{
+	return words[what].takes;
+}
+
+/* ---- Text --------------------------------------------------------------------------------------------------------- */
+
+static bool parse_operand(struct op *op, char which, const char *token)
+{
+	const char *letter = strchr(letters, *token);
+	uint8_t *field = which == 'x' ? &op->x : which == 'a' ? &op->a : &op->b;
+
+	if (which == 'n') {
+		op->n = (int16_t)atoi(token);
+		return true;
+	}
+	*field = letter ? (uint8_t)(letter - letters) : 0;
+	return letter && !token[1];
+}
+
+static bool parse_op(struct op *op, char *text)
+{
+	char *rest, *token = strtok_r(text, " \t\n", &rest);
+	bool ok = false;
+
+	*op = (struct op){ 0 };
+	for (int w = 0; token && w < WHATS && !ok; w++) {
+		ok = !strcmp(token, words[w].word);
+		op->what = (uint8_t)w;
+	}
+	for (const char *t = words[op->what].takes; ok && *t; t++) {
+		if (*t == '>')
+			continue;
+		token = strtok_r(NULL, " \t\n", &rest);
+		ok = token && parse_operand(op, *t, token);
+	}
+	return ok && !strtok_r(NULL, " \t\n", &rest);
+}
+
+bool parse_script(struct script *s, const char *text)
+{
+	char *copy = strdup(text), *list = copy, *next_list, *one, *next, kept[64];
+	int t = 0;
+
+	memset(s, 0, sizeof *s);
+	for (; list; list = next_list, t++) {
+		next_list = strchr(list, '|');
+		if (next_list)
+			*next_list++ = 0;
+		for (one = list; one; one = next) {
+			next = strchr(one, ';');
+			if (next)
+				*next++ = 0;
+			if (one[strspn(one, " \t\n")] == 0)
+				continue;
+			snprintf(kept, sizeof kept, "%s", one);
+			if (t > MAX_THREADS || s->count[t] == MAX_OPS || !parse_op(&s->ops[t][s->count[t]++], one)) {
+				fprintf(stderr, "not an operation: %s\n", kept);
+				free(copy);
+				return false;
+			}
+		}
+	}
+	s->threads = t - 1;
+	free(copy);
+	return true;
+}
+
+size_t print_op(const struct op *op, char *buf, size_t size)
+{
+	size_t n = (size_t)snprintf(buf, size, "%s", words[op->what].word);
+
+	for (const char *t = words[op->what].takes; *t; t++) {
+		char *at = n < size ? buf + n : NULL;
+		size_t room = n < size ? size - n : 0;
+
+		if (*t == 'n')
+			n += (size_t)snprintf(at, room, " %d", op->n);
+		else if (*t != '>')
+			n += (size_t)snprintf(at, room, " %c", letters[*t == 'x' ? op->x : *t == 'a' ? op->a : op->b]);
+	}
+	return n;
+}
+
+size_t print_script(const struct script *s, char *buf, size_t size)
+{
+	size_t n = 0;
+	char one[64];
+
+	if (size)
+		*buf = 0;
+	for (int t = 0; t <= s->threads; t++) {
+		if (t)
+			n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, " | ");
+		for (int i = 0; i < s->count[t]; i++) {
+			print_op(&s->ops[t][i], one, sizeof one);
+			n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, "%s%s", i ? "; " : "",
+			                      one);
+		}
+	}
+	return n;
+}
+
+/* ---- Chance ------------------------------------------------------------------------------------------------------- */
+
+/* splitmix64 */
+uint64_t draw(struct chance *c)
+{
+	uint64_t z = c->state += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+int below(struct chance *c, int n)
+{
+	return (int)(draw(c) % (uint64_t)n);
+}
+
+static uint8_t random_word(const struct climate *climate, struct chance *c)
+{
+	int sum = 0, w = 0;
+
+	for (int i = 0; i < WHATS; i++)
+		sum += climate->weight[i];
+	for (sum = below(c, sum); sum >= climate->weight[w]; w++)
+		sum -= climate->weight[w];
+	return (uint8_t)w;
+}
+
+/* One that is likely to be there. Background now and then, as a parent only. */
+static uint8_t random_var(const struct climate *climate, const bool *there, bool parent, struct chance *c)
+{
+	uint8_t v = 0;
+
+	if (parent && below(c, 40) == 0)
+		return (uint8_t)below(c, 2);
+	if (below(c, 100) < climate->hot)
+		return (uint8_t)(2 + below(c, 2));
+	for (int tries = 0; tries < 6; tries++) {
+		v = (uint8_t)(2 + below(c, climate->vars));
+		if (there[v])
+			break;
+	}
+	return v;
+}
+
+static void random_op(struct op *op, const struct climate *climate, bool *there, struct chance *c)
+{
+	const char *takes;
+
+	*op = (struct op){ .what = random_word(climate, c) };
+	takes = words[op->what].takes;
+	op->x = *takes == '>' ? (uint8_t)(2 + below(c, climate->vars)) : random_var(climate, there, false, c);
+	/* The first two stay, to be the roots of all. */
+	if (*takes == '>' && op->x < 4 && below(c, 8))
+		op->x = (uint8_t)(op->x + 2);
+	op->a = random_var(climate, there, true, c);
+	op->b = random_var(climate, there, true, c);
+	op->n = (int16_t)(below(c, 4) ? below(c, climate->longest + 1) : below(c, 8));
+	if (*takes == '>')
+		there[op->x] = true;
+	else if (op->what == OP_FREE || op->what == OP_CLOSE)
+		there[op->x] = false;
+}
+
+void random_script(struct script *s, const struct climate *climate, struct chance *c)
+{
+	bool there[MAX_VARS] = { true, true }, mine[MAX_VARS];
+	static const enum what makers[] = {
+		OP_NEW, OP_NEW, OP_NEW, OP_NEW, OP_DEADLINE, OP_TIMEOUT, OP_VALUE, OP_MERGE
+	};
+
+	memset(s, 0, sizeof *s);
+	s->threads = climate->threads;
+	for (int i = 0; i < climate->setup && i < MAX_OPS; i++) {
+		struct op *op = &s->ops[0][s->count[0]++];
+
+		*op = (struct op){ .what = i < 2 ? OP_NEW : (uint8_t)makers[below(c, 8)],
+			           .x = (uint8_t)(2 + i % climate->vars) };
+		op->n = (int16_t)below(c, climate->longest + 1);
+		op->a = i == 0 ? 0 : i == 1 ? (uint8_t)(below(c, 2) * 2) : random_var(climate, there, false, c);
+		op->b = i < 2 ? 0 : random_var(climate, there, false, c);
+		if (!climate->weight[op->what])
+			op->what = OP_NEW;
+		there[op->x] = true;
+	}
+	for (int t = climate->threads ? 1 : 0; t <= climate->threads; t++) {
+		memcpy(mine, there, sizeof mine);
+		for (int i = 0; i < climate->ops && s->count[t] < MAX_OPS; i++)
+			random_op(&s->ops[t][s->count[t]++], climate, mine, c);
+	}
+}
+
+/* ---- Shrinking ---------------------------------------------------------------------------------------------------- */
+
+static void cut(struct script *s, int list, int from, int n)
+{
+	memmove(&s->ops[list][from], &s->ops[list][from + n], (size_t)(s->count[list] - from - n) * sizeof(struct op));
+	s->count[list] -= n;
+}
+
+void shrink_script(struct script *s, bool (*fails)(const struct script *s, void *arg), void *arg)
+{
+	struct script *tried = malloc(sizeof *tried);
+	bool again = tried != NULL;
+
+	while (again) {
+		again = false;
+		for (int t = 0; t <= s->threads; t++)
+			for (int n = s->count[t] / 2 + 1; n > 0; n /= 2)
+				for (int from = s->count[t] - n; from >= 0; from -= n) {
+					if (from + n > s->count[t])
+						continue;
+					*tried = *s;
+					cut(tried, t, from, n);
+					if (fails(tried, arg)) {
+						*s = *tried;
+						again = true;
+					}
+				}
+	}
+	free(tried);
+}

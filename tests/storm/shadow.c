@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/* Shadows: what is known of each context, and whether the library's answers follow from it. See shadow.h. */
+#include "shadow.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+/* Causes that cancels give, and those that come with deadlines; both by number. */
+#define CANCEL_CAUSE   1000
+#define DEADLINE_CAUSE 1000000
+
+static uint64_t verdict(int err, int cause)
+{
+	return (uint64_t)(uint32_t)err << 32 | (uint32_t)cause;
+}
+
+static int err_in(uint64_t v)
+{
+	return (int)(uint32_t)(v >> 32);
+}
+
+static int cause_in(uint64_t v)
+{
+	return (int)(uint32_t)v;
+}
+
+static int number(struct world *w, const struct shadow *s)
+{
+	return (int)(s - w->shadows);
+}
+
+/* ---- Looking upwards ---------------------------------------------------------------------------------------------- */
+
+/* Whether f holds for a node above s, or s's own. */
+static bool any_above(struct world *w, int t, struct shadow *s, bool (*f)(struct shadow *s, void *arg), void *arg)
+{
+	uint32_t stamp = ++w->stamps[t];
+	int n = 0;
+
+	w->stack[t][n++] = s;
+	while (n > 0) {
+		struct shadow *at = w->stack[t][--n];
+
+		for (; at && w->stamp[t][number(w, at)] != stamp; at = at->made == OP_WITHOUT ? NULL : at->parent) {
+			w->stamp[t][number(w, at)] = stamp;
+			if (at->node == at && f(at, arg))
+				return true;
+			if (at->second)
+				w->stack[t][n++] = at->second;
+		}
+	}
+	return false;
+}
+
+static bool is_ended(struct shadow *s, void *arg)
+{
+	(void)arg;
+	return atomic_load(&s->seen) || atomic_load(&s->cancelled);
+}
+
+bool must_be_done(struct world *w, int t, struct shadow *s)
+{
+	return s->node->deadline <= ctxfd_now() || any_above(w, t, s->node, is_ended, NULL);
+}
+
+struct set {
+	struct shadow *const *members;
+	int n;
+};
+
+static bool is_in(struct shadow *s, void *arg)
+{
+	const struct set *set = arg;
+
+	for (int i = 0; i < set->n; i++)
+		if (set->members[i]->node == s)
+			return true;
+	return false;
+}
+
+bool below_any(struct world *w, int t, struct shadow *s, struct shadow *const *set, int n)
+{
+	return any_above(w, t, s, is_in, &(struct set){ set, n });
+}
+
+/* A cancel without a cause, that began before `before`. */
+static bool cancel_began(struct shadow *s, void *before)
+{
+	int64_t began = atomic_load(&s->cancel_began);
+
+	return began && began < *(int64_t *)before;
+}
+
+struct expiry {
+	int cause;
+	int64_t now;
+};
+
+static bool has_expired(struct shadow *s, void *arg)
+{
+	const struct expiry *e = arg;
+
+	return s->own_deadline && s->expiry == e->cause && s->deadline <= e->now;
+}
+
+/* ---- Claims ------------------------------------------------------------------------------------------------------- */
+
+#define CLAIM(ok, ...)                       \
+	do {                                 \
+		if (!(ok))                   \
+			broken(__VA_ARGS__); \
+	} while (0)
+
+/* Somebody can have ended n so. */
+static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
+{
+	int err = err_in(v), cause = cause_in(v), i = cause - CANCEL_CAUSE;
+	/* Seen live, it was not born done, and the first end, its own deadline's perhaps, was the one to stay. */
+	int64_t before = atomic_load(&n->lived) ? n->deadline : INT64_MAX;
+	struct expiry e = { cause, ctxfd_now() };
+
+	if (err == -ETIMEDOUT) {
+		CLAIM(any_above(w, t, n, has_expired, &e), "#%d expired with cause %d, which no deadline gave",
+		      number(w, n), cause);
+		CLAIM(!atomic_load(&n->lived) || cause == n->expiry, "#%d expired with cause %d, not %d", number(w, n),
+		      cause, n->expiry);
+		return;
+	}
+	CLAIM(err == -ECANCELED, "#%d: err %d", number(w, n), err);
+	if (cause == -ECANCELED) {
+		CLAIM(any_above(w, t, n, cancel_began, &before), "#%d is cancelled, but nobody did it in time",
+		      number(w, n));
+		return;
+	}
+	CLAIM(i >= 0 && i < atomic_load(&w->caused) && w->causes[i].target &&
+	              below_any(w, t, n, &w->causes[i].target, 1),
+	      "#%d has cause %d, which nobody gave above", number(w, n), cause);
+	CLAIM(w->causes[i].began < before, "#%d: its deadline had passed when the cancel %d began", number(w, n), i);
+}
+
+/* Somebody has seen n done, with this verdict. */
+static void note(struct world *w, int t, struct shadow *n, int err, int cause)
+{
+	uint64_t v = verdict(err, cause), was = 0;
+
+	CLAIM(cause != 0, "#%d: err %d without a cause", number(w, n), err);
+	if (!atomic_compare_exchange_strong(&n->seen, &was, v))
+		CLAIM(was == v, "#%d: was %d, %d and is %d, %d", number(w, n), err_in(was), cause_in(was), err, cause);
+	CLAIM(!n->born || n->born == v, "#%d: born of %d, %d, is %d, %d", number(w, n), err_in(n->born),
+	      cause_in(n->born), err, cause);
+	check_reason(w, t, n, v);
+}
+
+void look(struct world *w, int t, struct shadow *s)
+{
+	struct shadow *n = s->node;
+	bool ended = any_above(w, t, n, is_ended, NULL), shown, shown_after;
+	int64_t before = ctxfd_now(), after;
+	int fd = atomic_load(&n->fd), err, cause;
+
+	shown = fd >= 0 && shows(fd);
+	after = ctxfd_now();
+	err = ctxfd_err(s->ctx);
+	shown_after = fd >= 0 && shows(fd);
+	cause = ctxfd_cause(s->ctx);
+	CLAIM(err || !shown, "#%d: fd readable, err 0", number(w, n));
+	CLAIM(!err || fd < 0 || shown_after, "#%d: err %d, fd not readable", number(w, n), err);
+	CLAIM(err || !ended, "#%d is live, but itself or an ancestor is not", number(w, n));
+	/* Where the clock may have decided the kernel makes the fd readable, some microseconds later. */
+	CLAIM(!ended || fd < 0 || shown || n->deadline <= after, "#%d: an end above does not show in its fd",
+	      number(w, n));
+	CLAIM(err || n->deadline > before, "#%d is live, but its deadline has passed", number(w, n));
+	if (err)
+		note(w, t, n, err, cause);
+	else
+		atomic_store(&n->lived, true);
+}
+
+void look_at_rest(struct world *w, struct shadow *s)
+{
+	struct shadow *n = s->node;
+	bool ended = any_above(w, 0, n, is_ended, NULL);
+	int err;
+
+	look(w, 0, s);
+	err = ctxfd_err(s->ctx);
+	CLAIM(!err || ended || n->deadline <= ctxfd_now(), "#%d: err %d, but nobody ended it", number(w, n), err);
+	look(w, 0, s);
+}
+
+/* ---- Making ------------------------------------------------------------------------------------------------------- */
+
+static void destroyed(void *value)
+{
+	struct value *v = value;
+
+	CLAIM(atomic_fetch_add(&v->destroyed, 1) == 0, "a value is destroyed twice");
+}
+
+static char keys[8];
+
+/* What the first few numbers of a time stand for. */
+static int64_t odd_time(const struct shadow *parent, int n, int64_t from, bool timeout)
+{
+	switch (n) {
+	case 0:
+		return timeout ? 0 : from - 1;
+	case 1:
+		return INT64_MIN;
+	case 2:
+		return INT64_MAX;
+	case 3:
+		return timeout ? -1 : parent->deadline;
+	default:
+		return timeout ? n * UNIT : from + n * UNIT;
+	}
+}
+
+/* Every other one has a cause of its own. */
+static struct ctxfd *make_timed(struct world *w, struct shadow *s, const struct op *op)
+{
+	const struct ctxfd *a = s->parent->ctx;
+	bool timeout = op->what == OP_TIMEOUT;
+	int64_t at = odd_time(s->parent, op->n, w->start, timeout), before = ctxfd_now(), after, got = INT64_MAX;
+	int cause = DEADLINE_CAUSE + number(w, s);
+	struct ctxfd *ctx;
+
+	if (op->n & 1)
+		ctx = timeout ? ctxfd_with_timeout_cause(a, at, cause) : ctxfd_with_deadline_cause(a, at, cause);
+	else
+		ctx = timeout ? ctxfd_with_timeout(a, at) : ctxfd_with_deadline(a, at);
+	CLAIM(ctx, "no memory");
+	after = ctxfd_now();
+	ctxfd_deadline(ctx, &got);
+	if (!timeout) {
+		CLAIM(got == (at < s->deadline ? at : s->deadline), "#%d: deadline %" PRId64, number(w, s), got);
+	} else if (at > INT64_MAX - after) {
+		CLAIM(got == s->deadline, "#%d: a timeout of forever is %" PRId64, number(w, s), got);
+	} else {
+		CLAIM(got <= s->deadline && got <= after + at && (got == s->deadline || got >= before + at),
+		      "#%d: a timeout gives the deadline %" PRId64, number(w, s), got);
+	}
+	if (got < s->deadline) {
+		s->deadline = got;
+		s->own_deadline = true;
+		s->expiry = op->n & 1 ? cause : -ETIMEDOUT;
+	}
+	return ctx;
+}
+
+static void make_merge(struct shadow *s, const struct shadow *b)
+{
+	s->ctx = ctxfd_merge(s->parent->ctx, b->ctx);
+	if (b->deadline < s->deadline) {
+		s->deadline = b->deadline;
+		s->expiry = b->expiry;
+	}
+}
+
+struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b)
+{
+	int i = atomic_fetch_add(&w->made, 1);
+	struct shadow *s = &w->shadows[i];
+	uint64_t born;
+
+	if (i >= MAX_SHADOWS)
+		return NULL;
+	*s = (struct shadow){ .parent = a, .node = s, .made = op->what, .deadline = a->deadline, .expiry = a->expiry };
+	atomic_init(&s->fd, -1);
+	born = atomic_load(&a->node->seen);
+	switch (op->what) {
+	case OP_DEADLINE:
+	case OP_TIMEOUT:
+		s->ctx = make_timed(w, s, op);
+		break;
+	case OP_MERGE:
+		s->second = b;
+		make_merge(s, b);
+		break;
+	case OP_VALUE:
+		s->node = a->node;
+		s->value.key = op->n & 7;
+		s->ctx = (struct ctxfd *)(uintptr_t)ctxfd_with_value(a->ctx, &keys[s->value.key], &s->value, destroyed);
+		break;
+	case OP_WITHOUT:
+		s->node = &w->shadows[0];
+		s->deadline = INT64_MAX;
+		s->ctx = (struct ctxfd *)(uintptr_t)ctxfd_without_cancel(a->ctx);
+		break;
+	default:
+		s->ctx = ctxfd_with_cancel(a->ctx);
+	}
+	CLAIM(s->ctx, "no memory");
+	if (s->node == s)
+		s->born = born;
+	(void)t;
+	return s;
+}
+
+/* ---- Doing and asking --------------------------------------------------------------------------------------------- */
+
+void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close)
+{
+	int64_t now = ctxfd_now(), none = 0;
+	int i;
+
+	(void)t;
+	if (s->node != s || s->made == WHATS) { /* const, or never done */
+		if (close)
+			ctxfd_unref(s->ctx);
+		return;
+	}
+	i = with_cause ? atomic_fetch_add(&w->caused, 1) : MAX_CAUSES;
+	if (i < MAX_CAUSES) {
+		w->causes[i].began = now;
+		w->causes[i].target = s;
+		ctxfd_cancel_cause(s->ctx, CANCEL_CAUSE + i);
+	} else {
+		atomic_compare_exchange_strong(&s->cancel_began, &none, now);
+		if (close)
+			ctxfd_close(s->ctx);
+		else
+			ctxfd_cancel(s->ctx);
+	}
+	atomic_store(&s->cancelled, true);
+}
+
+void ask_fd(struct world *w, int t, struct shadow *s)
+{
+	struct shadow *n = s->node;
+	bool ended = any_above(w, t, n, is_ended, NULL);
+	int fd = ctxfd_done_fd(s->ctx), none = -1;
+
+	CLAIM(fd >= 0, "#%d: no fd: %d", number(w, n), fd);
+	if (!atomic_compare_exchange_strong(&n->fd, &none, fd))
+		CLAIM(none == fd, "#%d: fd was %d, is %d", number(w, n), none, fd);
+	CLAIM(!ended || shows(fd), "#%d is done, but the fd it gives is not readable", number(w, n));
+}
+
+void ask_value(struct world *w, int t, struct shadow *s, int key)
+{
+	const struct shadow *at = s;
+	const struct value *v = ctxfd_value(s->ctx, &keys[key & 7]);
+
+	(void)t;
+	while (at && !(at->made == OP_VALUE && at->value.key == (key & 7)))
+		at = at->parent;
+	CLAIM(v == (at ? &at->value : NULL), "#%d: another value", number(w, s));
+	CLAIM(!v || !atomic_load(&v->destroyed), "#%d: its value is destroyed", number(w, s));
+}
+
+void wait_shadow(struct world *w, int t, struct shadow *s)
+{
+	int err = ctxfd_wait(s->ctx), fd = atomic_load(&s->node->fd);
+
+	CLAIM(fd < 0 || shows(fd), "#%d: wait returned, fd not readable", number(w, s));
+	note(w, t, s->node, err, ctxfd_cause(s->ctx));
+}
+
+/* 0 or err from a call that may last ns. */
+static void check_result(struct world *w, int t, struct shadow *s, int result, bool ended, int64_t start, int64_t ns)
+{
+	int fd = atomic_load(&s->node->fd);
+
+	if (result == 0) {
+		CLAIM(ctxfd_now() - start >= ns, "#%d: slept too short", number(w, s));
+		CLAIM(!ended && s->node->deadline > start, "#%d is done, sleeping on it is not", number(w, s));
+	} else {
+		CLAIM(fd < 0 || shows(fd), "#%d: a call was interrupted, fd not readable", number(w, s));
+		note(w, t, s->node, result, ctxfd_cause(s->ctx));
+	}
+}
+
+void sleep_shadow(struct world *w, int t, struct shadow *s, int64_t ns)
+{
+	bool ended = any_above(w, t, s->node, is_ended, NULL);
+	int64_t start = ctxfd_now();
+
+	check_result(w, t, s, ctxfd_sleep(s->ctx, ns), ended, start, ns);
+}
+
+/* On an fd that never shows anything. */
+void poll_shadow(struct world *w, int t, struct shadow *s, int64_t ns)
+{
+	bool ended = any_above(w, t, s->node, is_ended, NULL);
+	struct pollfd one = { .fd = ctxfd_done_fd(ctxfd_background()), .events = POLLIN };
+	int64_t start = ctxfd_now();
+
+	check_result(w, t, s, ctxfd_poll(s->ctx, &one, 1, ns), ended, start, ns);
+}

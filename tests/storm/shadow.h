@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What must hold of contexts that several threads work on, whatever the order in which they come to it.
+ *
+ * Every context has a shadow, which says how it was made and what was done to it and seen of it, and lives until the script's
+ * end, longer than the context. Before a thread asks the library about a context it reads in the shadows what is known of
+ * its ancestors; the answer must follow from that:
+ *
+ *   - an ancestor, or itself, was seen done, or a cancel of one has returned: it is done, and its fd readable;
+ *   - its fd is readable if and only if it is done, both ways;
+ *   - its deadline has passed: it is done;
+ *   - done by a cancel: somebody has called one with this cause, on itself or an ancestor, and had it been seen live, before its
+ *     deadline; done by a deadline: one has passed, with this cause;
+ *   - what was seen once never changes;
+ *   - at rest, when all threads have ended, it is done if and only if one of these is so.
+ */
+#ifndef SHADOW_H
+#define SHADOW_H
+
+#include <stdatomic.h>
+
+#include "ctxfd.h"
+#include "script.h"
+
+#define MAX_SHADOWS 4096
+#define MAX_CAUSES  4096
+#define MAX_MAIL    8
+#define MAX_ERRANDS 256
+#define DISPATCHER  (1 + MAX_THREADS) /* as a thread */
+#define UNIT        CTXFD_USEC
+
+struct value {
+	int key;
+	_Atomic int destroyed;
+};
+
+/* Not atomic: fixed, written before others can know the shadow. */
+struct shadow {
+	struct ctxfd *ctx;
+	struct shadow *parent, *second; /* second: of a merge */
+	struct shadow *node;            /* whose err, fd and deadline it has: itself, but for values */
+	enum what made;
+	int64_t deadline;  /* the one in effect */
+	int expiry;        /* the cause that comes with it */
+	bool own_deadline; /* and that was given to this one */
+	struct value value;
+	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
+
+	_Atomic uint64_t seen;        /* err and cause, once somebody has seen it done; 0 before */
+	_Atomic bool lived;           /* somebody has seen it live */
+	_Atomic bool cancelled;       /* a cancel of it has returned */
+	_Atomic int64_t cancel_began; /* the first that gave no cause; 0: none */
+	_Atomic int fd;               /* -1: nobody has it yet */
+};
+
+/* An after-func. Its context may be gone, once it has run. */
+struct errand {
+	struct shadow *on;
+	struct ctxfd_after *handle; /* NULL: it frees itself, */
+	bool held;                  /* and we have a reference on its context */
+	int began;                  /* before it was registered, as counted by world.ticks; */
+	_Atomic int registered;     /* and after, if its context was live then; else 0 */
+	_Atomic int ran, ended;
+	_Atomic bool stopping, stopped;
+};
+
+struct world {
+	struct shadow shadows[MAX_SHADOWS]; /* the first two: background and todo */
+	_Atomic int made;
+	struct {
+		struct shadow *target;
+		int64_t began;
+	} causes[MAX_CAUSES]; /* of cancels, by number; written before that cancel is called */
+	_Atomic int caused;
+	int64_t start;
+
+	const struct script *script;
+	bool bold;                                     /* wait for what the script does not promise */
+	bool drop_early;                               /* threads give up what they have, not the end */
+	struct shadow *has[1 + MAX_THREADS][MAX_VARS]; /* one reference each; [0] the world's */
+	_Atomic(struct shadow *) mail[MAX_MAIL];       /* with a reference */
+	struct shadow *promised[4];                    /* with a reference */
+	int promises;
+	struct errand errands[MAX_ERRANDS];
+	_Atomic int errands_made, ticks;
+	struct errand *handle[1 + MAX_THREADS][MAX_MAIL]; /* each thread's to stop */
+	_Atomic int at[1 + MAX_THREADS];                  /* which operation each is at */
+
+	/* For searches upwards, each thread its own. */
+	uint32_t stamp[2 + MAX_THREADS][MAX_SHADOWS], stamps[2 + MAX_THREADS];
+	struct shadow *stack[2 + MAX_THREADS][MAX_SHADOWS];
+};
+
+/* ---- What the storm runs on, real threads or simulated ones ------------------------------------------------------- */
+
+void broken(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* a claim does not hold */
+bool shows(int fd);                                                                   /* polls readable now */
+void pass_until(int64_t at);
+void let_run(_Atomic int *what); /* until the dispatcher has done what it has to do, and *what says so */
+
+/* ---- Making ------------------------------------------------------------------------------------------------------- */
+
+/* All of them: t is the thread that calls, and has a reference on what it hands in. NULL when there is no room for more. */
+struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b);
+
+/* ---- Doing and asking --------------------------------------------------------------------------------------------- */
+
+void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close);
+void look(struct world *w, int t, struct shadow *s);
+void ask_fd(struct world *w, int t, struct shadow *s);
+void ask_value(struct world *w, int t, struct shadow *s, int key);
+void wait_shadow(struct world *w, int t, struct shadow *s);
+void sleep_shadow(struct world *w, int t, struct shadow *s, int64_t ns);
+void poll_shadow(struct world *w, int t, struct shadow *s, int64_t ns);
+void look_at_rest(struct world *w, struct shadow *s);
+
+/* Whether it is known to be done, without asking the library. */
+bool must_be_done(struct world *w, int t, struct shadow *s);
+
+/* After-funcs: stopping one that there is none of does nothing. */
+void begin_errands(struct world *w);
+void add_errand(struct world *w, int t, struct shadow *s, int handle);
+void stop_errand(struct world *w, int t, int handle);
+void end_errands(struct world *w); /* at rest: those that had to run have, those that must not have not */
+
+/* Whether an ancestor or s itself is in `set`. */
+bool below_any(struct world *w, int t, struct shadow *s, struct shadow *const *set, int n);
+
+/* ---- Playing a script --------------------------------------------------------------------------------------------- */
+
+/* On one thread: makes what list 0 says, and hands it out. What several threads name, each has its own reference on. */
+void begin_world(struct world *w, const struct script *script);
+
+/* On each thread, 1 to script->threads. */
+void play_list(struct world *w, int t);
+
+/* On one thread, after all others: looks at everything, gives it up, sees that values are destroyed. */
+void end_world(struct world *w);
+
+/* What each thread did last. */
+void print_last(struct world *w, int n);
+
+#endif

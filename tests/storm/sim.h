@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A machine for the library to run on, in which we decide which thread takes the next step.
+ *
+ * Threads are coroutines of one real thread. The library is compiled with -fsanitize=thread, but that runtime's functions are
+ * ours (sim_memory.c), so that each of its accesses to memory comes through here: at an atomic one, and at each
+ * system call, another thread may be given the turn. The kernel is ours too (sim_kernel.c, by renaming the symbols in
+ * the library's objects): memory that knows what is freed, fds, a clock that stands still until it is moved, futexes.
+ *
+ * So a schedule is a list of choices: it can be drawn by lot, played again, and all of them can be gone through, up to a number
+ * of preemptions. When nobody can go on the machine moves the clock to the next thing that is waited for, or reports a
+ * deadlock. What it does not show is memory order: every thread sees every store at once.
+ */
+#ifndef SIM_H
+#define SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Exploring ---------------------------------------------------------------------------------------------------- */
+
+struct sim_program {
+	int threads;
+	void (*begin)(void *arg); /* before, alone */
+	void (*thread)(int t, void *arg);
+	void (*end)(void *arg); /* after, alone; then no memory and no fd may be left */
+	void *arg;
+};
+
+#define SIM_WHY 512
+
+struct sim_result {
+	long schedules; /* how many were played */
+	bool complete;  /* all there are, within the bound */
+	bool failed;
+	char why[SIM_WHY];
+};
+
+/* All schedules with at most so many preemptions; at most so many, and so many seconds. */
+struct sim_result sim_all(const struct sim_program *p, int preemptions, long most, double seconds);
+
+/* So many by lot. */
+struct sim_result sim_random(const struct sim_program *p, uint64_t seed, long schedules);
+
+/* From here on a crash in a schedule is its failure. */
+void sim_catch_crashes(void);
+
+/* Plays the last schedule again and tells on stderr each step of it. */
+void sim_explain(const struct sim_program *p);
+
+/* ---- For the parts of the machine --------------------------------------------------------------------------------- */
+
+/* The claim that is broken ends this schedule. Does not return, unless no schedule is being played. */
+void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/* Plays one schedule. False: it failed, and why says how. */
+bool sim_play(const struct sim_program *p, char *why);
+
+/* sim_explore.c: one of n; rarely another than the first. And whether a thread may lose its turn although it could go on. */
+int sim_choose(int n, bool rarely);
+bool sim_may_preempt(void);
+void sim_preempted(void);
+
+/* Whether the threads of a schedule are being played (not begin or end). */
+bool sim_running(void);
+
+/* Somebody else may have the turn. */
+void sim_point(void);
+
+/* Which thread has the turn, 0 in begin and end; -1 when no schedule is being played. */
+int sim_turn(void);
+
+/* Gives up the turn until sim_wake says so, or the clock has come to `until`. False: it is the clock. */
+bool sim_sleep(const void *on, uint32_t bits, int64_t until);
+void sim_wake(const void *on, uint32_t bits);
+void sim_expire(void); /* wakes those whose time has come */
+
+/* For the library's own threads, which may be asleep at the end. */
+int sim_spawn(void *(*run)(void *arg), void *arg);
+void sim_await(int thread);
+
+/* Until all others sleep. */
+void sim_rest(void);
+
+/* Chance that does not disturb the schedule: n to one against. Never, when all schedules are gone through. */
+bool sim_chance(int n);
+
+/* Tells of a step, when explaining. */
+bool sim_explaining(void);
+void sim_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* sim_memory.c */
+void sim_memory_reset(void);
+void sim_memory_check(void); /* at the end: nothing left, nothing written to after it was freed */
+void sim_check_access(const void *at, size_t size, const char *what);
+
+/* sim_kernel.c */
+extern int64_t sim_clock;
+void sim_kernel_reset(void);
+void sim_kernel_check(void);
+void sim_clock_to(int64_t at); /* a thread's step: the time has come */
+int64_t sim_next_timer(void);
+void sim_fire_timers(void);
+bool sim_shows(int fd);
+
+/* sim_threads.c */
+void sim_threads_reset(void);
+
+#endif

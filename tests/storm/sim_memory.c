@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The memory of the simulated machine: a heap that never gives out the same place twice, and, for a library compiled with
+ * -fsanitize=thread, what that has to call at every access. Each is checked against the heap; atomic ones are where
+ * turns change.
+ */
+#include "sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ARENA  (1 << 22)
+#define GRAIN  16
+#define BLOCKS 32768
+#define FREED  0xdd
+#define FRESH  0xbe
+
+static _Alignas(GRAIN) unsigned char arena[ARENA];
+static uint16_t owner[ARENA / GRAIN]; /* the block that a grain is part of, plus 1 */
+static struct block {
+	uint32_t at, size;
+	bool freed;
+} blocks[BLOCKS];
+static int count;
+static size_t used;
+
+/* The last atomic load of each thread. The same again, and again, is spinning, and no choice for anyone. */
+static struct {
+	const void *at;
+	uint64_t value;
+	int times;
+} loaded[8];
+
+static bool in_arena(const void *p)
+{
+	return (uintptr_t)p >= (uintptr_t)arena && (uintptr_t)p < (uintptr_t)arena + ARENA;
+}
+
+static struct block *block_at(const void *p)
+{
+	size_t grain = ((uintptr_t)p - (uintptr_t)arena) / GRAIN;
+
+	return owner[grain] ? &blocks[owner[grain] - 1] : NULL;
+}
+
+/* ---- The heap ----------------------------------------------------------------------------------------------------- */
+
+void *sim_malloc(size_t size);
+void sim_free(void *p);
+
+void *sim_malloc(size_t size)
+{
+	size_t grains = (size + GRAIN - 1) / GRAIN;
+	struct block *b = &blocks[count];
+
+	if (sim_turn() < 0) /* the library's own, outside of any schedule */
+		return malloc(size);
+	if (count == BLOCKS || used + grains * GRAIN > ARENA) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	*b = (struct block){ (uint32_t)used, (uint32_t)size, false };
+	count++;
+	for (size_t i = 0; i < grains; i++)
+		owner[used / GRAIN + i] = (uint16_t)count;
+	used += grains * GRAIN;
+	memset(arena + b->at, FRESH, size);
+	if (sim_explaining())
+		sim_tell("malloc: block %d", count);
+	return arena + b->at;
+}
+
+void sim_free(void *p)
+{
+	struct block *b;
+
+	if (!p || !in_arena(p)) {
+		free(p);
+		return;
+	}
+	b = block_at(p);
+	if (sim_explaining())
+		sim_tell("free: block %d", (int)(b - blocks) + 1);
+	if (!b || b->freed || (unsigned char *)p != arena + b->at)
+		sim_fail("block %d is freed twice", (int)(b - blocks) + 1);
+	b->freed = true;
+	memset(p, FREED, b->size);
+}
+
+void sim_memory_reset(void)
+{
+	memset(owner, 0, used / GRAIN * sizeof *owner);
+	memset(loaded, 0, sizeof loaded);
+	count = 0;
+	used = 0;
+}
+
+void sim_memory_check(void)
+{
+	for (int i = 0; i < count; i++) {
+		if (!blocks[i].freed)
+			sim_fail("block %d (%u bytes) is not freed", i + 1, blocks[i].size);
+		for (uint32_t j = 0; j < blocks[i].size; j++)
+			if (arena[blocks[i].at + j] != FREED)
+				sim_fail("block %d is written to after it was freed", i + 1);
+	}
+}
+
+void sim_check_access(const void *at, size_t size, const char *what)
+{
+	const struct block *b;
+
+	if (!in_arena(at))
+		return;
+	b = block_at(at);
+	if (!b)
+		sim_fail("%s of no block", what);
+	if (b->freed)
+		sim_fail("%s of block %d + %d, which is freed", what, (int)(b - blocks) + 1,
+		         (int)((uintptr_t)at - (uintptr_t)arena - b->at));
+	if ((uintptr_t)at + size > (uintptr_t)arena + b->at + b->size)
+		sim_fail("%s beyond block %d", what, (int)(b - blocks) + 1);
+}
+
+/* ---- What the instrumented library calls -------------------------------------------------------------------------- */
+
+static void tell_word(const char *what, const void *at, uint64_t old, uint64_t new)
+{
+	static const char *const flags[] = { "PENDING", "DONE",  "EXPIRED", "TIMED",     "HAS_FD",   "UNSIGNALLED",
+		                             "WAITERS", "LOCK",  "HELD",    "CONTENDED", "CHILDREN", "ORPHAN",
+		                             "VALUE",   "NEVER", "MERGE",   "LINK",      "HOOK",     "SOURCE" };
+	char names[300] = "";
+	const struct block *b = in_arena(at) ? block_at(at) : NULL;
+
+	for (size_t i = 0; b && i < sizeof flags / sizeof *flags; i++)
+		if (new >> i & 1)
+			strcat(strcat(names, " "), flags[i]);
+	sim_tell("%s block %d + %d: %llx -> %llx%s", what, b ? (int)(b - blocks) + 1 : 0,
+	         b ? (int)((uintptr_t)at - (uintptr_t)arena - b->at) : 0, (unsigned long long)old,
+	         (unsigned long long)new, b && (uintptr_t)at == (uintptr_t)arena + b->at ? names : "");
+}
+
+static inline void tell(const char *what, const void *at, uint64_t old, uint64_t new)
+{
+	if (sim_explaining() && sim_running())
+		tell_word(what, at, old, new);
+}
+
+static void before_load(const void *at, size_t size, uint64_t value, int order)
+{
+	int t = sim_turn();
+
+	sim_check_access(at, size, "an atomic load");
+	/* A relaxed load orders nothing: what is read is fixed, or looked at again by who changes it. */
+	if (t < 0 || order == __ATOMIC_RELAXED)
+		return;
+	loaded[t].times = loaded[t].at == at && loaded[t].value == value ? loaded[t].times + 1 : 0;
+	if (loaded[t].times < 3)
+		sim_point();
+	sim_check_access(at, size, "an atomic load");
+}
+
+static void before_change(const void *at, size_t size)
+{
+	if (sim_turn() >= 0)
+		loaded[sim_turn()].at = NULL;
+	sim_check_access(at, size, "an atomic change");
+	sim_point();
+	sim_check_access(at, size, "an atomic change");
+}
+
+/* Memory that nothing has been stored in yet: nobody else can know it. */
+static bool is_fresh(const void *at, uint64_t value, size_t size)
+{
+	sim_check_access(at, size, "an atomic store");
+	return in_arena(at) && value == UINT64_C(0xbebebebebebebebe) >> (64 - 8 * size);
+}
+
+#define ACCESS(name, size)                         \
+	void __tsan_##name(void *at);              \
+	void __tsan_##name(void *at)               \
+	{                                          \
+		sim_check_access(at, size, #name); \
+	}
+#define RANGE(name)                                \
+	void __tsan_##name(void *at, size_t size); \
+	void __tsan_##name(void *at, size_t size)  \
+	{                                          \
+		sim_check_access(at, size, #name); \
+	}
+#define NOTHING(name, ...)               \
+	void __tsan_##name(__VA_ARGS__); \
+	void __tsan_##name(__VA_ARGS__)  \
+	{                                \
+	}
+
+ACCESS(read1, 1)
+ACCESS(read2, 2)
+ACCESS(read4, 4)
+ACCESS(read8, 8)
+ACCESS(read16, 16)
+ACCESS(write1, 1)
+ACCESS(write2, 2)
+ACCESS(write4, 4)
+ACCESS(write8, 8)
+ACCESS(write16, 16)
+ACCESS(unaligned_read2, 2)
+ACCESS(unaligned_read4, 4)
+ACCESS(unaligned_read8, 8)
+ACCESS(unaligned_read16, 16)
+ACCESS(unaligned_write2, 2)
+ACCESS(unaligned_write4, 4)
+ACCESS(unaligned_write8, 8)
+ACCESS(unaligned_write16, 16)
+RANGE(read_range)
+RANGE(write_range)
+NOTHING(init, void)
+NOTHING(func_exit, void)
+
+void __tsan_func_entry(void *pc);
+void __tsan_func_entry(void *pc)
+{
+	(void)pc;
+}
+
+#define CHANGE(bits, name, op)                                                                        \
+	uint##bits##_t __tsan_atomic##bits##_##name(uint##bits##_t *at, uint##bits##_t v, int order); \
+	uint##bits##_t __tsan_atomic##bits##_##name(uint##bits##_t *at, uint##bits##_t v, int order)  \
+	{                                                                                             \
+		uint##bits##_t old;                                                                   \
+		(void)order;                                                                          \
+		before_change(at, bits / 8);                                                          \
+		old = *at;                                                                            \
+		*at = (uint##bits##_t)(op);                                                           \
+		tell(#name, at, old, *at);                                                            \
+		return old;                                                                           \
+	}
+
+/* weak: by lot it fails for no reason, as it may. */
+#define COMPARE(bits, name, weak)                                                                                    \
+	int __tsan_atomic##bits##_compare_exchange_##name(uint##bits##_t *at, uint##bits##_t *was, uint##bits##_t v, \
+	                                                  int order, int otherwise);                                 \
+	int __tsan_atomic##bits##_compare_exchange_##name(uint##bits##_t *at, uint##bits##_t *was, uint##bits##_t v, \
+	                                                  int order, int otherwise)                                  \
+	{                                                                                                            \
+		(void)order, (void)otherwise;                                                                        \
+		before_change(at, bits / 8);                                                                         \
+		if (*at == *was && !(weak && sim_chance(16))) {                                                      \
+			tell("swap", at, *was, v);                                                                   \
+			*at = v;                                                                                     \
+			return 1;                                                                                    \
+		}                                                                                                    \
+		tell("failed swap", at, *was, *at);                                                                  \
+		*was = *at;                                                                                          \
+		return 0;                                                                                            \
+	}
+
+#define ATOMIC(bits)                                                                                           \
+	uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *at, int order);                        \
+	uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *at, int order)                         \
+	{                                                                                                      \
+		before_load(at, bits / 8, *at, order);                                                         \
+		if (sim_turn() >= 0 && order != __ATOMIC_RELAXED) {                                            \
+			loaded[sim_turn()].at = at;                                                            \
+			loaded[sim_turn()].value = *at;                                                        \
+			tell("load", at, *at, *at);                                                            \
+		}                                                                                              \
+		return *at;                                                                                    \
+	}                                                                                                      \
+	void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t v, int order);                     \
+	void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t v, int order)                      \
+	{                                                                                                      \
+		if (!is_fresh(at, *at, bits / 8))                                                              \
+			before_change(at, bits / 8);                                                           \
+		if (order != __ATOMIC_RELAXED)                                                                 \
+			tell("store", at, *at, v);                                                             \
+		*at = v;                                                                                       \
+	}                                                                                                      \
+	uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(uint##bits##_t *at, uint##bits##_t was,      \
+	                                                          uint##bits##_t v, int order, int otherwise); \
+	CHANGE(bits, exchange, v)                                                                              \
+	CHANGE(bits, fetch_add, old + v)                                                                       \
+	CHANGE(bits, fetch_sub, old - v)                                                                       \
+	CHANGE(bits, fetch_and, old &v)                                                                        \
+	CHANGE(bits, fetch_or, old | v)                                                                        \
+	CHANGE(bits, fetch_xor, old ^ v)                                                                       \
+	COMPARE(bits, strong, false)                                                                           \
+	COMPARE(bits, weak, true)                                                                              \
+	uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(uint##bits##_t *at, uint##bits##_t was,      \
+	                                                          uint##bits##_t v, int order, int otherwise)  \
+	{                                                                                                      \
+		__tsan_atomic##bits##_compare_exchange_strong(at, &was, v, order, otherwise);                  \
+		return was;                                                                                    \
+	}
+
+ATOMIC(8)
+ATOMIC(16)
+ATOMIC(32)
+ATOMIC(64)

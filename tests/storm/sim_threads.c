@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* The threads, mutexes and condition variables of the simulated machine, for the library's dispatcher. See sim.h. */
+#include "sim.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+/* A mutex's own memory says nothing to us: here is who has it, plus 1. Few are ever used. */
+static struct mutex {
+	const pthread_mutex_t *is;
+	int owner;
+} mutexes[8];
+
+void sim_threads_reset(void)
+{
+	for (int i = 0; i < 8; i++)
+		mutexes[i] = (struct mutex){ 0 };
+}
+
+static struct mutex *find(const pthread_mutex_t *m)
+{
+	for (int i = 0; i < 8; i++) {
+		if (!mutexes[i].is)
+			mutexes[i].is = m;
+		if (mutexes[i].is == m)
+			return &mutexes[i];
+	}
+	sim_fail("too many mutexes");
+}
+
+int sim_pthread_mutex_lock(pthread_mutex_t *m);
+int sim_pthread_mutex_unlock(pthread_mutex_t *m);
+int sim_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr);
+int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
+int sim_pthread_cond_broadcast(pthread_cond_t *c);
+int sim_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
+int sim_pthread_join(pthread_t t, void **result);
+pthread_t sim_pthread_self(void);
+int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *was);
+int sim_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
+int sim_prctl(int what, ...);
+
+int sim_pthread_mutex_lock(pthread_mutex_t *m)
+{
+	struct mutex *mutex = find(m);
+
+	sim_point();
+	if (mutex->owner == sim_turn() + 1)
+		sim_fail("a mutex is locked twice by one thread");
+	while (mutex->owner)
+		sim_sleep(m, 1, INT64_MAX);
+	mutex->owner = sim_turn() + 1;
+	if (sim_explaining())
+		sim_tell("locks the mutex");
+	return 0;
+}
+
+int sim_pthread_mutex_unlock(pthread_mutex_t *m)
+{
+	struct mutex *mutex = find(m);
+
+	if (mutex->owner != sim_turn() + 1)
+		sim_fail("a mutex is unlocked by who has not locked it");
+	mutex->owner = 0;
+	sim_wake(m, 1);
+	if (sim_explaining())
+		sim_tell("unlocks the mutex");
+	return 0;
+}
+
+int sim_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr)
+{
+	(void)c, (void)attr;
+	return 0;
+}
+
+int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
+{
+	sim_pthread_mutex_unlock(m);
+	if (!sim_chance(16)) /* else for no reason, as it may */
+		sim_sleep(c, 1, INT64_MAX);
+	return sim_pthread_mutex_lock(m);
+}
+
+int sim_pthread_cond_broadcast(pthread_cond_t *c)
+{
+	sim_wake(c, 1);
+	return 0;
+}
+
+int sim_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+	int i = sim_spawn(run, arg);
+
+	(void)attr;
+	if (i < 0)
+		return EAGAIN;
+	*t = (pthread_t)(i + 1);
+	sim_point();
+	return 0;
+}
+
+int sim_pthread_join(pthread_t t, void **result)
+{
+	(void)result;
+	sim_await((int)t - 1);
+	return 0;
+}
+
+pthread_t sim_pthread_self(void)
+{
+	return (pthread_t)(sim_turn() + 1);
+}
+
+int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *was)
+{
+	(void)how, (void)set, (void)was;
+	return 0;
+}
+
+int sim_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void))
+{
+	(void)before, (void)parent, (void)child;
+	return 0;
+}
+
+int sim_prctl(int what, ...)
+{
+	(void)what;
+	return 0;
+}

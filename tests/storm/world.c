@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Playing a script. Each thread has its own references, one for each letter; what the script names in two lists is shared at the
+ * beginning. New contexts reach other threads through mailboxes, with the reference that they hold.
+ */
+#include "shadow.h"
+#include "shard.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void give_up(struct shadow **slot)
+{
+	if (*slot)
+		ctxfd_unref((*slot)->ctx);
+	*slot = NULL;
+}
+
+static void put(struct shadow **slot, struct shadow *s)
+{
+	struct shadow *old = *slot;
+
+	*slot = s;
+	give_up(&old);
+}
+
+static struct shadow *ref(struct shadow *s)
+{
+	ctxfd_ref(s->ctx);
+	return s;
+}
+
+/* For a reference on s, what was there before. */
+static struct shadow *swap_mail(struct world *w, int box, struct shadow *s)
+{
+	return atomic_exchange(&w->mail[(unsigned)box % MAX_MAIL], s);
+}
+
+/* Waiting must end: by a promise, which thread 1 keeps and so cannot wait for, or soon by itself. */
+static bool may_wait(struct world *w, int t, struct shadow *s)
+{
+	if (w->bold || ctxfd_err(s->ctx))
+		return true;
+	if (s->node->deadline < ctxfd_now() + 5 * CTXFD_MSEC)
+		return true;
+	return t > 1 && below_any(w, t, s, w->promised, w->promises);
+}
+
+static void make(struct world *w, int t, const struct op *op, struct shadow **x, struct shadow *a)
+{
+	struct shadow *b = op->what == OP_MERGE ? w->has[t][op->b] : a, *s;
+
+	if (a && b && op->x >= 2) {
+		s = make_shadow(w, t, op, a, b);
+		if (s)
+			put(x, s);
+	}
+}
+
+/* What needs no context in x, or makes it. False: something else. */
+static bool play_maker(struct world *w, int t, const struct op *op)
+{
+	struct shadow **x = &w->has[t][op->x], *a = w->has[t][op->a], *s;
+
+	switch (op->what) {
+	case OP_NEW:
+	case OP_DEADLINE:
+	case OP_TIMEOUT:
+	case OP_VALUE:
+	case OP_WITHOUT:
+	case OP_MERGE:
+		make(w, t, op, x, a);
+		return true;
+	case OP_REF:
+		if (a && op->x >= 2)
+			put(x, ref(a));
+		return true;
+	case OP_TAKE:
+		s = op->x >= 2 ? swap_mail(w, op->n, NULL) : NULL;
+		if (s)
+			put(x, s);
+		return true;
+	case OP_STOP:
+		stop_errand(w, t, op->n);
+		return true;
+	case OP_CLOCK:
+		pass_until(w->start + op->n * UNIT);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void play_user(struct world *w, int t, const struct op *op, struct shadow **x)
+{
+	struct shadow *s;
+
+	switch (op->what) {
+	case OP_FREE:
+		give_up(x);
+		break;
+	case OP_CANCEL:
+	case OP_CAUSE:
+		cancel_shadow(w, t, *x, op->what == OP_CAUSE, false);
+		break;
+	case OP_CLOSE:
+		s = *x;
+		*x = NULL;
+		cancel_shadow(w, t, s, false, true);
+		break;
+	case OP_FD:
+		ask_fd(w, t, *x);
+		break;
+	case OP_LOOK:
+		look(w, t, *x);
+		break;
+	case OP_WAIT:
+		if (may_wait(w, t, *x))
+			wait_shadow(w, t, *x);
+		break;
+	case OP_SLEEP:
+		sleep_shadow(w, t, *x, op->n * UNIT);
+		break;
+	case OP_POLL:
+		poll_shadow(w, t, *x, op->n * UNIT);
+		break;
+	case OP_GET:
+		ask_value(w, t, *x, op->n);
+		break;
+	case OP_POST:
+		s = swap_mail(w, op->n, ref(*x));
+		give_up(&s);
+		break;
+	case OP_SPLIT:
+		if ((*x)->node == *x && (*x)->made != WHATS)
+			split_children((*x)->ctx);
+		break;
+	case OP_AFTER:
+		add_errand(w, t, *x, op->n);
+		break;
+	case OP_PROMISE:
+		if (w->promises < 4)
+			w->promised[w->promises++] = ref(*x);
+		break;
+	default:
+		break;
+	}
+}
+
+void play_list(struct world *w, int t)
+{
+	for (int i = 0; i < w->script->count[t]; i++) {
+		const struct op *op = &w->script->ops[t][i];
+		struct shadow **x = &w->has[t][op->x];
+
+		atomic_store_explicit(&w->at[t], i, memory_order_relaxed);
+		if (!play_maker(w, t, op) && *x && op->x >= (op->what == OP_FREE || op->what == OP_CLOSE ? 2 : 0))
+			play_user(w, t, op, x);
+	}
+	for (int i = 0; t == 1 && i < w->promises; i++)
+		cancel_shadow(w, t, w->promised[i], i & 1, false);
+	for (int v = 2; t > 0 && w->drop_early && v < MAX_VARS; v++)
+		give_up(&w->has[t][v]);
+}
+
+/* Whether a list names v. */
+static bool names(const struct script *script, int t, int v)
+{
+	for (int i = 0; i < script->count[t]; i++) {
+		const struct op *op = &script->ops[t][i];
+
+		for (const char *o = operands(op->what); *o; o++)
+			if ((*o == 'x' && op->x == v) || (*o == 'a' && op->a == v) || (*o == 'b' && op->b == v))
+				return true;
+	}
+	return false;
+}
+
+void begin_world(struct world *w, const struct script *script)
+{
+	const struct ctxfd *roots[] = { ctxfd_background(), ctxfd_todo() };
+	bool named;
+
+	memset(w->has, 0, sizeof w->has);
+	memset(w->handle, 0, sizeof w->handle);
+	w->script = script;
+	w->caused = w->promises = 0;
+	begin_errands(w);
+	w->made = 2;
+	w->start = ctxfd_now();
+	for (int i = 0; i < MAX_MAIL; i++)
+		w->mail[i] = NULL;
+	for (int i = 0; i < 2; i++) {
+		w->shadows[i] = (struct shadow){ .made = WHATS, .deadline = INT64_MAX };
+		w->shadows[i].ctx = (struct ctxfd *)(uintptr_t)roots[i];
+		w->shadows[i].node = &w->shadows[i];
+		w->shadows[i].fd = -1;
+		for (int t = 0; t <= MAX_THREADS; t++)
+			w->has[t][i] = &w->shadows[i];
+	}
+	play_list(w, 0);
+	for (int v = 2; v < MAX_VARS; v++) {
+		named = false;
+		for (int t = 1; w->has[0][v] && t <= script->threads; t++)
+			if (names(script, t, v)) {
+				w->has[t][v] = ref(w->has[0][v]);
+				named = true;
+			}
+		if (named)
+			give_up(&w->has[0][v]);
+	}
+	/* What list 0 has armed is thread 2's to stop. */
+	for (int i = 0; i < MAX_MAIL && script->threads > 1; i++) {
+		w->handle[2][i] = w->handle[0][i];
+		w->handle[0][i] = NULL;
+	}
+}
+
+static void give_up_all(struct world *w)
+{
+	for (int t = 0; t <= MAX_THREADS; t++)
+		for (int v = 2; v < MAX_VARS; v++)
+			give_up(&w->has[t][v]);
+}
+
+void end_world(struct world *w)
+{
+	int made = atomic_load(&w->made);
+	struct shadow *s;
+
+	for (int t = 0; t <= MAX_THREADS; t++)
+		for (int v = 0; v < MAX_VARS; v++)
+			if (w->has[t][v])
+				look_at_rest(w, w->has[t][v]);
+	if (w->drop_early)
+		give_up_all(w);
+	end_errands(w);
+	give_up_all(w);
+	for (int i = 0; i < MAX_MAIL; i++) {
+		s = swap_mail(w, i, NULL);
+		if (s) {
+			look_at_rest(w, s);
+			give_up(&s);
+		}
+	}
+	while (w->promises > 0)
+		give_up(&w->promised[--w->promises]);
+	/* Some may be kept by an after-func that the dispatcher has not yet freed. */
+	for (int i = 2; i < made && i < MAX_SHADOWS; i++)
+		if (w->shadows[i].made == OP_VALUE)
+			let_run(&w->shadows[i].value.destroyed);
+}
+
+void print_last(struct world *w, int n)
+{
+	char text[64];
+
+	for (int t = 1; t <= w->script->threads; t++) {
+		int at = atomic_load_explicit(&w->at[t], memory_order_relaxed);
+
+		fprintf(stderr, "thread %d, at operation %d:", t, at);
+		for (int i = at < n ? 0 : at - n; i <= at && i < w->script->count[t]; i++) {
+			print_op(&w->script->ops[t][i], text, sizeof text);
+			fprintf(stderr, "%s %s", i == at ? " >>" : "", text);
+			fprintf(stderr, ";");
+		}
+		fprintf(stderr, "\n");
+	}
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The library on a simulated machine (storm/sim.h), where we decide whose turn it is: the known races (storm/scenarios.h) in all
+ * their schedules with a few preemptions, and random scripts in random ones. A failure prints the script, shrunk, and every step.
+ *
+ *     STORM_SECONDS=n   goes on for so long
+ *     STORM_SEED=n      another beginning than the usual one
+ *     STORM_SCRIPT=...  plays only this
+ */
+#include "harness.h"
+#include "storm/scenarios.h"
+#include "storm/shadow.h"
+#include "storm/sim.h"
+
+static struct world world;
+static struct script script;
+
+/* ---- The storm on the machine ------------------------------------------------------------------------------------- */
+
+void broken(const char *format, ...)
+{
+	char text[400];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	sim_fail("%s", text);
+}
+
+bool shows(int fd)
+{
+	return sim_shows(fd);
+}
+
+void pass_until(int64_t at)
+{
+	sim_clock_to(at);
+}
+
+void let_run(_Atomic int *what)
+{
+	sim_rest();
+	if (!atomic_load(what))
+		sim_fail("an after-func does not run, or a value is not destroyed");
+}
+
+static void begin(void *arg)
+{
+	begin_world(&world, arg);
+}
+
+static void play(int t, void *arg)
+{
+	(void)arg;
+	play_list(&world, t);
+}
+
+static void end(void *arg)
+{
+	(void)arg;
+	end_world(&world);
+}
+
+static struct sim_program program_of(struct script *s)
+{
+	return (struct sim_program){ s->threads, begin, play, end, s };
+}
+
+/* ---- Telling of a failure ----------------------------------------------------------------------------------------- */
+
+static void check(struct sim_result r, struct script *s, const char *how)
+{
+	struct sim_program p = program_of(s);
+	static char text[16384];
+
+	if (!r.failed)
+		return;
+	print_script(s, text, sizeof text);
+	fprintf(stderr, "# %s\n# after %ld schedules, %s, of\n#   %s\n", r.why, r.schedules, how, text);
+	sim_explain(&p);
+	fail();
+}
+
+static uint64_t seed(void)
+{
+	const char *s = getenv("STORM_SEED");
+
+	return s ? strtoull(s, NULL, 0) : 1;
+}
+
+static int64_t work(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * CTXFD_SEC + t.tv_nsec;
+}
+
+/* That part of the time of all. */
+static double seconds(double part)
+{
+	const char *s = getenv("STORM_SECONDS");
+
+	return (s ? atof(s) : 8) * part;
+}
+
+/* ---- Tests -------------------------------------------------------------------------------------------------------- */
+
+/* With one preemption more each time, as long as there is time. */
+static void explore(struct script *s, double time)
+{
+	struct sim_program p = program_of(s);
+	int64_t until = work() + (int64_t)(time * 1e9);
+	struct sim_result r = { 0 };
+	char how[64];
+
+	for (int preemptions = 0; preemptions < 6 && work() < until; preemptions++) {
+		snprintf(how, sizeof how, "with up to %d preemptions", preemptions);
+		r = sim_all(&p, preemptions, LONG_MAX, (double)(until - work()) * 1e-9);
+		check(r, s, how);
+		if (getenv("STORM_TELL"))
+			fprintf(stderr, "# %d preemptions: %ld schedules%s\n", preemptions, r.schedules,
+			        r.complete ? "" : ", and more");
+	}
+	check(sim_random(&p, seed(), (long)(time * 2000)), s, "by lot");
+}
+
+static void scenario(void **state)
+{
+	const struct scenario *s = *state;
+
+	set_time_limit(60 + (int)seconds(1));
+	assert_true(parse_script(&script, s->script));
+	world.bold = true;
+	explore(&script, seconds(0.6) / (double)COUNT(scenarios));
+}
+
+static bool fails(const struct script *s, void *arg)
+{
+	static struct script copy;
+	struct sim_program p;
+
+	(void)arg;
+	copy = *s;
+	p = program_of(&copy);
+	return sim_random(&p, 1, 3000).failed;
+}
+
+static const struct climate climates[] = {
+	{ .threads = 2,
+	  .setup = 4,
+	  .ops = 5,
+	  .vars = 8,
+	  .hot = 40,
+	  .longest = 20,
+	  .weight = { [OP_NEW] = 6,
+	              [OP_DEADLINE] = 1,
+	              [OP_MERGE] = 2,
+	              [OP_FREE] = 4,
+	              [OP_CANCEL] = 2,
+	              [OP_CAUSE] = 3,
+	              [OP_FD] = 3,
+	              [OP_LOOK] = 4 } },
+	{ .threads = 3,
+	  .setup = 5,
+	  .ops = 5,
+	  .vars = 8,
+	  .hot = 30,
+	  .longest = 20,
+	  .weight = { [OP_NEW] = 4,
+	              [OP_DEADLINE] = 2,
+	              [OP_MERGE] = 2,
+	              [OP_FREE] = 4,
+	              [OP_CAUSE] = 3,
+	              [OP_FD] = 3,
+	              [OP_LOOK] = 4,
+	              [OP_CLOCK] = 2 } },
+	{ .threads = 3,
+	  .setup = 6,
+	  .ops = 12,
+	  .vars = 12,
+	  .hot = 20,
+	  .longest = 30,
+	  .weight = { [OP_NEW] = 6,   [OP_DEADLINE] = 2, [OP_TIMEOUT] = 1, [OP_VALUE] = 2,  [OP_WITHOUT] = 1,
+	              [OP_MERGE] = 2, [OP_REF] = 1,      [OP_FREE] = 5,    [OP_CANCEL] = 1, [OP_CAUSE] = 2,
+	              [OP_CLOSE] = 2, [OP_FD] = 3,       [OP_LOOK] = 4,    [OP_WAIT] = 2,   [OP_SLEEP] = 1,
+	              [OP_POLL] = 1,  [OP_GET] = 1,      [OP_CLOCK] = 1,   [OP_POST] = 2,   [OP_TAKE] = 2 } },
+	{ .threads = 3,
+	  .setup = 4,
+	  .ops = 6,
+	  .vars = 6,
+	  .hot = 40,
+	  .longest = 20,
+	  .weight = { [OP_NEW] = 3,
+	              [OP_DEADLINE] = 1,
+	              [OP_MERGE] = 1,
+	              [OP_FREE] = 3,
+	              [OP_CAUSE] = 3,
+	              [OP_CLOSE] = 1,
+	              [OP_LOOK] = 1,
+	              [OP_CLOCK] = 1,
+	              [OP_AFTER] = 8,
+	              [OP_STOP] = 6,
+	              [OP_SPLIT] = 1 } },
+	{ .threads = 3,
+	  .setup = 4,
+	  .ops = 8,
+	  .vars = 8,
+	  .hot = 60,
+	  .longest = 20,
+	  .weight = { [OP_NEW] = 8,
+	              [OP_DEADLINE] = 1,
+	              [OP_MERGE] = 2,
+	              [OP_REF] = 2,
+	              [OP_FREE] = 8,
+	              [OP_CAUSE] = 2,
+	              [OP_CLOSE] = 1,
+	              [OP_LOOK] = 2,
+	              [OP_FD] = 1,
+	              [OP_CLOCK] = 1,
+	              [OP_SPLIT] = 4 } },
+	{ .threads = 4,
+	  .setup = 12,
+	  .ops = 40,
+	  .vars = 30,
+	  .hot = 10,
+	  .longest = 100,
+	  .weight = { [OP_NEW] = 8,
+	              [OP_DEADLINE] = 2,
+	              [OP_TIMEOUT] = 1,
+	              [OP_VALUE] = 1,
+	              [OP_MERGE] = 3,
+	              [OP_REF] = 1,
+	              [OP_FREE] = 8,
+	              [OP_CAUSE] = 3,
+	              [OP_CLOSE] = 2,
+	              [OP_FD] = 3,
+	              [OP_LOOK] = 4,
+	              [OP_WAIT] = 1,
+	              [OP_SLEEP] = 1,
+	              [OP_CLOCK] = 1,
+	              [OP_POST] = 3,
+	              [OP_TAKE] = 3 } },
+};
+
+static void random_scripts(void **state)
+{
+	int64_t until = work() + (int64_t)(seconds(0.4) / (double)COUNT(climates) * 1e9);
+	const struct climate *climate = *state;
+	struct chance c = { seed() };
+	struct sim_result r = { 0 };
+	long n = 0;
+
+	set_time_limit(60 + (int)seconds(1));
+	world.bold = false;
+	while (work() < until && !r.failed) {
+		struct sim_program p = program_of(&script);
+
+		random_script(&script, climate, &c);
+		r = sim_random(&p, draw(&c), 50);
+		n += r.schedules;
+	}
+	if (getenv("STORM_TELL"))
+		fprintf(stderr, "# %ld schedules\n", n);
+	if (r.failed) {
+		struct sim_program p = program_of(&script);
+
+		fprintf(stderr, "# %s\n# shrinking\n", r.why);
+		shrink_script(&script, fails, NULL);
+		r = sim_random(&p, 1, 3000);
+		check(r, &script, "by lot");
+		fail_msg("it fails, but not again");
+	}
+}
+
+static void given_script(void **state)
+{
+	assert_true(parse_script(&script, getenv("STORM_SCRIPT")));
+	world.bold = false;
+	explore(&script, seconds(1));
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[COUNT(scenarios) + COUNT(climates)];
+	static const struct CMUnitTest given[] = { cmocka_unit_test(given_script) };
+	const char *variant = getenv("VARIANT");
+	size_t n = 0;
+
+	if (variant && strcmp(variant, "plain") != 0 && strcmp(variant, "clang") != 0) {
+		puts("it would be the same: the library runs on a machine that checks each of its accesses itself");
+		return 77;
+	}
+	sim_catch_crashes();
+	if (getenv("STORM_SCRIPT"))
+		return run_all_cold(given);
+	for (size_t i = 0; i < COUNT(scenarios); i++)
+		tests[n++] = (struct CMUnitTest){ scenarios[i].name, scenario, NULL, NULL,
+			                          (void *)(uintptr_t)&scenarios[i] };
+	for (size_t i = 0; i < COUNT(climates); i++)
+		tests[n++] = (struct CMUnitTest){ "random scripts", random_scripts, NULL, NULL,
+			                          (void *)(uintptr_t)&climates[i] };
+	return harness_run(__FILE__, tests, n, false);
+}
