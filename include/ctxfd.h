@@ -288,11 +288,12 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  * and stop as it likes. What was registered on a context before it ended starts in the order of registration.
  *
  * The dispatcher is a thread of the library, "ctxfd", that starts with the first call, has all signals blocked and
- * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the others.
+ * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the others. Like
+ * any thread it keeps a process alive whose main thread ends by pthread_exit; exit and return from main end it.
  *
  * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it.
  * *handle is for ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run.
- * Errors: -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE. On a context that is never done fn
+ * Errors: -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE, -ENOSPC (epoll watches). On a context that is never done fn
  * never runs, and only stopping frees it.
  */
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle);
@@ -308,7 +309,7 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * Takes over dispatching: returns an fd to poll (POLLIN; or add to an epoll set), and from then on nothing runs but inside
  * ctxfd_dispatch. A library thread that runs stops first: when this returns it has ended, what it had not yet started is the
  * program's to dispatch. The fd belongs to the library, is close-on-exec, and is the same at every call. Not to be called from
- * inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM.
+ * inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC.
  */
 int ctxfd_dispatch_fd(void);
 
@@ -331,14 +332,16 @@ int ctxfd_dispatch(void);
  * is ready already, the context is done when this returns. The fd is never read and stays the caller's. Its number is used
  * during this call only: what is watched is the open file behind it. When the caller closes the fd, and no duplicate is
  * left, the watch ends without cancelling; whatever is opened under that number later is not touched. Several contexts can watch
- * one fd. POLLRDHUP is how to hear that a client hung up while its bytes are not yet read.
+ * one fd (some hundred: the kernel counts the ways; then ENOSPC). POLLRDHUP is how to hear that a client hung up while its
+ * bytes are not yet read.
  * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP.
  */
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
 
 /*
- * A child that is cancelled by the first signal of `set` that arrives, with the signal's number as its cause: Go's
- * signal.NotifyContext. Several such contexts on one signal all hear it.
+ * A child that is cancelled by the first signal of `set` that is sent to the process (kill, a terminal; not one that a thread
+ * sends itself or another thread), with the signal's number as its cause: Go's signal.NotifyContext. Several such contexts on
+ * one signal all hear it.
  *
  * This blocks the signals of `set` in the calling thread and leaves them blocked. Every other thread of the program must
  * have them blocked too, or the kernel delivers them there: call this before starting threads, which inherit the mask. A

@@ -3,7 +3,8 @@
  * ctxfd for io_uring: operations of a ring that end when a context does.
  *
  * Prepare an SQE as always, hand it over together with a small record that you own, and get back from the CQE that
- * record and a result, which is -ECANCELED or -ETIMEDOUT when the context is why it ended. Library libctxfd-uring.
+ * record and a result, which is -ECANCELED or -ETIMEDOUT when the context is why it ended. Library libctxfd-uring;
+ * compile with liburing's header, link -lctxfd-uring -luring -lctxfd.
  *
  *     struct ctxfd_uring_scope scope;
  *     struct ctxfd_uring_op op, *ended;
@@ -26,41 +27,49 @@
  *     }
  *     ctxfd_uring_close(&scope, NULL);
  *
+ * A program without a loop makes one call of it: `n = ctxfd_uring_call(ctx, &ring, sqe);`
+ *
  * RULES THAT HOLD THROUGHOUT
  *
- *   user_data. Values with the top bit set are ctxfd's, all others yours: pointers and plain numbers do not have it.
- *   (LIBURING_UDATA_TIMEOUT, all ones, is nobody's. Where a pointer can have its top bit set, as under HWASan on arm64,
- *   shift yours right by one.) Set it in every SQE of your own, since what an earlier request left there may be
- *   ctxfd's, and pass every CQE with the top bit set to ctxfd_uring_complete.
+ *   user_data. Values with the top bit set are ctxfd's, all others are yours. Pointers and plain numbers do not have
+ *   it. (All ones, LIBURING_UDATA_TIMEOUT, is nobody's. Where pointers can have it, as under HWASan on arm64, shift
+ *   yours right by one.) Set user_data in every SQE of your own, since what an earlier request left there may be
+ *   ctxfd's; and pass every CQE that has the bit to ctxfd_uring_complete.
  *
- *   Threads. Everything here is called from the thread that submits to the ring. The context is not bound to it: any
- *   thread may cancel it at any time, and that wakes a ring's thread that sleeps in io_uring_enter.
+ *   Threads. Everything here is called by the thread that submits to the ring. The context is not bound to it: any
+ *   thread may cancel it at any time, and that wakes a thread that sleeps in io_uring_enter.
  *
- *   Memory. A scope and a record are plain storage of yours that need no initialisation but ctxfd_uring_open, and
- *   nothing here allocates. A record, and the buffers of its operation, belong to the kernel from ctxfd_uring_start
- *   until CTXFD_URING_LAST; then the record can be started again, at once. A scope is in use until ctxfd_uring_close
- *   returns 0, and may not be moved. Close the scopes before io_uring_queue_exit. Neither crosses a fork.
+ *   Memory. A scope and a record are storage of yours, and nothing here allocates. A record needs no initialisation. It
+ *   and the operation's buffers are the kernel's from ctxfd_uring_start to CTXFD_URING_LAST; then it can be started
+ *   again, at once and on any scope. A scope is in use, and may not be moved, from ctxfd_uring_open until
+ *   ctxfd_uring_close has returned 0 or the operation of ctxfd_uring_end has completed. Close the scopes before
+ *   io_uring_queue_exit. A forked child leaves the ring and its scopes alone.
  *
- *   The submission queue. ctxfd_uring_start may submit what is queued when the queue is full; complete, wait and close
- *   submit when they have something to tell the kernel. So hold no SQE that is not fully prepared when you call them,
- *   and call none but start between the members of a linked chain. Errors of such a submission are not lost: the SQEs
- *   stay queued, and your next submission takes them along.
+ *   The submission queue. What start and end prepare goes out with your next submission (io_uring_submit and its kin),
+ *   or at once when the queue is full. complete, wait and close submit when they have something to tell the kernel, and
+ *   what you have queued goes out with it. So hold no SQE that is not fully prepared when you call them, and between
+ *   the members of a linked chain call nothing but start. If the kernel refuses a submission for want of memory, the
+ *   SQEs stay queued, and your next submission takes them along.
  *
  *   What it costs. A scope with operations in flight has one request of its own in the ring: a poll of the context's
- *   done fd, armed with the first operation, removed when the last one has ended (the removal goes out with your next
- *   submission; an operation that is started before takes it back). When the context ends, a cancel for each operation
- *   goes out, in batches, whatever the sizes of the queues; a timeout then repeats the cancels, at growing intervals
- *   from 10 ms to some seconds, for operations that a first one missed. No operation of another scope, nor of yours, is
- *   touched.
+ *   done fd, armed with the first operation and removed after the last one has ended. The removal goes out with your
+ *   next submission, unless an operation starts before that: then the poll stays. When the context ends, a cancel goes
+ *   out for each operation, in batches and through queues of any size, and a timeout repeats them, after 10 ms first
+ *   and up to some seconds later on, for operations that the kernel did not find. No operation of another scope or of
+ *   yours is touched.
  *
- *   What is promised. Every operation that start accepted gives CTXFD_URING_LAST exactly once. What the kernel
- *   delivered is delivered: bytes received or a connection accepted while the context ends are a result, not an error.
- *   An end of the context reaches every operation of its scopes, also one that was started while the cancels went out.
- *   What promptness the cancel has is the kernel's: a request for a regular file or a device runs to its end.
+ *   What is promised. Every operation that start has accepted gives CTXFD_URING_LAST, exactly once. A result is never
+ *   lost to the end of a context: bytes that were received and connections that were accepted in that moment are
+ *   delivered as a result. The end of a context reaches every operation of its scopes, one too that was started while
+ *   the cancels went out. How soon it is obeyed is the operation's matter: what waits for a socket, a pipe, a time or a
+ *   futex ends at once; what reads a regular file or a disk runs to its end; and a zero-copy send holds its buffer
+ *   until the network has let go of it.
  *
- *   Kernels. 5.19 is the oldest that can do it (6.1 is recommended). Rings of every kind but IORING_SETUP_IOPOLL and
- *   those with entries of mixed sizes (IORING_SETUP_CQE_MIXED, IORING_SETUP_SQE_MIXED). With IORING_SETUP_DEFER_TASKRUN
- *   an epoll set that holds the ring's fd is not woken; register an eventfd (io_uring_register_eventfd).
+ *   Kernels and rings. Linux 5.19 or later (6.1 is recommended), liburing 2.3 or later. Rings of every kind but
+ *   IORING_SETUP_IOPOLL and those with entries of mixed sizes (IORING_SETUP_CQE_MIXED, IORING_SETUP_SQE_MIXED). A ring
+ *   with restrictions must allow POLL_ADD, ASYNC_CANCEL, TIMEOUT and NOP, flag IOSQE_CQE_SKIP_SUCCESS, and registering
+ *   a probe. An epoll set that holds the fd of a ring with IORING_SETUP_DEFER_TASKRUN is not woken by it: register an
+ *   eventfd (io_uring_register_eventfd).
  */
 #ifndef CTXFD_URING_H
 #define CTXFD_URING_H
@@ -82,7 +91,7 @@ struct io_uring_cqe;
 enum {
 	CTXFD_URING_NONE = 0, /* ctxfd's own: nothing for you */
 	CTXFD_URING_MORE,     /* a result of an operation that goes on (multishot, zero-copy send) */
-	CTXFD_URING_LAST,     /* the last one of an operation, which is yours again */
+	CTXFD_URING_LAST,     /* the last result of an operation, which is yours again */
 	CTXFD_URING_OTHER     /* not ctxfd's: a request of your own */
 };
 
@@ -106,6 +115,7 @@ struct ctxfd_uring_scope {
 	struct io_uring *ring_;
 	const struct ctxfd *ctx_;
 	struct ctxfd_uring_link_ live_, asked_;
+	struct ctxfd_uring_op *end_;
 	unsigned count_, round_, started_at_, unwatch_at_;
 	int error_;
 	uint8_t watch_;
@@ -117,97 +127,110 @@ struct ctxfd_uring_scope {
 } __attribute__((aligned(8)));
 
 /*
- * Makes *scope tie the operations that will be started on it to ctx. Takes a reference on ctx, which close gives up. No
- * fd and no request exist until the first operation. A ring may have any number of scopes, of the same or of different
- * contexts, and a context scopes on any number of rings.
+ * Makes *scope tie the operations that will be started on it to ctx. Takes a reference on ctx, which is given up with
+ * the scope. No fd and no request exist before the first operation. A ring may have any number of scopes, of one
+ * context or of many, and a context may have scopes on any number of rings.
  *
- * Errors: -EINVAL (a ring of a kind that cannot be used, see above); -EOPNOTSUPP (the kernel is older than 5.19);
- * -ENOSYS, -EPERM, -EACCES (io_uring is missing or forbidden here: by kernel.io_uring_disabled, a seccomp filter or a
- * restriction of the ring. io_uring_queue_init says the same, unless it was forbidden later); other errors of
- * io_uring_register(2). The kernel is asked once in the life of a process, when the first scope is opened. After an
- * error *scope is not open.
+ * Errors, after which *scope is not open: -EINVAL (a kind of ring that cannot be used, see above); -EOPNOTSUPP (the
+ * kernel is older than 5.19); -ENOSYS, -EPERM, -EACCES (io_uring is missing or forbidden here:
+ * kernel.io_uring_disabled, a seccomp filter, a restriction of the ring; io_uring_queue_init says so first, if it was
+ * forbidden from the start); others of io_uring_register(2). The kernel is asked when a process opens its first scope,
+ * and not again.
  */
 int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx);
 
 /*
- * Binds the operation that *sqe describes to *scope. It is submitted when you submit. sqe must be the one that
- * io_uring_get_sqe gave last, and prepared; ctxfd sets its user_data. When this returns, sqe is no longer yours: it may
- * have moved.
+ * Binds the operation that *sqe describes to *scope; your next submission takes it along. sqe must be the one that
+ * io_uring_get_sqe gave last, fully prepared; its user_data is set here. It is not yours any more when this returns: it
+ * may have moved.
  *
- * 0: the operation is in flight, and *op with it. Anything else: it is not and never will be, and *op is yours; the SQE
- * is spent (it became a no-op without a CQE). The context's err (-ECANCELED, -ETIMEDOUT) when it is done, -ECANCELED
- * when the scope is being closed. -EINVAL: not the latest SQE; IOSQE_IO_DRAIN or IOSQE_CQE_SKIP_SUCCESS is set; or the
- * chain that it would continue was begun outside of this scope. -EMFILE, -ENFILE, -ENOMEM: no done fd. -EBUSY: the
- * submission queue is full and the kernel takes nothing now. After an error of the poll itself (it cannot be had in
- * this ring), that error.
+ * 0: the operation is in flight, and *op with it. Anything else: it is not and never will be, *op is yours, and the SQE
+ * has become a no-op without a CQE.
  *
- * Any opcode. Multishot operations give CTXFD_URING_MORE for each result with IORING_CQE_F_MORE and CTXFD_URING_LAST
- * for the one without. A zero-copy send gives its result with MORE and then LAST with IORING_CQE_F_NOTIF, when the
- * buffer is free; it may also end with a single LAST.
+ *     -ECANCELED, -ETIMEDOUT    the context is done; -ECANCELED also when the scope is being closed
+ *     -EINVAL                   not the latest SQE; or IOSQE_IO_DRAIN or IOSQE_CQE_SKIP_SUCCESS is set; or it would
+ *                               continue a chain that began outside of the scope
+ *     -EMFILE, -ENFILE, -ENOMEM the context's done fd cannot be had
+ *     -EBUSY                    the queue is full, and the kernel takes nothing now
+ *     others                    why the done fd cannot be polled in this ring: what was in flight has been cancelled
+ *
+ * Any opcode will do. A multishot operation gives CTXFD_URING_MORE for each result with IORING_CQE_F_MORE, and
+ * CTXFD_URING_LAST for the one without. A zero-copy send gives its result with MORE and, when its buffer is free, LAST
+ * with IORING_CQE_F_NOTIF; or a single LAST.
  *
  * Linked chains (IOSQE_IO_LINK, IOSQE_IO_HARDLINK) work as far as the kernel can cancel them:
- *   - every member but trailing ones is started on the same scope, one right after the other, and all of them go out
- *     in one submission (leave room for one SQE more than the chain has); IORING_OP_LINK_TIMEOUT may be a member;
- *   - the kernel finds only the member that runs. Cancelling it ends a chain of IOSQE_IO_LINK at once. Where the
- *     chain goes on, after IOSQE_IO_HARDLINK or a member that had just succeeded, the next one may run until the
- *     cancels are repeated (10 ms, then longer), and each member in turn.
  *
- * IOSQE_IO_DRAIN holds up every later request of its ring, the cancels too. Do not use it in your own requests either,
- * on a ring with scopes.
+ *   - The first member is started on the scope, and so are those after it, one right after the other; the last ones
+ *     may be requests of your own. All go out in one submission: leave room for one SQE more than the chain has.
+ *     IORING_OP_LINK_TIMEOUT may be a member.
+ *   - The kernel finds only the member that runs. When that is cancelled, a chain of IOSQE_IO_LINK is over. Where it
+ *     goes on, after IOSQE_IO_HARDLINK or after a member that has just succeeded, the next one runs until the cancels
+ *     are repeated, 10 ms later and more.
+ *
+ * IOSQE_IO_DRAIN holds up all later requests of its ring, the cancels too: with scopes on a ring, do not use it in your
+ * own requests either.
  */
 int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
 
 /*
- * Tells what a CQE is (CTXFD_URING_...), and for MORE and LAST which operation's: it is stored in *op, and its res and
- * flags are filled in. *op is untouched otherwise. Does the scope's work as it goes, so call it soon for each.
+ * Tells what a CQE is (CTXFD_URING_...), and does the scope's work as it goes. For MORE and LAST the operation is
+ * stored in *op, its res and flags filled in; otherwise *op is untouched.
  *
- * A CQE is taken once: its user_data is overwritten, and asked again it gives NONE. Pass the CQE in the completion
- * queue, before io_uring_cqe_seen or io_uring_cq_advance, or a copy after them. (A CQE of yours is left as it is.)
+ * A CQE counts once: its user_data is overwritten, and asked again it is NONE. Pass the CQE in the completion queue,
+ * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. One of yours (OTHER) is left as it is.
  *
- * The result: res as the kernel gave it, but when it says that the operation was cancelled or interrupted (-ECANCELED,
- * -EINTR, -ERESTARTSYS and its kin) and the context is done, the context's err. -ETIMEDOUT can be the operation's own,
- * and -ECANCELED comes without the context's end too, after a chain broke or a close: ctxfd_err decides.
+ * The result is res as the kernel gave it; but if that says that the operation was cancelled or interrupted
+ * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin) and the context is done, it is the context's err. -ETIMEDOUT can be
+ * the operation's own, and -ECANCELED also comes when a chain breaks or a scope is closed: ctxfd_err tells them apart.
  */
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
 
 /*
- * Submits what is queued and sleeps until *scope has a completion: MORE or LAST, as ctxfd_uring_complete gives them, or
- * 0 when no operation is in flight. For programs without a loop, and for the moments when a loop must wait for one
- * scope only. With op NULL it goes on until nothing is in flight, and drops the results.
+ * Begins to end *scope, for programs with a loop: nothing more is accepted, and what is in flight is cancelled. When
+ * nothing of the scope is left in the ring, *op completes like an operation, with LAST and res 0, as the scope's last:
+ * then the scope's memory and the reference on its context are given up. op may be one that has just ended. The context
+ * is left as it is.
  *
- * Other completions stay in the queue, in their order, for you to reap. Those of the scope are taken where they are,
- * and given back to the kernel if they are at the head. So you may call this in the middle of io_uring_for_each_cqe, as
- * long as the CQEs of ctxfd that you have passed so far went through ctxfd_uring_complete.
- *
- * -EBUSY: the completion queue is full of others' completions; reap some and call again. -EAGAIN: the kernel has no
- * memory for a request; call again. Other errors of io_uring_enter(2), as -EEXIST from a thread that the ring does not
- * take.
+ * 0; or -EBUSY, when nothing of the scope is in the ring and the kernel takes no request to complete *op with: then
+ * ctxfd_uring_close returns at once.
  */
-int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
+int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op);
 
 /*
- * Ends *scope: accepts no further operation, cancels those in flight, sleeps until they have ended and the poll is
- * gone. The context is left as it is. Gives what is still completed one at a time, as ctxfd_uring_wait does, with its
- * errors; 0: the scope is closed, all memory and buffers are yours, and the reference on the context is given up.
- * Closing it again does nothing.
+ * The same for programs without one: sleeps until nothing of *scope is left in the ring. Gives what is still completed
+ * one at a time, MORE or LAST, as ctxfd_uring_wait does and with its errors. 0: the scope is closed, and all memory and
+ * buffers are yours; closing it again does nothing.
  *
  *     while ((n = ctxfd_uring_close(&scope, &op)) > 0)
  *             if (op == &accept_op && op->res >= 0)
  *                     close(op->res);
  *
- * With op NULL the results are dropped, also connections that were accepted in the last moment. Not to be called again
- * from inside itself; a scope without operations costs one system call if its poll was armed, none otherwise.
+ * With op NULL results are dropped, connections accepted in the last moment too. Costs a system call if the scope's
+ * poll is armed, none otherwise.
  */
 int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
 
 /*
- * One operation under a context, from start to end: submits *sqe (see ctxfd_uring_start), sleeps until it is over and
- * returns its result, mapped as ctxfd_uring_complete does, or the error of open or start. -EBUSY: the completion queue
- * is full. Buffers are yours when it returns. Not for multishot operations, nor chains; a zero-copy send returns when
- * its buffer is free.
+ * Submits what is queued and sleeps until *scope has a completion: MORE or LAST, as ctxfd_uring_complete gives them, or
+ * 0 when it has no operation in flight. With op NULL it goes on until then, and drops the results.
  *
- * Other completions stay in the queue. Should they fill it meanwhile, this waits for room that nobody makes: give it a
- * ring with room for what your other requests complete.
+ * Completions of others stay in the queue, in their order, for you to reap. Those of the scope are taken where they
+ * are, and given back to the kernel if they are at the head. You may be in the middle of a pass over the queue
+ * (io_uring_for_each_cqe), if the CQEs that you have passed so far went through ctxfd_uring_complete.
+ *
+ * -EBUSY: the completion queue is full of others; reap some and call again. -EAGAIN: the kernel has no memory for a
+ * request; call again. Others of io_uring_enter(2), as -EEXIST on a thread that the ring does not take.
+ */
+int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
+
+/*
+ * One operation under a context, from its start to its end: submits *sqe (see ctxfd_uring_start), sleeps until it is
+ * over, and returns its result as ctxfd_uring_complete gives it, or what open or start failed with. -EBUSY: the
+ * completion queue is full. Memory and buffers are yours when it returns. Not for multishot operations, nor for chains;
+ * a zero-copy send returns when its buffer is free.
+ *
+ * Completions of others stay in the queue. If they fill it meanwhile, this waits for room that nobody can make: use a
+ * ring with room for all that may complete.
  */
 int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe);
 

@@ -101,11 +101,13 @@ int run_after(struct ctxfd_after *h)
 		return 0;
 	}
 	h->state = RUNNING;
+	h->thread = pthread_self();
 	dispatcher.running = h;
 	pthread_mutex_unlock(&dispatcher.lock);
 	h->fn(h->arg);
 	pthread_mutex_lock(&dispatcher.lock);
-	dispatcher.running = NULL;
+	if (still_dispatching())
+		dispatcher.running = NULL;
 	if (!h->owned) {
 		free_after(h);
 	} else {
@@ -135,7 +137,7 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 		h->state = STOPPED;
 		never_ran = true;
 		ours = false;
-	} else if (h->state == RUNNING && pthread_equal(dispatcher.thread, pthread_self())) {
+	} else if (h->state == RUNNING && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;
 	}

@@ -80,26 +80,58 @@ void dispatch(struct ctxfd_after *list)
 
 /* ---- One round ---------------------------------------------------------------------------------------------------- */
 
+static _Thread_local bool
+        serving; /* this thread dispatches; a fork in a function that it runs ends that in the child */
+static _Thread_local bool stepped_out; /* and is inside the library without the lock */
+
+bool still_dispatching(void)
+{
+	return serving;
+}
+
 void dispatcher_step_out(void)
 {
-	dispatcher.inside = true;
+	stepped_out = serving;
+	if (serving)
+		dispatcher.inside = true;
 	pthread_mutex_unlock(&dispatcher.lock);
 }
 
 void dispatcher_step_in(void)
 {
 	pthread_mutex_lock(&dispatcher.lock);
+	stepped_out = false;
+	if (!serving)
+		return;
 	dispatcher.inside = false;
 	dispatcher.cancelling = NULL;
 	pthread_cond_broadcast(&dispatcher.idle);
 }
 
+void run_destroy(void (*destroy)(void *value), void *value)
+{
+	bool from_inside = stepped_out;
+
+	if (from_inside) {
+		dispatcher_step_in();
+		pthread_mutex_unlock(&dispatcher.lock);
+	}
+	destroy(value);
+	if (from_inside) {
+		pthread_mutex_lock(&dispatcher.lock);
+		dispatcher.inside = serving;
+		stepped_out = true;
+		pthread_mutex_unlock(&dispatcher.lock);
+	}
+}
+
 /* Takes what the epoll set reports. Events are fetched under the lock, so that a source that is freed can withdraw its own. */
-static int take_events(void)
+static int take_events(int *taken)
 {
 	uint64_t count;
-	int sources = 0, n = epoll_wait(dispatcher.epoll, dispatcher.events, 32, 0);
+	int sources = 0, n = epoll_wait(dispatcher.epoll, dispatcher.events, EVENTS, 0);
 
+	*taken = n;
 	for (dispatcher.events_left = n > 0 ? n : 0; dispatcher.events_left > 0;) {
 		void *data = dispatcher.events[--dispatcher.events_left].data.ptr;
 
@@ -135,7 +167,7 @@ static void give_back_batch(void)
 /* Does what is due, and returns how much that was, or -EBUSY when another thread is at it, or a function that it runs. */
 static int serve(void)
 {
-	int done;
+	int done = 0, taken;
 
 	pthread_mutex_lock(&dispatcher.lock);
 	if (dispatcher.dispatching) {
@@ -144,7 +176,10 @@ static int serve(void)
 	}
 	dispatcher.dispatching = true;
 	dispatcher.thread = pthread_self();
-	done = take_events();
+	serving = true;
+	do
+		done += take_events(&taken);
+	while (taken == EVENTS); /* all of them: somebody may wait for edges only */
 	expire_alarms();
 	dispatcher_arm();
 
@@ -156,9 +191,13 @@ static int serve(void)
 
 		dispatcher.batch = h->next;
 		done += run_after(h);
+		if (!serving) { /* forked: the batch is in the child's list of what is due */
+			pthread_mutex_unlock(&dispatcher.lock);
+			return done;
+		}
 	}
 	give_back_batch();
-	dispatcher.dispatching = false;
+	dispatcher.dispatching = serving = false;
 	pthread_mutex_unlock(&dispatcher.lock);
 	return done;
 }
@@ -190,12 +229,16 @@ static void close_fds(void)
  */
 static void before_fork(void)
 {
+	struct entry entry;
+
 	/* The library's own thread may be waited for under mode_lock, so when it forks it leaves that alone. */
 	if (!on_dispatcher_thread)
 		pthread_mutex_lock(&mode_lock);
 	pthread_mutex_lock(&dispatcher.lock);
+	entry = enter();
 	while (dispatcher.inside && !pthread_equal(dispatcher.thread, pthread_self()))
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
+	leave(entry);
 }
 
 static void after_fork_in_parent(void)
@@ -207,15 +250,16 @@ static void after_fork_in_parent(void)
 
 static void after_fork_in_child(void)
 {
-	struct ctxfd_after *running = dispatcher.running;
+	/* What forked in its fn runs on, in the child as well, and run_after will find out who dispatches by then. */
+	struct ctxfd_after *running = serving ? NULL : dispatcher.running;
 
 	close_fds();
 	pthread_cond_init(&dispatcher.idle, NULL);
-	on_dispatcher_thread = false;
+	on_dispatcher_thread = serving = false;
 	mode = NOBODY;
 	stopping = false;
-	if (dispatcher.dispatching && !pthread_equal(dispatcher.thread, pthread_self())) {
-		dispatcher.dispatching = false;
+	if (dispatcher.dispatching) {
+		dispatcher.dispatching = dispatcher.inside = false;
 		dispatcher.running = NULL;
 		/* Its thread is not here to finish it: as good as finished. */
 		if (running)
@@ -296,6 +340,7 @@ static void *run(void *unused)
 		pthread_mutex_unlock(&dispatcher.lock);
 		if (!stop)
 			serve();
+		stop = stop || !on_dispatcher_thread;
 	}
 	return unused;
 }
@@ -313,6 +358,8 @@ static int start_thread(void)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	err = pthread_create(&thread, &attr, run, NULL);
+	if (err == EINVAL) /* more thread-local storage than that in the program */
+		err = pthread_create(&thread, NULL, run, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return -err;
@@ -410,17 +457,20 @@ __attribute__((destructor)) static void end_thread(void)
 {
 	bool idle;
 
-	if (on_dispatcher_thread || mode != THREAD)
+	/* Whoever has mode_lock is about to stop the thread, too, and may be waiting for a function that waits for us. */
+	if (on_dispatcher_thread || pthread_mutex_trylock(&mode_lock) != 0)
 		return;
 	pthread_mutex_lock(&dispatcher.lock);
-	idle = !dispatcher.dispatching;
-	stopping = true;
+	idle = mode == THREAD && !dispatcher.dispatching;
+	if (mode == THREAD)
+		stopping = true;
 	pthread_mutex_unlock(&dispatcher.lock);
-	if (!idle)
-		return;
-	stop_thread();
-	mode = NOBODY;
-	pthread_mutex_lock(&dispatcher.lock);
-	close_fds();
-	pthread_mutex_unlock(&dispatcher.lock);
+	if (idle) {
+		stop_thread();
+		mode = NOBODY;
+		pthread_mutex_lock(&dispatcher.lock);
+		close_fds();
+		pthread_mutex_unlock(&dispatcher.lock);
+	}
+	pthread_mutex_unlock(&mode_lock);
 }

@@ -27,7 +27,8 @@ struct ctxfd_after {
 	struct ctxfd_after *next; /* in the list of the cancel that ended it, then in the dispatcher's */
 	struct alarm alarm;       /* set while its deadline can end it */
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
-	bool owned; /* somebody has the handle and will stop it; else the dispatcher frees it */
+	pthread_t thread; /* that runs fn, while state is RUNNING */
+	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
 };
 
 static inline struct ctxfd_after *after_of(struct ctxfd *n)
@@ -51,6 +52,8 @@ struct source {
 	sigset_t signals;            /* fixed */
 };
 
+#define EVENTS 32 /* that one look at the epoll set takes */
+
 struct dispatcher {
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
@@ -73,7 +76,7 @@ struct dispatcher {
 	bool inside;                 /* it is in the library without the lock: freeing, or */
 	struct source *cancelling;   /* cancelling this, which must not be freed meanwhile */
 	struct ctxfd_after *running; /* or in this one's fn */
-	struct epoll_event events[32];
+	struct epoll_event events[EVENTS];
 	int events_left;
 };
 
@@ -91,6 +94,12 @@ void dispatcher_arm(void);
 /* Under the lock, on the dispatching thread: steps out of the lock, and back into it, for work inside the library. */
 void dispatcher_step_out(void);
 void dispatcher_step_in(void);
+
+/* Under the lock: whether this thread is the one that dispatches; a fork in a function of the program may have ended that. */
+bool still_dispatching(void);
+
+/* Runs a value's destroy, which is the program's code: fork need not wait for it. Not under the lock. */
+void run_destroy(void (*destroy)(void *value), void *value);
 
 /* after.c, under the lock, on the dispatching thread. */
 void expire_alarms(void);

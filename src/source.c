@@ -85,8 +85,10 @@ int watch_sources(void)
 	int err = 0;
 
 	for (struct source *s = dispatcher.sources; s && !err; s = s->next)
-		if (s->watched)
+		if (s->watched) {
 			err = watch_source(s);
+			s->watched = true; /* whatever came of it: there will be another try */
+		}
 	return err;
 }
 
@@ -101,6 +103,20 @@ static int fire(struct source *s)
 	return 1;
 }
 
+/* A context that has ended otherwise does not take a signal from others, nor from the program. */
+static void forget_done_listeners(void)
+{
+	bool any = false;
+
+	for (struct source *s = dispatcher.sources; s; s = s->next)
+		if (s->epoll < 0 && s->watched && settle(&s->ctx) & DONE) {
+			s->watched = false;
+			any = true;
+		}
+	if (any)
+		set_signals();
+}
+
 /* Every source that waits for a signal hears it, and only then is the next one read: after its first a source wants no more. */
 static int take_signals(void)
 {
@@ -108,7 +124,10 @@ static int take_signals(void)
 	struct source *s;
 	int fired = 0;
 
-	while (read(dispatcher.signals, &info, sizeof info) == sizeof info) {
+	for (;;) {
+		forget_done_listeners();
+		if (read(dispatcher.signals, &info, sizeof info) != sizeof info)
+			return fired;
 		for (s = dispatcher.sources; s; s = s->next) {
 			s->ready = s->epoll < 0 && s->watched && sigismember(&s->signals, (int)info.ssi_signo) == 1;
 			if (s->ready)
@@ -123,7 +142,6 @@ static int take_signals(void)
 			}
 		} while (s);
 	}
-	return fired;
 }
 
 int source_event(void *data)
@@ -179,7 +197,7 @@ static int begin(struct source *s, const struct ctxfd *parent, enum kind kind)
 	pthread_mutex_unlock(&dispatcher.lock);
 	if (err)
 		ctxfd_unref(&s->ctx);
-	return err;
+	return err == -EINVAL ? -ENOSPC : err; /* the kernel's limit on ways through epoll sets */
 }
 
 /* Puts fd into an epoll set of the source's own. On failure, -errno, s is freed. */
@@ -211,8 +229,9 @@ static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, i
 {
 	struct entry entry = enter();
 	struct epoll_event now;
-	struct source *s;
-	int err = new_source(parent, &s);
+	struct source *s = NULL;
+	/* Before we open anything, which could get the number of an fd that the caller has closed. */
+	int err = parent && fcntl(fd, F_GETFD) < 0 ? -EBADF : new_source(parent, &s);
 
 	if (!err)
 		err = hold_fd(s, fd, events);
@@ -233,13 +252,18 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
 
 struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause)
 {
+	struct ctxfd *ctx;
+
 	/* Signal 0 tells a pidfd (0, ESRCH, EPERM, or ENOSYS from a sandbox) from any other fd (EBADF). */
 	if (parent && syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) != 0 && errno == EBADF) {
 		if (fcntl(pidfd, F_GETFD) >= 0)
 			errno = EINVAL;
 		return NULL;
 	}
-	return with_fd(parent, pidfd, POLLIN, cause, WITH_PROCESS);
+	ctx = with_fd(parent, pidfd, POLLIN, cause, WITH_PROCESS);
+	if (!ctx && errno == EPERM) /* a process's directory in /proc, which can be signalled but not polled */
+		errno = EINVAL;
+	return ctx;
 }
 
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)

@@ -303,7 +303,7 @@ static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
 	if (w & HAS_FD)
 		close_done_fd(ctx);
 	if (w & VALUE && ctx->destroy)
-		ctx->destroy(ctx->value);
+		run_destroy(ctx->destroy, ctx->value);
 	if (ctx->counted && drop(ctx->parent))
 		push(list, ctx->parent);
 	free(ctx);

@@ -6,6 +6,7 @@
  *
  *     POLL   while the context is live and something is in flight: a oneshot poll of the done fd.
  *     TICK   while the scope is ending and something is in flight: a timeout, after which all cancels are sent anew.
+ *     NOTE   when the program waits for the end of a scope of which nothing is in the ring: a no-op that completes.
  *     IDLE   otherwise. No request of the scope is in the ring, and only then can its storage be given up.
  *
  * All progress is made by settle(), which compares the watch with what the scope's state calls for. It may run at any
@@ -27,7 +28,6 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 #include "uring_entry.h"
 
@@ -42,7 +42,7 @@
 /* Setup flags that liburing 2.3 does not know. */
 #define SETUP_MIXED (1U << 18 | 1U << 19)
 
-enum { IDLE, POLL, TICK };
+enum { IDLE, POLL, TICK, NOTE };
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------- */
 
@@ -102,6 +102,13 @@ static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 	scope->watch_ = TICK;
 }
 
+static void prep_note(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	io_uring_prep_nop(sqe);
+	sqe->user_data = tag(scope, WATCH);
+	scope->watch_ = NOTE;
+}
+
 static bool ending(const struct ctxfd_uring_scope *scope)
 {
 	return scope->closing_ || scope->error_ || ctxfd_err(scope->ctx_);
@@ -148,30 +155,48 @@ static void cancel_live(struct ctxfd_uring_scope *scope)
 }
 
 /*
- * Brings the ring to what the scope's state calls for. If the kernel takes nothing now, what could not be queued is
- * left for the next time. What is queued is submitted, since the program may be about to wait without a submission; but
- * for the removal of a watch that nobody waits for, which can go out with the program's next one.
+ * Queues what the scope's state calls for, and returns what the watch should be. If the kernel takes nothing now, what
+ * could not be queued is left for the next time.
  */
-static void settle(struct ctxfd_uring_scope *scope)
+static unsigned arrange(struct ctxfd_uring_scope *scope)
 {
-	unsigned want = !scope->count_ ? IDLE : ending(scope) ? TICK : POLL;
+	unsigned want = scope->count_ ? (ending(scope) ? TICK : POLL) : scope->end_ ? NOTE : IDLE;
 	struct io_uring_sqe *sqe;
 
 	if (scope->watch_ == IDLE && want != IDLE && (sqe = take_sqe(scope->ring_))) {
 		if (want == POLL)
 			prep_poll(scope, sqe, ctxfd_done_fd(scope->ctx_));
-		else
+		else if (want == TICK)
 			prep_tick(scope, sqe);
+		else
+			prep_note(scope, sqe);
 	} else if (scope->watch_ != want) {
 		unwatch(scope);
 	}
 	if (want == TICK)
 		cancel_live(scope);
-	if (want != IDLE)
+	return want;
+}
+
+/*
+ * Brings the ring to what the scope's state calls for. That is submitted, since the program may be about to wait
+ * without a submission; but for the removal of a watch that nobody waits for, which can go out with the program's next
+ * one.
+ */
+static void settle(struct ctxfd_uring_scope *scope)
+{
+	if (arrange(scope) != IDLE)
 		submit(scope->ring_);
 }
 
-static void watch_ended(struct ctxfd_uring_scope *scope, int res)
+/* Nothing of the scope is in the ring any more. */
+static void closed(struct ctxfd_uring_scope *scope)
+{
+	ctxfd_unref(scope->ctx_);
+	scope->ctx_ = NULL;
+}
+
+static int watch_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd_uring_op **op)
 {
 	if (scope->watch_ == POLL && res < 0 && res != -ECANCELED)
 		scope->error_ = res;
@@ -181,7 +206,15 @@ static void watch_ended(struct ctxfd_uring_scope *scope, int res)
 	}
 	scope->watch_ = IDLE;
 	scope->unwatching_ = false;
-	settle(scope);
+	if (scope->count_ || !scope->end_) {
+		settle(scope);
+		return CTXFD_URING_NONE;
+	}
+	*op = scope->end_;
+	(*op)->res = 0;
+	(*op)->flags = 0;
+	closed(scope);
+	return CTXFD_URING_LAST;
 }
 
 /* ---- Starting ---------------------------------------------------------------------------------------------------- */
@@ -285,14 +318,27 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
 		*op = untag(data);
 		return op_completed(*op, cqe);
 	case WATCH:
-		watch_ended(untag(data), cqe->res);
+		return watch_completed(untag(data), cqe->res, op);
+	default:
+		return CTXFD_URING_NONE;
 	}
-	return CTXFD_URING_NONE;
+}
+
+static bool concerns(const struct ctxfd_uring_scope *scope, uint64_t data)
+{
+	const struct ctxfd_uring_scope *watched;
+
+	if (!tagged(data) || (data & KIND) == SPENT)
+		return false;
+	if ((data & KIND) == OP)
+		return ((struct ctxfd_uring_op *)untag(data))->scope_ == scope;
+	watched = untag(data);
+	return watched == scope || !watched->end_;
 }
 
 /*
  * Takes completions of the scope out of the queue, wherever they are in it: one for the caller, or all that there are
- * if it wants none (op is NULL). On the way it takes those of other scopes' watches, which are nothing for the program
+ * if it wants none (op is NULL). On the way it takes those of other scopes' watches that are nothing for the program
  * but would take up room. All others stay, and so does everything behind them; the head moves only past a CQE that is
  * taken right there. So CQEs that the program holds are safe: the head is one of them, and so it is not ctxfd's, or is
  * spent. *left is how many stay of those looked at; more may have come since.
@@ -307,7 +353,7 @@ static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, uns
 		struct io_uring_cqe *cqe = &ring->cq.cqes[io_uring_cqe_index(ring, i, ring->cq.ring_mask)];
 		int what;
 
-		if (!is_watch(cqe->user_data) && owner(cqe->user_data) != scope)
+		if (!concerns(scope, cqe->user_data))
 			continue;
 		what = ctxfd_uring_complete(cqe, op ? op : &dropped);
 		if (i == *ring->cq.khead)
@@ -389,52 +435,18 @@ int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **o
 	scope->closing_ = true;
 	settle(scope);
 	ret = ctxfd_uring_wait(scope, op);
-	if (ret)
-		return ret;
-	ctxfd_unref(scope->ctx_);
-	scope->ctx_ = NULL;
-	return 0;
+	if (!ret && scope->ctx_)
+		closed(scope);
+	return ret;
 }
 
-/* ---- One call ---------------------------------------------------------------------------------------------------- */
-
-/* Sleeps a little: the kernel, or the completion queue, may have room again. */
-static void pause_for_room(void)
+int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = CTXFD_MSEC }, NULL);
-}
-
-/* The result of the scope's only operation: the first. A zero-copy send has a second: its buffer is free. */
-static int await(struct ctxfd_uring_scope *scope)
-{
-	struct ctxfd_uring_op *op;
-	bool have = false;
-	int res = 0, what;
-
-	while ((what = ctxfd_uring_wait(scope, &op)) != CTXFD_URING_NONE) {
-		if (what < 0)
-			pause_for_room();
-		else if (!have)
-			res = op->res;
-		have |= what > 0;
-	}
-	return res;
-}
-
-int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe)
-{
-	struct ctxfd_uring_scope scope;
-	struct ctxfd_uring_op op;
-	int res = io_uring_cq_ready(ring) < ring->cq.ring_entries ? ctxfd_uring_open(&scope, ring, ctx) : -EBUSY;
-
-	if (res) {
-		spend(sqe);
-		return res;
-	}
-	res = ctxfd_uring_start(&scope, &op, sqe);
-	if (!res)
-		res = await(&scope);
-	while (ctxfd_uring_close(&scope, NULL))
-		pause_for_room();
-	return res;
+	scope->closing_ = true;
+	scope->end_ = op;
+	arrange(scope);
+	if (scope->count_ || scope->watch_ != IDLE)
+		return 0;
+	scope->end_ = NULL;
+	return -EBUSY;
 }

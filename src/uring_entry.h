@@ -37,17 +37,6 @@ static inline void *untag(uint64_t data)
 	return (void *)(uintptr_t)((data & ~(TAG | KIND)) << 1);
 }
 
-static inline bool is_watch(uint64_t data)
-{
-	return tagged(data) && (data & KIND) == WATCH;
-}
-
-/* The scope of an operation's completion, NULL for any other. */
-static inline struct ctxfd_uring_scope *owner(uint64_t data)
-{
-	return tagged(data) && (data & KIND) == OP ? ((struct ctxfd_uring_op *)untag(data))->scope_ : NULL;
-}
-
 /* ---- The submission queue ---------------------------------------------------------------------------------------- */
 
 static inline struct io_uring_sqe *sqe_at(struct io_uring *ring, unsigned index)
