@@ -794,6 +794,102 @@ static void nothing_comes_back_after_close(void **state)
 	close(quiet);
 }
 
+/* What a scope may have in the ring when it is to end. */
+enum state { UNUSED, USED, GONE, BUSY, DONE, STATES };
+
+static void bring_to(enum state state, struct ctxfd_uring_scope *scope, struct tracked *t, int quiet, struct ctxfd *ctx)
+{
+	if (state == UNUSED)
+		return;
+	start(scope, t, state < BUSY ? nop() : read_of(quiet));
+	if (state < BUSY)
+		finish(t);
+	if (state != USED)
+		submit_and_run();
+	if (state == GONE)
+		while (armed_polls())
+			submit_and_run();
+	if (state == DONE)
+		ctxfd_cancel(ctx);
+}
+
+/* Its memory is freed as soon as the operation has completed that was to end it; all others have completed before. */
+static void a_scope_ends_by_an_operation(void **state)
+{
+	int quiet = make_quiet();
+
+	for (enum state s = UNUSED; s < STATES; s++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+		struct ctxfd_uring_scope *scope = malloc(sizeof *scope);
+		struct tracked *t = malloc(sizeof *t), end = { 0 }, late;
+
+		t->last = -1;
+		open_scope(scope, ctx);
+		bring_to(s, scope, t, quiet, ctx);
+		assert_int_equal(ctxfd_uring_end(scope, &end.op), 0);
+		assert_int_equal(try_start(scope, &late, nop()), ctxfd_err(ctx) ? ctxfd_err(ctx) : -ECANCELED);
+		assert_int_equal(finish(&end), 0);
+		assert_int_equal(end.more, 0);
+		assert_int_equal(t->last, s == UNUSED ? -1 : 1);
+		if (s >= BUSY)
+			assert_int_equal(t->res, -ECANCELED);
+		free(scope);
+		free(t);
+		submit_and_run();
+		assert_int_equal(armed_polls(), 0);
+		ctxfd_close(ctx);
+	}
+	own_nop(1);
+	assert_int_equal(turn(), 1);
+	close(quiet);
+}
+
+/* Who begins to end a scope may still wait for it. */
+static void an_ending_scope_is_waited_for(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct tracked t, end = { 0 };
+	struct ctxfd_uring_scope scope;
+	struct ctxfd_uring_op *op;
+	int quiet = make_quiet();
+
+	open_scope(&scope, ctx);
+	start(&scope, &t, read_of(quiet));
+	assert_int_equal(ctxfd_uring_end(&scope, &end.op), 0);
+	assert_int_equal(ctxfd_uring_wait(&scope, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &t.op);
+	assert_int_equal(ctxfd_uring_close(&scope, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &end.op);
+	assert_int_equal(ctxfd_uring_close(&scope, &op), 0);
+	open_scope(&scope, ctx);
+	start(&scope, &t, read_of(quiet));
+	assert_int_equal(ctxfd_uring_end(&scope, &end.op), 0);
+	close_scope(&scope);
+	close(quiet);
+	ctxfd_close(ctx);
+}
+
+/* One scope is closed while the end of another waits in the queue: that is for the program to hear. */
+static void the_end_of_a_scope_is_not_taken_by_another(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct tracked end = { 0 };
+	struct ctxfd_uring_scope ends, closes;
+	struct tracked t;
+	struct ctxfd_uring_op *op;
+
+	open_scope(&ends, ctx);
+	open_scope(&closes, ctx);
+	start(&closes, &t, nop());
+	assert_int_equal(ctxfd_uring_end(&ends, &end.op), 0);
+	submit_and_run();
+	assert_int_equal(ctxfd_uring_close(&closes, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &t.op);
+	assert_int_equal(ctxfd_uring_close(&closes, &op), 0);
+	assert_int_equal(finish(&end), 0);
+	ctxfd_close(ctx);
+}
+
 /* A scope keeps its context, and with it the done fd that is polled. */
 static void a_scope_keeps_its_context(void **state)
 {
@@ -834,11 +930,13 @@ static void a_call_is_canceled_from_another_thread(void **state)
 	struct {
 		struct ctxfd *ctx;
 		pid_t tid;
-	} who = { ctxfd_with_cancel(ctxfd_background()), (pid_t)syscall(SYS_gettid) };
+	} who;
 	struct thread *canceller;
 	int quiet;
 
 	need_threads();
+	who.ctx = ctxfd_with_cancel(ctxfd_background());
+	who.tid = (pid_t)syscall(SYS_gettid);
 	quiet = make_quiet();
 	canceller = thread_start(cancel_when_asleep, &who);
 	assert_int_equal(ctxfd_uring_call(who.ctx, &ring, read_of(quiet)), -ECANCELED);
@@ -960,6 +1058,9 @@ int main(void)
 		cmocka_unit_test(a_full_queue_is_told),
 		cmocka_unit_test(closing_gives_every_result),
 		cmocka_unit_test(nothing_comes_back_after_close),
+		cmocka_unit_test(a_scope_ends_by_an_operation),
+		cmocka_unit_test(an_ending_scope_is_waited_for),
+		cmocka_unit_test(the_end_of_a_scope_is_not_taken_by_another),
 		cmocka_unit_test(a_scope_keeps_its_context),
 		cmocka_unit_test(a_call_is_canceled_from_another_thread),
 		cmocka_unit_test(a_call_gives_the_result),

@@ -147,7 +147,7 @@ static void *cancel_sleeper(void *arg)
 static void a_thread_asleep_in_enter_is_woken(void **state)
 {
 	enum { OPS = 100 };
-	struct sleeper s = { .ctx = ctxfd_with_cancel(ctxfd_background()), .tid = (pid_t)syscall(SYS_gettid) };
+	struct sleeper s;
 	struct ctxfd_uring_scope scope;
 	struct tracked t[OPS];
 	struct thread *canceller;
@@ -155,6 +155,7 @@ static void a_thread_asleep_in_enter_is_woken(void **state)
 	int quiet;
 
 	need_threads();
+	s = (struct sleeper){ .ctx = ctxfd_with_cancel(ctxfd_background()), .tid = (pid_t)syscall(SYS_gettid) };
 	quiet = eventfd(0, EFD_CLOEXEC);
 	open_scope(&scope, s.ctx);
 	for (int i = 0; i < OPS; i++) {
@@ -258,10 +259,10 @@ static int race_round(struct race *r, struct tracked *t, int round, void (*prep)
 	return err;
 }
 
-static int race_run(struct race *r, void (*prep)(struct io_uring_sqe *, struct race *),
+static int race_run(struct race *r, int n, void (*prep)(struct io_uring_sqe *, struct race *),
                     bool (*take)(struct race *, int res, int round))
 {
-	int n = share(100000), completed = 0;
+	int completed = 0;
 	struct tracked *t = calloc(1, sizeof *t);
 	struct thread *partner;
 
@@ -312,7 +313,7 @@ static void no_byte_is_lost(void **state)
 
 	need_threads();
 	make_socketpair(r.fds);
-	race_run(&r, prep_byte, take_byte);
+	race_run(&r, share(64000), prep_byte, take_byte);
 	assert_int_equal(recv(r.fds[0], &race_byte, 1, MSG_DONTWAIT), -1);
 	close_pair(r.fds);
 }
@@ -354,7 +355,7 @@ static void no_connection_is_lost(void **state)
 	r.size = sizeof r.addr;
 	assert_int_equal(getsockname(r.fds[0], (struct sockaddr *)&r.addr, &r.size), 0);
 	assert_int_equal(listen(r.fds[0], 16), 0);
-	race_run(&r, prep_connection, take_connection);
+	race_run(&r, share(44000), prep_connection, take_connection);
 	assert_int_equal(accept4(r.fds[0], NULL, NULL, 0), -1);
 	close(r.fds[0]);
 }
@@ -367,7 +368,7 @@ enum { SCOPES = 6, OPS = 40, PAIRS = 5 };
 
 /*
  * Several scopes whose operations receive from the same sockets. At random: a receive starts, a byte is sent, a context
- * ends, a scope is closed in the middle and opened anew with another context, completions are taken.
+ * ends, a scope is closed in the middle or by an operation and opened anew with another context, completions are taken.
  */
 struct chaos {
 	struct ctxfd *ctx[SCOPES];
@@ -375,6 +376,7 @@ struct chaos {
 	struct tracked *op[OPS]; /* NULL: not in flight */
 	unsigned char buf[OPS][4];
 	int fds[PAIRS][2];
+	struct tracked end[SCOPES];
 	bool closing[SCOPES];
 	long sent, received, ended, started;
 };
@@ -389,12 +391,26 @@ static void chaos_open(unsigned i)
 	open_scope(c.scope[i], c.ctx[i]);
 }
 
+static void chaos_dropped(unsigned i)
+{
+	free(c.scope[i]);
+	ctxfd_close(c.ctx[i]);
+	c.scope[i] = NULL;
+	c.closing[i] = false;
+}
+
 static void chaos_take(int what, struct ctxfd_uring_op *op)
 {
 	struct tracked *t = tracked_of(op);
 
 	note(what, op);
 	assert_int_equal(what, CTXFD_URING_LAST);
+	for (unsigned i = 0; i < SCOPES; i++)
+		if (t == &c.end[i]) {
+			assert_int_equal(op->res, 0);
+			chaos_dropped(i);
+			return;
+		}
 	if (op->res > 0)
 		c.received += op->res;
 	else
@@ -412,15 +428,15 @@ static void chaos_take(int what, struct ctxfd_uring_op *op)
  */
 static void chaos_close(unsigned i, bool in_pass)
 {
+	struct ctxfd_uring_scope *scope = c.scope[i];
 	struct ctxfd_uring_op *op;
 	struct io_uring_cqe *cqe;
 	int what;
 
-	while ((what = ctxfd_uring_close(c.scope[i], &op)) != 0) {
-		if (what == -EBUSY && in_pass) {
-			c.closing[i] = true;
+	c.closing[i] = true;
+	while ((what = ctxfd_uring_close(scope, &op)) != 0) {
+		if (what == -EBUSY && in_pass)
 			return;
-		}
 		if (what == -EBUSY) {
 			assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
 			what = ctxfd_uring_complete(cqe, &op);
@@ -428,11 +444,20 @@ static void chaos_close(unsigned i, bool in_pass)
 		}
 		if (what != CTXFD_URING_NONE)
 			chaos_take(what, op);
+		if (!c.scope[i])
+			return;
 	}
-	c.closing[i] = false;
-	free(c.scope[i]);
-	ctxfd_close(c.ctx[i]);
-	c.scope[i] = NULL;
+	chaos_dropped(i);
+}
+
+/* The same as an operation: the scope is gone when that completes. */
+static void chaos_end(unsigned i)
+{
+	if (c.closing[i])
+		return;
+	c.closing[i] = true;
+	memset(&c.end[i], 0, sizeof c.end[i]);
+	assert_int_equal(ctxfd_uring_end(c.scope[i], &c.end[i].op), 0);
 }
 
 static void chaos_start(void)
@@ -442,7 +467,7 @@ static void chaos_start(void)
 	struct tracked *t;
 	int err;
 
-	if (c.op[i])
+	if (c.op[i] || !c.scope[s])
 		return;
 	t = malloc(sizeof *t);
 	sqe = get_sqe();
@@ -478,13 +503,18 @@ static void chaos_pass(void)
 		assert_int_not_equal(what, CTXFD_URING_OTHER);
 		if (what != CTXFD_URING_NONE)
 			chaos_take(what, op);
-		if (!dice(20))
-			for (unsigned i = dice(SCOPES), once = 1; once && c.scope[i]; once = 0)
+		if (!dice(20)) {
+			unsigned i = dice(SCOPES);
+
+			if (c.scope[i] && dice(2))
 				chaos_close(i, true);
+			else if (c.scope[i])
+				chaos_end(i);
+		}
 	}
 	io_uring_cq_advance(&ring, seen);
 	for (unsigned i = 0; i < SCOPES; i++) {
-		if (c.closing[i])
+		if (c.scope[i] && !dice(100))
 			chaos_close(i, false);
 		if (!c.scope[i])
 			chaos_open(i);
@@ -516,8 +546,8 @@ static void chaos(void **state)
 			c.sent++;
 			break;
 		case 2:
-			if (!dice(4))
-				ctxfd_cancel(c.ctx[dice(SCOPES)]);
+			for (unsigned i = dice(SCOPES); c.scope[i] && !dice(4);)
+				ctxfd_cancel(c.ctx[i]);
 			break;
 		case 3:
 		case 4:
@@ -527,7 +557,8 @@ static void chaos(void **state)
 	}
 	chaos_pass();
 	for (unsigned i = 0; i < SCOPES; i++)
-		chaos_close(i, false);
+		if (c.scope[i])
+			chaos_close(i, false);
 	for (int i = 0; i < OPS; i++)
 		assert_null(c.op[i]);
 	assert_int_equal(c.ended, c.started);

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One operation of an io_uring under a context, in one call: a scope that lives as long as the operation.
+ *
+ * The thread sleeps in the ring until the operation has ended, so it can send the cancel itself when the poll of the
+ * done fd wakes it. (A cancel linked to the poll inside the kernel would save that, at the price of one more request in
+ * every call that is not cancelled.)
+ */
+#include <time.h>
+
+#include "uring_entry.h"
+
+/* Sleeps a little: the kernel, or the completion queue, may have room again. */
+static void pause_for_room(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = CTXFD_MSEC }, NULL);
+}
+
+/* The result of the scope's only operation: the first. A zero-copy send has a second: its buffer is free. */
+static int await(struct ctxfd_uring_scope *scope)
+{
+	struct ctxfd_uring_op *op;
+	bool have = false;
+	int res = 0, what;
+
+	while ((what = ctxfd_uring_wait(scope, &op)) != CTXFD_URING_NONE) {
+		if (what < 0)
+			pause_for_room();
+		else if (!have)
+			res = op->res;
+		have |= what > 0;
+	}
+	return res;
+}
+
+int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe)
+{
+	struct ctxfd_uring_scope scope;
+	struct ctxfd_uring_op op;
+	int res = io_uring_cq_ready(ring) < ring->cq.ring_entries ? ctxfd_uring_open(&scope, ring, ctx) : -EBUSY;
+
+	if (res) {
+		spend(sqe);
+		return res;
+	}
+	res = ctxfd_uring_start(&scope, &op, sqe);
+	if (!res)
+		res = await(&scope);
+	while (ctxfd_uring_close(&scope, NULL))
+		pause_for_room();
+	return res;
+}
