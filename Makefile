@@ -164,7 +164,7 @@ $(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)
 	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(TEST_LIBS)
 
 DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/deps
-DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl
+DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl mandoc
 
 # The tests are built by a second make, since the first may have had to install what they are found with.
 AGAIN = $(MAKE) --no-print-directory
