@@ -259,6 +259,8 @@ def plot(r, out, name, title, xlabel, curves):
 
 def write(r, machine, took, out, partial):
     m = machine.facts(r.subjects)
+    if m["load_before"] > 1:
+        r.notes.append("The machine was busy with other work: figures near their limits mean little.")
     text = table(r, m, took, partial)
     print(text, end="")
     with open(os.path.join(out, "table.txt"), "w") as f:
