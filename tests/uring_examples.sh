@@ -50,9 +50,9 @@ cat_() {
 	result=$?
 }
 
-# said: the last line of what it complained about, without the file's name.
+# said: what it complained about, without the file's name.
 said() {
-	tail -n 1 "$dir/errors" | sed 's/.*: //'
+	sed -n 's/^uring_cat: .*: //p' "$dir/errors"
 }
 
 if [ ! -x "$examples/uring_cat" ]; then
