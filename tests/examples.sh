@@ -65,7 +65,7 @@ done
 
 # The README's program, pasted, compiled and run: with somebody at the keyboard, and with nobody.
 # shellcheck disable=SC2016
-sed -n '/^```c$/,/^```$/{/^```/!p;}' README.md >"$dir/readme.c"
+sed -n '/^## A program/,/^## /{/^```c$/,/^```$/{/^```/!p;};}' README.md >"$dir/readme.c"
 # shellcheck disable=SC2086 # SAN is a list of flags
 ${CC:-cc} ${SAN:-} -Wall -Wextra -Werror -Iinclude "$dir/readme.c" "${BUILD:-build}/libctxfd.a" -pthread -o "$dir/readme" \
 	2>"$dir/errors"
