@@ -458,7 +458,7 @@ __attribute__((destructor)) static void end_thread(void)
 	bool idle;
 
 	/* Whoever has mode_lock is about to stop the thread, too, and may be waiting for a function that waits for us. */
-	if (on_dispatcher_thread || pthread_mutex_trylock(&mode_lock) != 0)
+	if (on_dispatcher_thread || mode != THREAD || pthread_mutex_trylock(&mode_lock) != 0)
 		return;
 	pthread_mutex_lock(&dispatcher.lock);
 	idle = mode == THREAD && !dispatcher.dispatching;
