@@ -193,7 +193,7 @@ check-clang: ## the same, compiled by clang
 	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
 	+@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 
-check-all: ## all of these, one after the other
+check-all: ## every check target, one after the other
 	+@failed=; for t in check check-asan check-tsan check-valgrind check-clang check-format; do \
 		echo "$$t:"; $(AGAIN) $$t || failed=yes; done; test -z "$$failed"
 
