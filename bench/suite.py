@@ -86,6 +86,14 @@ GROUPS = [
         Row("after/stop-timed", what="the same, an hour to the deadline"),
         wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
     ]),
+    ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
+        Row("uring/cancel", (1, 100, 1000, 10000), "cancel", "ASYNC_CANCEL by user_data, written by hand", budget=30),
+    ]),
+    ("io_uring: receive a byte that is there, one at a time", [
+        Row("uring/recv", what="bound, nothing else in flight", floor="the same, unbound"),
+        Row("uring/recv-among", what="bound, another operation in flight", floor="unbound"),
+        Row("uring/call", what="ctxfd_uring_call", floor="unbound"),
+    ]),
     ("Bytes for each of a million, malloc's overhead included", [
         Row("bytes/plain", what="with_cancel", unit="B"),
         Row("bytes/timed", what="with_timeout", unit="B"),
