@@ -4,6 +4,7 @@
 STORM_SRC := $(addprefix tests/storm/,script.c shadow.c errand.c world.c)
 
 $(BUILD)/tests/test_storm: $(STORM_SRC:tests/%.c=$(BUILD)/tests/obj/%.o)
+$(BUILD)/tests/test_scripts: $(addprefix $(BUILD)/tests/obj/storm/,script.o model.o exact.o exact_errand.o)
 
 # test_schedules runs the library on a simulated machine: compiled for ThreadSanitizer, whose functions are ours, its own variables
 # in sections that can be set back, its system calls renamed. No sanitizer of the check targets goes together with that.
@@ -32,7 +33,7 @@ $(BUILD)/tests/test_schedules: $(SIM_TESTS) $(SRC:src/%.c=$(SIM)/lib/%.o)
 
 SECONDS ?= 60
 
-stress: $(addprefix $(BUILD)/tests/,test_schedules test_storm) ## the storms, for SECONDS=60 each, from a seed of their own
+stress: $(addprefix $(BUILD)/tests/,test_schedules test_scripts test_storm) ## the storms, for SECONDS=60 each, from a seed of their own
 	@seed=$$(date +%s); for t in $^; do \
 		echo "$$t, STORM_SEED=$$seed"; STORM_SECONDS=$(SECONDS) STORM_SEED=$$seed $$t || exit 1; done
 

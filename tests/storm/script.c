@@ -239,6 +239,21 @@ void random_script(struct script *s, const struct climate *climate, struct chanc
 	}
 }
 
+/* Few letters, so that a byte is likely to name one that is there, and no more operations than fit a short life. */
+void decode_script(struct script *s, int *curious, const uint8_t *bytes, size_t size)
+{
+	memset(s, 0, sizeof *s);
+	*curious = size ? bytes[0] % 3 : 0;
+	for (size_t at = 1; at + 5 <= size && s->count[0] < 100; at += 5)
+		s->ops[0][s->count[0]++] = (struct op){
+			.what = (uint8_t)(bytes[at] % WHATS),
+			.x = (uint8_t)(bytes[at + 1] % 16),
+			.a = (uint8_t)(bytes[at + 2] % 16),
+			.b = (uint8_t)(bytes[at + 3] % 16),
+			.n = bytes[at + 4],
+		};
+}
+
 /* ---- Shrinking ---------------------------------------------------------------------------------------------------- */
 
 static void cut(struct script *s, int list, int from, int n)

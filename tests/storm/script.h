@@ -97,6 +97,9 @@ struct climate {
 
 void random_script(struct script *s, const struct climate *climate, struct chance *c);
 
+/* What a fuzzer's bytes stand for: a script of list 0 alone, and how curious to be (see exact.h). Any bytes will do. */
+void decode_script(struct script *s, int *curious, const uint8_t *bytes, size_t size);
+
 /* Takes out whatever can go while `fails` goes on saying true. */
 void shrink_script(struct script *s, bool (*fails)(const struct script *s, void *arg), void *arg);
 
