@@ -323,6 +323,8 @@ static void refuses_what_is_no_process(void **state)
 	int pipes[2];
 
 	(void)state;
+	if (syscall(SYS_pidfd_send_signal, -1, 0, NULL, 0) != 0 && errno == ENOSYS)
+		skip_test("no pidfd_send_signal here, which tells a pidfd from other fds");
 	make_pipe(pipes);
 	assert_null(ctxfd_with_process(ctxfd_background(), pipes[0], CAUSE));
 	assert_int_equal(errno, EINVAL);
