@@ -216,7 +216,14 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  * without_cancel) share one fd, which is never readable and stays open for the life of the process.
  *
  * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after the
- * end is told at once.
+ * end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
+ *
+ * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an eventfd wakes
+ * pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or disarmed tells a wrong
+ * time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline. Flags make no difference. A dup
+ * is as good as the fd, and outlives the context: cancelled before it was freed, it stays readable, else it stays silent.
+ * After a close by mistake pollers hear nothing, and whatever has the number next may get the 8 bytes that signal the
+ * end, and is closed with the context; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on.
  *
  * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
  * given an fd of its own under the same number, so that nothing it does reaches the parent.
