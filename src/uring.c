@@ -257,11 +257,11 @@ static struct io_uring_sqe *poll_before(struct ctxfd_uring_scope *scope, struct 
 	return sqe;
 }
 
-int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
+int uring_bind(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe, bool watch)
 {
 	int err = admit(scope, sqe);
 
-	if (!err && !scope->count_ && scope->watch_ == IDLE) {
+	if (!err && watch && !scope->count_ && scope->watch_ == IDLE) {
 		int done_fd = ctxfd_done_fd(scope->ctx_);
 
 		if (done_fd < 0)
@@ -280,6 +280,11 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
 	list_append(&scope->live_, &op->link_);
 	scope->count_++;
 	return 0;
+}
+
+int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
+{
+	return uring_bind(scope, op, sqe, true);
 }
 
 /* ---- Completing -------------------------------------------------------------------------------------------------- */

@@ -90,4 +90,7 @@ static inline void prep_cancel(struct io_uring_sqe *sqe, uint64_t target)
 	sqe->user_data = tag(NULL, SPENT);
 }
 
+/* ctxfd_uring_start; without `watch`, the poll is not armed before the scope is settled the next time (uring.c). */
+int uring_bind(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe, bool watch);
+
 #endif
