@@ -28,18 +28,28 @@ bool is_far(int64_t deadline)
 	return deadline > read_clock(CLOCK_MONOTONIC_COARSE) + CTXFD_SEC;
 }
 
+/*
+ * By how much the kernel lets a sleep run over (the thread's timer slack, unless somebody set it): a sleep aims that much too
+ * early, and then for the rest.
+ */
+#define SLACK (50 * CTXFD_USEC)
+
 /* Sleeps until n is DONE, signalled as well, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
 uint64_t await_done(struct ctxfd *n, int64_t until)
 {
+	int64_t limit = n->deadline < until ? n->deadline : until;
+
 	for (;;) {
 		uint64_t w = settle(n);
+		int64_t now = limit == INT64_MAX ? 0 : ctxfd_now();
 
-		if (w & DONE || (until != INT64_MAX && until <= ctxfd_now()))
+		if (w & DONE || until <= now)
 			return w;
 		/* Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE. */
 		if (!(w & WAITERS) && !swap_word(n, &w, w | WAITERS))
 			continue;
-		futex_sleep(n, w | WAITERS, w & TIMED && n->deadline < until ? n->deadline : until, WAKE_DONE);
+		futex_sleep(n, w | WAITERS, limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit,
+		            WAKE_DONE);
 	}
 }
 
