@@ -324,23 +324,29 @@ static int open_fds(void)
 	return err;
 }
 
+/* The thread is to end; or, forked in a function that it ran, it is no dispatcher any more. */
+static bool is_over(void)
+{
+	bool over;
+
+	pthread_mutex_lock(&dispatcher.lock);
+	over = stopping || !on_dispatcher_thread;
+	pthread_mutex_unlock(&dispatcher.lock);
+	return over;
+}
+
 static void *run(void *unused)
 {
 	struct epoll_event any;
-	bool stop = false;
 
 	on_dispatcher_thread = true;
 	prctl(PR_SET_NAME, "ctxfd");
-	while (!stop) {
+	/* Asked before each sleep: serve may have taken the wake-up that was to tell. */
+	while (!is_over()) {
 		/* Only sleeps here: everything in the set stays ready until serve has dealt with it. */
 		if (epoll_wait(dispatcher.epoll, &any, 1, -1) < 0 && errno != EINTR)
 			break;
-		pthread_mutex_lock(&dispatcher.lock);
-		stop = stopping;
-		pthread_mutex_unlock(&dispatcher.lock);
-		if (!stop)
-			serve();
-		stop = stop || !on_dispatcher_thread;
+		serve();
 	}
 	return unused;
 }

@@ -101,14 +101,30 @@ static int open_done_fd(const struct ctxfd *n)
 }
 
 /*
- * Makes an armed timerfd readable now. SET_TICKS does it at once. Where it is refused, an alarm in the past does, but it
- * takes the kernel some microseconds to fire, in which err and fd would disagree: so wait for it.
+ * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd would
+ * disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never again.
  */
+static void fire_by_alarm(int fd)
+{
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	struct entry entry = enter();
+	int ready;
+
+	pthread_mutex_lock(&one_at_a_time);
+	while ((ready = poll(&readable, 1, 0)) < 0 && errno == EINTR)
+		continue;
+	if (ready == 0 && arm(fd, 0) == 0)
+		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
+			continue;
+	pthread_mutex_unlock(&one_at_a_time);
+	leave(entry);
+}
+
+/* Makes an armed timerfd readable now. */
 static void fire(int fd)
 {
 	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
-	struct pollfd readable = { .fd = fd, .events = POLLIN };
-	struct entry entry;
 
 	if (!atomic_load_explicit(&set_ticks_refused, memory_order_relaxed)) {
 		if (ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0)
@@ -117,12 +133,7 @@ static void fire(int fd)
 			return; /* the number is no longer ours */
 		atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
 	}
-	if (arm(fd, 0) != 0)
-		return;
-	entry = enter();
-	while (poll(&readable, 1, -1) < 0 && errno == EINTR)
-		continue;
-	leave(entry);
+	fire_by_alarm(fd);
 }
 
 /*
