@@ -19,7 +19,7 @@ BENCH_RUNTIME := $(BENCH)/obj/subject.o $(BENCH)/obj/threads.o
 BENCH_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(BENCH_ROWS))
 BENCH_SUBJECTS := $(BENCH)/subjects/rows
 
-ifeq ($(shell pkg-config --exists liburing && echo yes),yes)
+ifeq ($(shell pkg-config --exists liburing 2>/dev/null && echo yes),yes)
 BENCH_URING_CFLAGS := -DHAVE_LIBURING $(shell pkg-config --cflags liburing)
 BENCH_URING_LIBS := $(shell pkg-config --libs liburing)
 BENCH_URING_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(wildcard bench/uring*.c))
@@ -32,7 +32,7 @@ endif
 ifeq ($(shell echo '\#include <stop_token>' | $(CXX) -std=c++20 -E -x c++ - >/dev/null 2>&1 && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/stop
 endif
-ifeq ($(shell pkg-config --exists gio-2.0 && echo yes),yes)
+ifeq ($(shell pkg-config --exists gio-2.0 2>/dev/null && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/glib
 endif
 ifneq ($(wildcard /usr/include/nsync_note.h /usr/local/include/nsync_note.h),)
