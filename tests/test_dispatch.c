@@ -275,6 +275,15 @@ static int in_an_epoll_loop(void *arg)
 
 /* ---- Fork --------------------------------------------------------------------------------------------------------- */
 
+/* The library's thread is at rest: a fork finds it in no lock of a sanitizer's allocator, which do not all survive one. */
+static void wait_for_rest(void)
+{
+	pid_t tid;
+
+	wait_until((tid = find_thread()) != 0);
+	tid_wait_asleep(tid);
+}
+
 static int use_in_child(void *arg)
 {
 	struct note *note = arg, own = { .runs = 0 };
@@ -300,6 +309,7 @@ static int a_forked_child_starts_its_own(void *arg)
 
 	(void)arg;
 	require(ctxfd_after_func(ctx, run, &note, NULL) == 0);
+	wait_for_rest();
 	require(in_child(use_in_child, &note) == 0);
 	require(note.runs == 0);
 	ctxfd_close(ctx);
@@ -332,6 +342,7 @@ static int a_forked_child_keeps_after_funcs(void *arg)
 
 	(void)arg;
 	require(ctxfd_after_func(inherited.ctx, run, &inherited.note, NULL) == 0);
+	wait_for_rest();
 	require(in_child(cancel_in_child, &inherited) == 0);
 	require(inherited.note.runs == 0 && ctxfd_err(inherited.ctx) == 0);
 	ctxfd_close(inherited.ctx);
