@@ -334,8 +334,20 @@ static struct rest *rest; /* shared with the children */
 /* The arguments are fault_arm's. */
 struct run {
 	int id, error, nth, times;
+	int threads; /* how many it ends with when there is no fault; 0: that is to be found out */
 	struct inherited in;
 };
+
+/* One that was joined stays in /proc for a moment. */
+static int count_threads_left(int expected)
+{
+	int64_t until = now() + (expected ? CTXFD_SEC * slow() : 20 * CTXFD_MSEC);
+	int n;
+
+	while ((n = count_threads()) != expected && now() < until)
+		pass_time(100 * CTXFD_USEC);
+	return n;
+}
 
 static int child(void *arg)
 {
@@ -347,7 +359,7 @@ static int child(void *arg)
 	fault_arm(-1, 0, 0, 0);
 	rest->memory = live_allocations();
 	rest->fds = count_fds();
-	rest->threads = count_threads();
+	rest->threads = count_threads_left(run->threads);
 	return 0;
 }
 
@@ -374,9 +386,9 @@ static void free_inherited(struct inherited *in)
 	ctxfd_unref(in->done);
 }
 
-static struct rest run_script(int id, int error, int nth, int times)
+static struct rest run_script(int id, int error, int nth, int times, int threads)
 {
-	struct run run = { .id = id, .error = error, .nth = nth, .times = times };
+	struct run run = { .id = id, .error = error, .nth = nth, .times = times, .threads = threads };
 
 	make_inherited(&run.in);
 	memset(rest, 0, sizeof *rest);
@@ -401,7 +413,7 @@ static void library_survives(void **state)
 {
 	int id = *(int *)*state;
 	const struct fault *fault = &faults[id];
-	struct rest clean = run_script(-1, 0, 0, 0), faulty;
+	struct rest clean = run_script(-1, 0, 0, 0, 0), faulty;
 
 	set_time_limit(300);
 	for (int i = 0; i < (int)COUNT(fault->errnos) && fault->errnos[i]; i++) {
@@ -409,7 +421,7 @@ static void library_survives(void **state)
 			int nth = 1;
 
 			do {
-				faulty = run_script(id, fault->errnos[i], nth, times);
+				faulty = run_script(id, fault->errnos[i], nth, times, clean.threads);
 				assert_int_equal(faulty.fds, clean.fds);
 				assert_int_equal(faulty.memory, clean.memory);
 				assert_int_equal(faulty.threads, clean.threads);
@@ -442,7 +454,49 @@ static void a_slow_alarm_is_waited_for(void **state)
 	assert_int_equal(in_child(cancel_with_slow_alarms, NULL), 0);
 }
 
+struct watched {
+	int fd;
+	_Atomic bool watching, over;
+};
+
+static void *watch(void *arg)
+{
+	struct watched *w = arg;
+
+	while (!w->over) {
+		require(readable(w->fd));
+		w->watching = true;
+	}
+	return NULL;
+}
+
+/* The kernel fires it at the deadline, then somebody asks, and the fd is signalled again: that must not take it back. */
+static int expire_with_slow_alarms(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 10 * CTXFD_MSEC);
+	struct watched w = { .fd = ctxfd_done_fd(ctx) };
+	struct thread *watcher;
+
+	fault_arm(FAULT_NO_SET_TICKS, ENOTTY, 1, 1);
+	fault_slow_alarms(50 * CTXFD_MSEC);
+	wait_readable(w.fd);
+	watcher = thread_start(watch, &w);
+	wait_until(w.watching);
+	require(ctxfd_err(ctx) == -ETIMEDOUT);
+	require(fault_hit());
+	w.over = true;
+	thread_join(watcher);
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static void what_is_readable_stays_readable(void **state)
+{
+	assert_int_equal(in_child(expire_with_slow_alarms, NULL), 0);
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),
 #define FAULT(id, fate, when, ...) { "survives_" #id, library_survives, NULL, NULL, &(int){ FAULT_##id } },
 #include "faults.def"

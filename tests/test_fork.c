@@ -518,20 +518,23 @@ static int counts_after_exec(void *arg)
 	/* By its path: under valgrind the link leads to valgrind. */
 	require(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
 	execl(self, self, "--count", (char *)NULL);
-	return -1;
+	return errno == ENOEXEC ? 77 : -1;
 }
 
 static void every_fd_is_close_on_exec(void **state)
 {
 	struct family f;
-	int before = count_close_on_exec();
+	int before = count_close_on_exec(), after;
 
 	make_quiet_family(&f, 3600 * CTXFD_SEC);
 	assert_true(before >= 0);
 	assert_int_equal(count_close_on_exec(), before + MEMBERS);
 	assert_int_equal(in_child(replaces_and_counts, &f), before + MEMBERS);
-	assert_int_equal(in_child(counts_after_exec, &f), 0);
+	after = in_child(counts_after_exec, &f);
 	free_quiet_family(&f);
+	if (after == 77)
+		skip_test("programs of this machine can be run, but not exec'ed");
+	assert_int_equal(after, 0);
 }
 
 #define BY(what)                                                                                           \

@@ -103,13 +103,28 @@ static void reads_do_not_empty_an_eventfd(void **state)
 	ctxfd_unref(ctx);
 }
 
+/* Whether the kernel knows TFD_IOC_SET_TICKS. If not, a cancelled timerfd is one that is set to the past. */
+static bool has_set_ticks(void)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	uint64_t one = 1;
+	bool has = ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0;
+
+	close(fd);
+	return has;
+}
+
 /* As the header warns. Who asks the context is not deceived, who polls the fd is, until the deadline. */
 static void a_read_empties_a_cancelled_timerfd_until_its_deadline(void **state)
 {
-	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 500 * CTXFD_MSEC);
+	struct ctxfd *ctx;
 	struct pollfd none = { .fd = -1 };
-	int fd = ctxfd_done_fd(ctx);
+	int fd;
 
+	if (!has_set_ticks())
+		skip_test("no SET_TICKS here");
+	ctx = ctxfd_with_timeout(ctxfd_background(), 500 * CTXFD_MSEC);
+	fd = ctxfd_done_fd(ctx);
 	ctxfd_cancel(ctx);
 	if (ctxfd_remaining(ctx) > 0) {
 		assert_readable(fd);
@@ -459,7 +474,7 @@ static int stranger(int sock)
 		struct pollfd p = { .fd = fds[i], .events = POLLIN };
 
 		require(poll(&p, 1, 30000 * slow()) == 1);
-		require(read_count(fds[i]) == 1);
+		require(read_count(fds[i]) > 0);
 		require(fcntl(fds[i], F_SETFL, 0) == 0);
 		close(fds[i]);
 	}
