@@ -12,6 +12,8 @@
  * stands for is always the same; when its threads come to what is not.
  */
 #include "harness.h"
+#include <sys/eventfd.h>
+
 #include "storm/scenarios.h"
 #include "storm/shadow.h"
 
@@ -57,15 +59,39 @@ void pass_until(int64_t at)
 		continue;
 }
 
-void let_run(_Atomic int *what)
+bool let_dispatch(int tries)
 {
-	int64_t until = now() + 10 * CTXFD_SEC * slow();
+	pass_time(20 * CTXFD_USEC);
+	return tries < 200000 * slow();
+}
 
-	while (!atomic_load(what)) {
-		if (now() > until)
-			broken("an after-func does not run, or a value is not destroyed");
-		pass_time(20 * CTXFD_USEC);
-	}
+/* Made by main, for all rounds. */
+static int levers[LEVERS];
+
+int lever_fd(int lever)
+{
+	return levers[lever];
+}
+
+void pull_lever(int lever)
+{
+	uint64_t one = 1;
+
+	require(write(levers[lever], &one, sizeof one) == sizeof one);
+}
+
+static void put_levers_back(void)
+{
+	uint64_t n;
+
+	for (int l = 0; l < LEVERS; l++)
+		require(read(levers[l], &n, sizeof n) == sizeof n || errno == EAGAIN);
+}
+
+/* It could not be given back. */
+bool may_serve(void)
+{
+	return false;
 }
 
 /* ---- Threads that stay for all rounds ----------------------------------------------------------------------------- */
@@ -112,6 +138,7 @@ static void play_round(void)
 	long held = live_allocations();
 	int64_t begun = now();
 
+	put_levers_back();
 	begin_world(&world, &script);
 	world.start = ctxfd_now();
 	pthread_barrier_wait(&gate);
@@ -339,6 +366,8 @@ int main(void)
 	static const struct CMUnitTest given[] = { cmocka_unit_test(given_script) };
 	size_t n = 0;
 
+	for (int l = 0; l < LEVERS; l++)
+		levers[l] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	start_dispatcher();
 	if (getenv("STORM_SCRIPT"))
 		return run_all(given);

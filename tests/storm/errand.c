@@ -6,6 +6,7 @@
  */
 #include "shadow.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 static struct world *world_of_errands;
@@ -37,11 +38,46 @@ static void run_errand(void *arg)
 	atomic_store(&e->ended, 1);
 }
 
+void serve_errands(struct world *w)
+{
+	int n;
+
+	if (!may_serve())
+		return;
+	if (ctxfd_dispatch_fd() < 0)
+		broken("the dispatcher cannot be taken over");
+	w->serving = true;
+	n = ctxfd_dispatch();
+	if (n < 0 && n != -EBUSY)
+		broken("dispatch says %d", n);
+}
+
+static void give_time(struct world *w, int tries)
+{
+	if (w->serving)
+		serve_errands(w);
+	if (!let_dispatch(tries))
+		broken("the dispatcher does not do what it has to");
+}
+
+void let_run(struct world *w, _Atomic int *what)
+{
+	for (int tries = 0; !atomic_load(what); tries++)
+		give_time(w, tries);
+}
+
+void let_end(struct world *w, struct shadow *s)
+{
+	for (int tries = 0; !ctxfd_err(s->ctx); tries++)
+		give_time(w, tries);
+}
+
 void begin_errands(struct world *w)
 {
 	for (int i = 0; i < MAX_ERRANDS && i < w->errands_made; i++)
 		w->errands[i] = (struct errand){ .on = NULL };
 	w->errands_made = w->ticks = 0;
+	w->serving = false;
 	world_of_errands = w;
 }
 
@@ -93,7 +129,7 @@ static void end_unowned(struct world *w, struct errand *e)
 {
 	if (!atomic_load(&e->ended))
 		cancel_shadow(w, 0, e->on->node, false, false);
-	let_run(&e->ended);
+	let_run(w, &e->ended);
 	if (e->held)
 		ctxfd_unref(e->on->ctx);
 }
@@ -106,7 +142,7 @@ void end_errands(struct world *w)
 		struct errand *e = &w->errands[i];
 
 		if (!atomic_load(&e->stopping) && must_be_done(w, 0, e->on))
-			let_run(&e->ended);
+			let_run(w, &e->ended);
 		if (!e->handle)
 			end_unowned(w, e);
 	}

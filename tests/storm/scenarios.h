@@ -105,7 +105,14 @@ static const struct scenario {
 	{ "an after-func of a deadline", "deadline a - 11 | clock 11; look a | after a 1; stop 1 | cause a; look a" },
 	{ "after-funcs in order, on one that ends",
 	  "new a -; new b a; after b 1 | cause a | look b; after b 2; look b" },
+	{ "the dispatcher is taken over", "new a -; after a 1 | cause a | serve; stop 1 | serve; after a 2; serve" },
 	{ "after-funcs hold what they wait for", "new a -; new b a; after b 1; free b | cancel a; free a | stop 1" },
+	/* Sources. */
+	{ "a source against cancel", "new a -; watch b a 1; fd b | cause a; look b | pull 1; look b | free b" },
+	{ "a source against free", "new a -; watch b a 1; watch c a 1 | pull 1; look a | free b | free c; free a" },
+	{ "a source made while its fd becomes ready", "new a - | watch b a 1; look b | pull 1; look a | cause a" },
+	{ "a source ends an after-func's context",
+	  "new a -; watch b a 1; after b 1; free b | pull 1; cause a | stop 1" },
 };
 
 #endif

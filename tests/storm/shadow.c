@@ -5,8 +5,9 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* Causes that cancels give, and those that come with deadlines; both by number. */
+/* Causes that cancels, levers and deadlines give; each by number. */
 #define CANCEL_CAUSE   1000
+#define LEVER_CAUSE    900000
 #define DEADLINE_CAUSE 1000000
 
 static uint64_t verdict(int err, int cause)
@@ -58,6 +59,14 @@ static bool is_ended(struct shadow *s, void *arg)
 	return atomic_load(&s->seen) || atomic_load(&s->cancelled);
 }
 
+/* By its lever, too, sooner or later. */
+static bool may_be_ended(struct shadow *s, void *world)
+{
+	struct world *w = world;
+
+	return is_ended(s, NULL) || (s->lever >= 0 && atomic_load(&w->pulled[s->lever]));
+}
+
 bool must_be_done(struct world *w, int t, struct shadow *s)
 {
 	return s->node->deadline <= ctxfd_now() || any_above(w, t, s->node, is_ended, NULL);
@@ -103,6 +112,11 @@ static bool has_expired(struct shadow *s, void *arg)
 	return s->own_deadline && s->expiry == e->cause && s->deadline <= e->now;
 }
 
+static bool watches(struct shadow *s, void *cause)
+{
+	return s->lever >= 0 && LEVER_CAUSE + s->lever == *(int *)cause;
+}
+
 /* ---- Claims ------------------------------------------------------------------------------------------------------- */
 
 #define CLAIM(ok, ...)                       \
@@ -130,6 +144,11 @@ static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 	if (cause == -ECANCELED) {
 		CLAIM(any_above(w, t, n, cancel_began, &before), "#%d is cancelled, but nobody did it in time",
 		      number(w, n));
+		return;
+	}
+	if (cause >= LEVER_CAUSE && cause < LEVER_CAUSE + LEVERS) {
+		CLAIM(atomic_load(&w->pulled[cause - LEVER_CAUSE]) && any_above(w, t, n, watches, &cause),
+		      "#%d is cancelled by a lever that it does not watch, or nobody has pulled", number(w, n));
 		return;
 	}
 	CLAIM(i >= 0 && i < atomic_load(&w->caused) && w->causes[i].target &&
@@ -179,7 +198,7 @@ void look(struct world *w, int t, struct shadow *s)
 void look_at_rest(struct world *w, struct shadow *s)
 {
 	struct shadow *n = s->node;
-	bool ended = any_above(w, 0, n, is_ended, NULL);
+	bool ended = any_above(w, 0, n, may_be_ended, w);
 	int err;
 
 	look(w, 0, s);
@@ -262,10 +281,13 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 	int i = atomic_fetch_add(&w->made, 1);
 	struct shadow *s = &w->shadows[i];
 	uint64_t born;
+	int pulled;
 
 	if (i >= MAX_SHADOWS)
 		return NULL;
-	*s = (struct shadow){ .parent = a, .node = s, .made = op->what, .deadline = a->deadline, .expiry = a->expiry };
+	*s = (struct shadow){
+		.parent = a, .node = s, .made = op->what, .deadline = a->deadline, .expiry = a->expiry, .lever = -1
+	};
 	atomic_init(&s->fd, -1);
 	born = atomic_load(&a->node->seen);
 	switch (op->what) {
@@ -281,6 +303,12 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		s->node = a->node;
 		s->value.key = op->n & 7;
 		s->ctx = (struct ctxfd *)(uintptr_t)ctxfd_with_value(a->ctx, &keys[s->value.key], &s->value, destroyed);
+		break;
+	case OP_WATCH:
+		s->lever = op->n & (LEVERS - 1);
+		pulled = atomic_load(&w->pulled[s->lever]);
+		s->ctx = ctxfd_with_fd(a->ctx, lever_fd(s->lever), POLLIN, LEVER_CAUSE + s->lever);
+		CLAIM(!s->ctx || pulled < 2 || ctxfd_err(s->ctx), "#%d is live, but its lever is pulled", i);
 		break;
 	case OP_WITHOUT:
 		s->node = &w->shadows[0];

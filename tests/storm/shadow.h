@@ -26,6 +26,7 @@
 #define MAX_CAUSES  4096
 #define MAX_MAIL    8
 #define MAX_ERRANDS 256
+#define LEVERS      4
 #define DISPATCHER  (1 + MAX_THREADS) /* as a thread */
 #define UNIT        CTXFD_USEC
 
@@ -43,6 +44,7 @@ struct shadow {
 	int64_t deadline;  /* the one in effect */
 	int expiry;        /* the cause that comes with it */
 	bool own_deadline; /* and that was given to this one */
+	int lever;         /* what it watches; -1: nothing */
 	struct value value;
 	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
 
@@ -81,6 +83,8 @@ struct world {
 	_Atomic(struct shadow *) mail[MAX_MAIL];       /* with a reference */
 	struct shadow *promised[4];                    /* with a reference */
 	int promises;
+	_Atomic int pulled[LEVERS]; /* 1: somebody is about to, 2: somebody has */
+	bool serving;               /* the dispatcher is ours */
 	struct errand errands[MAX_ERRANDS];
 	_Atomic int errands_made, ticks;
 	struct errand *handle[1 + MAX_THREADS][MAX_MAIL]; /* each thread's to stop */
@@ -96,7 +100,10 @@ struct world {
 void broken(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* a claim does not hold */
 bool shows(int fd);                                                                   /* polls readable now */
 void pass_until(int64_t at);
-void let_run(_Atomic int *what); /* until the dispatcher has done what it has to do, and *what says so */
+bool let_dispatch(int tries); /* gives the dispatcher some time; false: it has had enough */
+int lever_fd(int lever);      /* an eventfd, for contexts to watch */
+void pull_lever(int lever);   /* makes it readable, for good */
+bool may_serve(void);         /* whether the dispatcher may be taken over */
 
 /* ---- Making ------------------------------------------------------------------------------------------------------- */
 
@@ -122,6 +129,13 @@ void begin_errands(struct world *w);
 void add_errand(struct world *w, int t, struct shadow *s, int handle);
 void stop_errand(struct world *w, int t, int handle);
 void end_errands(struct world *w); /* at rest: those that had to run have, those that must not have not */
+
+/* Takes over the dispatcher, and does what is due. */
+void serve_errands(struct world *w);
+
+/* Until the dispatcher has done what it has to do, and *what says so. */
+void let_run(struct world *w, _Atomic int *what);
+void let_end(struct world *w, struct shadow *s);
 
 /* Whether an ancestor or s itself is in `set`. */
 bool below_any(struct world *w, int t, struct shadow *s, struct shadow *const *set, int n);

@@ -79,6 +79,13 @@ int sim_turn(void)
 	return current;
 }
 
+bool sim_is_local(const void *at)
+{
+	const char *stack = current < 0 ? NULL : fibers[current].stack;
+
+	return stack && (const char *)at >= stack && (const char *)at < stack + STACK;
+}
+
 void sim_tell(const char *format, ...)
 {
 	va_list args;

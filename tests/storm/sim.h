@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* ---- Exploring ---------------------------------------------------------------------------------------------------- */
 
@@ -71,6 +72,9 @@ void sim_point(void);
 /* Which thread has the turn, 0 in begin and end; -1 when no schedule is being played. */
 int sim_turn(void);
 
+/* Whether it is on a thread's stack. */
+bool sim_is_local(const void *at);
+
 /* Gives up the turn until sim_wake says so, or the clock has come to `until`. False: it is the clock. */
 bool sim_sleep(const void *on, uint32_t bits, int64_t until);
 void sim_wake(const void *on, uint32_t bits);
@@ -103,6 +107,8 @@ void sim_clock_to(int64_t at); /* a thread's step: the time has come */
 int64_t sim_next_timer(void);
 void sim_fire_timers(void);
 bool sim_shows(int fd);
+int sim_eventfd(unsigned count, int flags);
+ssize_t sim_write(int fd, const void *buf, size_t size);
 
 /* sim_threads.c */
 void sim_threads_reset(void);

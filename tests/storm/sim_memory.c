@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory of the simulated machine: a heap that never gives out the same place twice, and, for a library compiled with
+ * The memory of the simulated machine: a heap that knows what is freed, and, for a library compiled with
  * -fsanitize=thread, what that has to call at every access. Each is checked against the heap; atomic ones are where
  * turns change.
  */
@@ -49,13 +49,44 @@ static struct block *block_at(const void *p)
 void *sim_malloc(size_t size);
 void sim_free(void *p);
 
+static void check_freed(const struct block *b)
+{
+	for (uint32_t i = 0; i < b->size; i++)
+		if (arena[b->at + i] != FREED)
+			sim_fail("block %d is written to after it was freed", (int)(b - blocks) + 1);
+}
+
+/* By lot what was freed is given out again, as a real heap does. Else never, and who still has it is caught. */
+static struct block *reuse(size_t size)
+{
+	for (int i = count - 1; i >= 0 && sim_chance(2); i--)
+		if (blocks[i].freed && blocks[i].size == size) {
+			check_freed(&blocks[i]);
+			return &blocks[i];
+		}
+	return NULL;
+}
+
+static void *give_out(struct block *b)
+{
+	b->freed = false;
+	memset(arena + b->at, FRESH, b->size);
+	if (sim_explaining())
+		sim_tell("malloc: block %d", (int)(b - blocks) + 1);
+	return arena + b->at;
+}
+
 void *sim_malloc(size_t size)
 {
 	size_t grains = (size + GRAIN - 1) / GRAIN;
-	struct block *b = &blocks[count];
+	struct block *b;
 
 	if (sim_turn() < 0) /* the library's own, outside of any schedule */
 		return malloc(size);
+	b = reuse(size);
+	if (b)
+		return give_out(b);
+	b = &blocks[count];
 	if (count == BLOCKS || used + grains * GRAIN > ARENA) {
 		errno = ENOMEM;
 		return NULL;
@@ -65,10 +96,7 @@ void *sim_malloc(size_t size)
 	for (size_t i = 0; i < grains; i++)
 		owner[used / GRAIN + i] = (uint16_t)count;
 	used += grains * GRAIN;
-	memset(arena + b->at, FRESH, size);
-	if (sim_explaining())
-		sim_tell("malloc: block %d", count);
-	return arena + b->at;
+	return give_out(b);
 }
 
 void sim_free(void *p)
@@ -101,9 +129,7 @@ void sim_memory_check(void)
 	for (int i = 0; i < count; i++) {
 		if (!blocks[i].freed)
 			sim_fail("block %d (%u bytes) is not freed", i + 1, blocks[i].size);
-		for (uint32_t j = 0; j < blocks[i].size; j++)
-			if (arena[blocks[i].at + j] != FREED)
-				sim_fail("block %d is written to after it was freed", i + 1);
+		check_freed(&blocks[i]);
 	}
 }
 
@@ -170,6 +196,16 @@ static void before_change(const void *at, size_t size)
 	sim_check_access(at, size, "an atomic change");
 }
 
+/* By lot others may have the turn before a plain access, too: what a lock should have guarded shows. */
+static void plain_access(const void *at, size_t size, const char *what)
+{
+	sim_check_access(at, size, what);
+	if (!sim_is_local(at) && sim_chance(8)) {
+		sim_point();
+		sim_check_access(at, size, what);
+	}
+}
+
 /* Memory that nothing has been stored in yet: nobody else can know it. */
 static bool is_fresh(const void *at, uint64_t value, size_t size)
 {
@@ -177,17 +213,17 @@ static bool is_fresh(const void *at, uint64_t value, size_t size)
 	return in_arena(at) && value == UINT64_C(0xbebebebebebebebe) >> (64 - 8 * size);
 }
 
-#define ACCESS(name, size)                         \
-	void __tsan_##name(void *at);              \
-	void __tsan_##name(void *at)               \
-	{                                          \
-		sim_check_access(at, size, #name); \
+#define ACCESS(name, size)                     \
+	void __tsan_##name(void *at);          \
+	void __tsan_##name(void *at)           \
+	{                                      \
+		plain_access(at, size, #name); \
 	}
 #define RANGE(name)                                \
 	void __tsan_##name(void *at, size_t size); \
 	void __tsan_##name(void *at, size_t size)  \
 	{                                          \
-		sim_check_access(at, size, #name); \
+		plain_access(at, size, #name);     \
 	}
 #define NOTHING(name, ...)               \
 	void __tsan_##name(__VA_ARGS__); \

@@ -57,6 +57,15 @@ static void make(struct world *w, int t, const struct op *op, struct shadow **x,
 	}
 }
 
+static void pull(struct world *w, int lever)
+{
+	int never = 0;
+
+	atomic_compare_exchange_strong(&w->pulled[lever], &never, 1);
+	pull_lever(lever);
+	atomic_store(&w->pulled[lever], 2);
+}
+
 /* What needs no context in x, or makes it. False: something else. */
 static bool play_maker(struct world *w, int t, const struct op *op)
 {
@@ -69,6 +78,7 @@ static bool play_maker(struct world *w, int t, const struct op *op)
 	case OP_VALUE:
 	case OP_WITHOUT:
 	case OP_MERGE:
+	case OP_WATCH:
 		make(w, t, op, x, a);
 		return true;
 	case OP_REF:
@@ -82,6 +92,12 @@ static bool play_maker(struct world *w, int t, const struct op *op)
 		return true;
 	case OP_STOP:
 		stop_errand(w, t, op->n);
+		return true;
+	case OP_SERVE:
+		serve_errands(w);
+		return true;
+	case OP_PULL:
+		pull(w, op->n & (LEVERS - 1));
 		return true;
 	case OP_CLOCK:
 		pass_until(w->start + op->n * UNIT);
@@ -185,13 +201,15 @@ void begin_world(struct world *w, const struct script *script)
 	memset(w->handle, 0, sizeof w->handle);
 	w->script = script;
 	w->caused = w->promises = 0;
+	for (int l = 0; l < LEVERS; l++)
+		w->pulled[l] = 0;
 	begin_errands(w);
 	w->made = 2;
 	w->start = ctxfd_now();
 	for (int i = 0; i < MAX_MAIL; i++)
 		w->mail[i] = NULL;
 	for (int i = 0; i < 2; i++) {
-		w->shadows[i] = (struct shadow){ .made = WHATS, .deadline = INT64_MAX };
+		w->shadows[i] = (struct shadow){ .made = WHATS, .deadline = INT64_MAX, .lever = -1 };
 		w->shadows[i].ctx = (struct ctxfd *)(uintptr_t)roots[i];
 		w->shadows[i].node = &w->shadows[i];
 		w->shadows[i].fd = -1;
@@ -230,8 +248,11 @@ void end_world(struct world *w)
 
 	for (int t = 0; t <= MAX_THREADS; t++)
 		for (int v = 0; v < MAX_VARS; v++)
-			if (w->has[t][v])
+			if (w->has[t][v]) {
+				if (w->has[t][v]->lever >= 0 && atomic_load(&w->pulled[w->has[t][v]->lever]))
+					let_end(w, w->has[t][v]);
 				look_at_rest(w, w->has[t][v]);
+			}
 	if (w->drop_early)
 		give_up_all(w);
 	end_errands(w);
@@ -245,10 +266,13 @@ void end_world(struct world *w)
 	}
 	while (w->promises > 0)
 		give_up(&w->promised[--w->promises]);
+	/* What was stopped when it was due already is the dispatcher's to free. */
+	if (w->serving)
+		serve_errands(w);
 	/* Some may be kept by an after-func that the dispatcher has not yet freed. */
 	for (int i = 2; i < made && i < MAX_SHADOWS; i++)
 		if (w->shadows[i].made == OP_VALUE)
-			let_run(&w->shadows[i].value.destroyed);
+			let_run(w, &w->shadows[i].value.destroyed);
 }
 
 void print_last(struct world *w, int n)
