@@ -95,7 +95,7 @@ static void go_on(struct stop *s)
 }
 
 /* With `timed` every context has a deadline, far away, so that done fds are timerfds. */
-static struct ctxfd *child_of(const struct ctxfd *parent, bool timed)
+static inline struct ctxfd *child_of(const struct ctxfd *parent, bool timed)
 {
 	struct ctxfd *ctx = timed ? ctxfd_with_timeout(parent, 3600 * CTXFD_SEC) : ctxfd_with_cancel(parent);
 

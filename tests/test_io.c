@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctxfd_read and ctxfd_write on all kinds of descriptors, blocking or not: they do what read and write do until the context
+ * ends, and leave the descriptor's mode as it is.
+ */
+#include "kinds.h"
+
+#define FAR (3600 * CTXFD_SEC)
+
+/* The kernel may lack RWF_NOWAIT for a kind of file, or refuse the call: then what is not a socket is polled first. */
+static atomic_bool no_nowait;
+
+long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
+long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f);
+
+long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	if (no_nowait && (nr == SYS_preadv2 || nr == SYS_pwritev2)) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	return __real_syscall(nr, a, b, c, d, e, f);
+}
+
+static void in_both_ways(void (*part)(const struct kind *kind, bool blocking))
+{
+	with_all_kinds(part);
+	printf("# without RWF_NOWAIT\n");
+	no_nowait = true;
+	with_all_kinds(part);
+	no_nowait = false;
+}
+
+struct call {
+	const struct ctxfd *ctx;
+	int fd;
+	size_t size;
+	char buf[65536];
+	atomic_bool returned;
+};
+
+static void *call_read(void *arg)
+{
+	struct call *c = arg;
+	ssize_t n = ctxfd_read(c->ctx, c->fd, c->buf, c->size);
+
+	c->returned = true;
+	return (void *)n;
+}
+
+static void *call_write_on(void *arg)
+{
+	struct call *c = arg;
+
+	return (void *)write_on(c->ctx, c->fd, c->buf, c->size);
+}
+
+static ssize_t result(struct thread *thread)
+{
+	return (ssize_t)thread_join(thread);
+}
+
+static struct ctxfd *make(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	assert_non_null(ctx);
+	return ctx;
+}
+
+static void put_eight(int fd)
+{
+	assert_int_equal(write(fd, &eight, sizeof eight), sizeof eight);
+}
+
+/* How much to write at a time: a terminal promises room for one byte and no more. */
+static size_t amount(const struct kind *kind, bool blocking)
+{
+	if (kind->one_fd)
+		return sizeof eight;
+	if (kind->no_nowait && blocking)
+		return 1;
+	return kind->messages ? 1000 : 50000;
+}
+
+/* ---- Reading -------------------------------------------------------------------------------------------------------------- */
+
+/* As much as there is, though more was asked for; and it needs no done fd. */
+static void read_what_is_there(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx = make();
+	char buf[100];
+	int fds[2], mode, before;
+
+	make_kind(kind, fds, blocking);
+	mode = fcntl(fds[0], F_GETFL);
+	before = count_fds();
+	for (int i = 0; i < 3; i++) {
+		put_eight(fds[1]);
+		if (kind->no_nowait)
+			wait_readable(fds[0]);
+		memset(buf, '#', sizeof buf);
+		assert_int_equal(ctxfd_read(ctx, fds[0], buf, sizeof buf), sizeof eight);
+		assert_memory_equal(buf, &eight, sizeof eight);
+		assert_int_equal(buf[8], '#');
+	}
+	assert_int_equal(fcntl(fds[0], F_GETFL), mode);
+	if (!kind->no_nowait)
+		assert_int_equal(count_fds(), before);
+	close_kind(kind, fds);
+	ctxfd_close(ctx);
+}
+
+static void what_is_there_is_read(void **state)
+{
+	in_both_ways(read_what_is_there);
+}
+
+static void wait_and_read(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx = make();
+	struct call *c = calloc(1, sizeof *c);
+	struct thread *thread;
+	int fds[2], mode;
+
+	make_kind(kind, fds, blocking);
+	mode = fcntl(fds[0], F_GETFL);
+	c->ctx = ctx;
+	c->fd = fds[0];
+	c->size = sizeof c->buf;
+	thread = thread_start(call_read, c);
+	thread_wait_asleep(thread);
+	assert_int_equal(fcntl(fds[0], F_GETFL), mode); /* while it waits as well */
+	put_eight(fds[1]);
+	assert_int_equal(result(thread), sizeof eight);
+	assert_memory_equal(c->buf, &eight, sizeof eight);
+	assert_int_equal(fcntl(fds[0], F_GETFL), mode);
+	close_kind(kind, fds);
+	ctxfd_close(ctx);
+	free(c);
+}
+
+static void read_waits_for_data(void **state)
+{
+	in_both_ways(wait_and_read);
+}
+
+static void end_a_read(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *root = make(), *ctx = ctxfd_with_cancel(root), *timed;
+	struct call *c = calloc(1, sizeof *c);
+	struct thread *thread;
+	int fds[2], mode;
+	int64_t at;
+
+	make_kind(kind, fds, blocking);
+	mode = fcntl(fds[0], F_GETFL);
+	c->ctx = ctx;
+	c->fd = fds[0];
+	c->size = sizeof c->buf;
+	thread = thread_start(call_read, c);
+	thread_wait_asleep(thread);
+	ctxfd_cancel(root);
+	assert_int_equal(result(thread), -ECANCELED);
+
+	at = now() + 5 * CTXFD_MSEC;
+	timed = ctxfd_with_deadline(ctxfd_background(), at);
+	assert_int_equal(ctxfd_read(timed, fds[0], c->buf, sizeof c->buf), -ETIMEDOUT);
+	assert_elapsed(at, 0, CTXFD_SEC);
+	assert_int_equal(fcntl(fds[0], F_GETFL), mode);
+	close_kind(kind, fds);
+	ctxfd_close(timed);
+	ctxfd_close(ctx);
+	ctxfd_close(root);
+	free(c);
+}
+
+static void read_ends_with_the_context(void **state)
+{
+	in_both_ways(end_a_read);
+}
+
+static void touch_nothing(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *cancelled = make(), *late = ctxfd_with_timeout(ctxfd_background(), 0);
+	char buf[100];
+	int fds[2];
+
+	make_kind(kind, fds, blocking);
+	ctxfd_cancel(cancelled);
+	put_eight(fds[1]);
+	wait_readable(fds[0]);
+	assert_int_equal(ctxfd_read(cancelled, fds[0], buf, sizeof buf), -ECANCELED);
+	assert_int_equal(ctxfd_read(late, fds[0], buf, sizeof buf), -ETIMEDOUT);
+	assert_int_equal(ctxfd_write(cancelled, fds[1], &eight, sizeof eight), -ECANCELED);
+	assert_int_equal(ctxfd_write(late, fds[1], &eight, sizeof eight), -ETIMEDOUT);
+	if (kind->socket) {
+		assert_int_equal(ctxfd_recv(cancelled, fds[0], buf, sizeof buf, 0), -ECANCELED);
+		assert_int_equal(ctxfd_send(late, fds[1], &eight, sizeof eight, 0), -ETIMEDOUT);
+	}
+	assert_int_equal(drain(fds[0]), sizeof eight);
+	close_kind(kind, fds);
+	ctxfd_unref(cancelled);
+	ctxfd_unref(late);
+}
+
+static void a_done_context_does_nothing(void **state)
+{
+	with_all_kinds(touch_nothing);
+}
+
+/* ---- Writing -------------------------------------------------------------------------------------------------------------- */
+
+static void write_and_read(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx = make();
+	char buf[100];
+	int fds[2], mode, before;
+
+	make_kind(kind, fds, blocking);
+	mode = fcntl(fds[1], F_GETFL);
+	before = count_fds();
+	assert_int_equal(ctxfd_write(ctx, fds[1], &eight, sizeof eight), sizeof eight);
+	assert_int_equal(count_fds(), before);
+	assert_int_equal(fcntl(fds[1], F_GETFL), mode);
+	wait_readable(fds[0]);
+	assert_int_equal(read(fds[0], buf, sizeof buf), sizeof eight);
+	assert_memory_equal(buf, &eight, sizeof eight);
+	close_kind(kind, fds);
+	ctxfd_close(ctx);
+}
+
+static void what_is_written_arrives(void **state)
+{
+	in_both_ways(write_and_read);
+}
+
+static void end_a_write(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx = make(), *timed;
+	struct call *c = calloc(1, sizeof *c);
+	struct thread *thread;
+	int fds[2], mode;
+	int64_t at;
+
+	make_kind(kind, fds, blocking);
+	fill_up(kind, fds);
+	mode = fcntl(fds[1], F_GETFL);
+	c->ctx = ctx;
+	c->fd = fds[1];
+	c->size = amount(kind, blocking);
+	if (kind->one_fd)
+		memcpy(c->buf, &eight, sizeof eight);
+	thread = thread_start(call_write_on, c);
+	thread_wait_asleep(thread);
+	assert_int_equal(fcntl(fds[1], F_GETFL), mode);
+	ctxfd_cancel(ctx);
+	assert_int_equal(result(thread), -ECANCELED);
+
+	at = now() + 5 * CTXFD_MSEC;
+	timed = ctxfd_with_deadline(ctxfd_background(), at);
+	assert_int_equal(write_on(timed, fds[1], c->buf, c->size), -ETIMEDOUT);
+	assert_elapsed(at, 0, CTXFD_SEC);
+	assert_int_equal(fcntl(fds[1], F_GETFL), mode);
+	close_kind(kind, fds);
+	ctxfd_close(timed);
+	ctxfd_close(ctx);
+	free(c);
+}
+
+static void a_write_to_what_is_full_ends_with_the_context(void **state)
+{
+	in_both_ways(end_a_write);
+}
+
+/* With room for a part it gives that part and returns, where write itself would wait on a blocking descriptor. */
+static void write_too_much(const struct kind *kind, bool blocking)
+{
+	enum { MUCH = 16 << 20 };
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), FAR);
+	char *much;
+	int fds[2];
+	ssize_t n;
+
+	if (!kind->messages && !kind->one_fd && !(kind->no_nowait && blocking)) {
+		much = calloc(1, MUCH);
+		make_kind(kind, fds, blocking);
+		n = ctxfd_write(ctx, fds[1], much, MUCH);
+		assert_true(n > 0 && n < MUCH);
+		while (n > 0) {
+			wait_readable(fds[0]);
+			n -= (ssize_t)drain(fds[0]);
+		}
+		assert_int_equal(n, 0);
+		close_kind(kind, fds);
+		free(much);
+	}
+	ctxfd_close(ctx);
+}
+
+static void a_write_may_be_short(void **state)
+{
+	in_both_ways(write_too_much);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_there_is_read),
+		cmocka_unit_test(read_waits_for_data),
+		cmocka_unit_test(read_ends_with_the_context),
+		cmocka_unit_test(a_done_context_does_nothing),
+		cmocka_unit_test(what_is_written_arrives),
+		cmocka_unit_test(a_write_to_what_is_full_ends_with_the_context),
+		cmocka_unit_test(a_write_may_be_short),
+	};
+	return run_all(tests);
+}
