@@ -126,7 +126,7 @@ static void accept_tells_the_plain_calls_errors(void **state)
 	struct ctxfd *ctx = make();
 	struct sockaddr_in addr;
 	int plain = make_socket(AF_INET, SOCK_STREAM), datagram = make_socket(AF_INET, SOCK_DGRAM), pipe[2];
-	int listener = make_listener(&addr), client, conn;
+	int listener = make_listener(&addr), client;
 
 	make_pipe(pipe);
 	assert_int_equal(ctxfd_accept(ctx, -1, NULL, NULL, 0), -EBADF);
@@ -141,9 +141,6 @@ static void accept_tells_the_plain_calls_errors(void **state)
 	exhaust_fds();
 	assert_int_equal(ctxfd_accept(ctx, listener, NULL, NULL, 0), -EMFILE); /* no number for the connection */
 	free_fds();
-	conn = ctxfd_accept(ctx, listener, NULL, NULL, SOCK_CLOEXEC);
-	assert_true(conn >= 0);
-	close(conn);
 	close(client);
 	close_pair(pipe);
 	close(datagram);
@@ -296,7 +293,6 @@ static void local_sockets_are_accepted_too(void **state)
 
 int main(void)
 {
-	const char *preload = getenv("LD_PRELOAD");
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_connection_that_is_there_is_accepted),
 		cmocka_unit_test(accept_waits_and_ends_with_the_context),
@@ -306,10 +302,5 @@ int main(void)
 		cmocka_unit_test(accept_under_signals),
 		cmocka_unit_test(local_sockets_are_accepted_too),
 	};
-
-	if (preload && strstr(preload, "valgrind")) {
-		puts("threads that race for connections take minutes where one runs at a time");
-		return 77;
-	}
 	return run_all(tests);
 }
