@@ -36,23 +36,25 @@ struct call {
 	int fd;
 	size_t size;
 	char buf[65536];
-	atomic_bool returned;
+	atomic_size_t given;
 };
 
 static void *call_read(void *arg)
 {
 	struct call *c = arg;
-	ssize_t n = ctxfd_read(c->ctx, c->fd, c->buf, c->size);
 
-	c->returned = true;
-	return (void *)n;
+	return (void *)ctxfd_read(c->ctx, c->fd, c->buf, c->size);
 }
 
+/* Until that fails. */
 static void *call_write_on(void *arg)
 {
 	struct call *c = arg;
+	ssize_t n;
 
-	return (void *)write_on(c->ctx, c->fd, c->buf, c->size);
+	while ((n = ctxfd_write(c->ctx, c->fd, c->buf, c->size)) > 0)
+		c->given += (size_t)n;
+	return (void *)n;
 }
 
 static ssize_t result(struct thread *thread)
@@ -273,6 +275,37 @@ static void a_write_to_what_is_full_ends_with_the_context(void **state)
 	in_both_ways(end_a_write);
 }
 
+static void wait_and_write(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx = make();
+	struct call *c = calloc(1, sizeof *c);
+	struct thread *thread;
+	size_t given;
+	int fds[2];
+
+	make_kind(kind, fds, blocking);
+	fill_up(kind, fds);
+	c->ctx = ctx;
+	c->fd = fds[1];
+	c->size = amount(kind, blocking);
+	if (kind->one_fd)
+		memcpy(c->buf, &eight, sizeof eight);
+	thread = thread_start(call_write_on, c);
+	thread_wait_asleep(thread);
+	given = c->given;
+	wait_until(drain(fds[0]) > 0 && c->given > given);
+	ctxfd_cancel(ctx);
+	assert_int_equal(result(thread), -ECANCELED);
+	close_kind(kind, fds);
+	ctxfd_unref(ctx);
+	free(c);
+}
+
+static void a_write_to_what_is_full_waits_for_room(void **state)
+{
+	in_both_ways(wait_and_write);
+}
+
 /* With room for a part it gives that part and returns, where write itself would wait on a blocking descriptor. */
 static void write_too_much(const struct kind *kind, bool blocking)
 {
@@ -312,6 +345,7 @@ int main(void)
 		cmocka_unit_test(a_done_context_does_nothing),
 		cmocka_unit_test(what_is_written_arrives),
 		cmocka_unit_test(a_write_to_what_is_full_ends_with_the_context),
+		cmocka_unit_test(a_write_to_what_is_full_waits_for_room),
 		cmocka_unit_test(a_write_may_be_short),
 	};
 	return run_all(tests);
