@@ -7,8 +7,6 @@
 #include "race.h"
 #include "shard.h"
 
-#include <malloc.h>
-
 enum { CROWD = 4, EACH = 200 };
 
 struct crowd {
@@ -211,7 +209,7 @@ static void halfway_they_are_like_others(void **state)
 	int done = 0;
 
 	make_crowded(c, root);
-	mallopt(M_PERTURB, 0x5a);
+	spoil_freed_memory(true);
 	stop_at(&s, root, -EPIPE, *nth(c, CROWD * EACH / 2));
 	assert_int_equal(ctxfd_err(root), 0);
 	assert_int_equal(ctxfd_err(c->parent), 0);
@@ -231,7 +229,7 @@ static void halfway_they_are_like_others(void **state)
 	assert_ended(c->parent, -EPIPE);
 	ctxfd_unref(c->parent);
 	ctxfd_unref(root);
-	mallopt(M_PERTURB, 0);
+	spoil_freed_memory(false);
 }
 
 /* ---- Races --------------------------------------------------------------------------------------------------------------- */

@@ -5,8 +5,6 @@
  * A cancel is stopped at a gate (gate.h): a context whose fd it is about to make readable. What is above the gate, up to where the
  * cancel began, is marked by then but not done.
  */
-#include <malloc.h>
-
 #include "gate.h"
 
 /* ---- Those who come in between -------------------------------------------------------------------------------------- */
@@ -266,7 +264,7 @@ static void wait_blocked_or_returned(struct thread *thread, struct caller *c)
 /* The node at which the cancel stands, its siblings, and the nodes above it are given up while it stands there. */
 static void free_waits_for_the_cancel_or_leaves_it_alone(void **state)
 {
-	mallopt(M_PERTURB, 0x5a); /* freed memory is filled with nonsense: who goes on with it will stumble */
+	spoil_freed_memory(true);
 	for (int victim = 0; victim < 6; victim++)
 		for (int timed = 0; timed < 2; timed++) {
 			struct family f;
@@ -295,7 +293,7 @@ static void free_waits_for_the_cancel_or_leaves_it_alone(void **state)
 			}
 			drop_family(&f);
 		}
-	mallopt(M_PERTURB, 0);
+	spoil_freed_memory(false);
 }
 
 /* The last reference below an inner node that has no owner: it, and the nodes above it, go when the cancel is through. */
@@ -308,7 +306,7 @@ static void an_orphaned_branch_is_freed_after_the_cancel(void **state)
 	struct thread *thread;
 	struct stop s;
 
-	mallopt(M_PERTURB, 0x5a);
+	spoil_freed_memory(true);
 	stop_at(&s, top, -EPIPE, giver.ctx);
 	ctxfd_unref(mid);
 	ctxfd_unref(low);
@@ -319,7 +317,7 @@ static void an_orphaned_branch_is_freed_after_the_cancel(void **state)
 	assert_int_equal(live_allocations(), before + 1);
 	assert_ended(top, -EPIPE);
 	ctxfd_unref(top);
-	mallopt(M_PERTURB, 0);
+	spoil_freed_memory(false);
 }
 
 /* ---- A deadline passes halfway --------------------------------------------------------------------------------------- */

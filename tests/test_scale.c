@@ -46,25 +46,35 @@ static bool under_valgrind(void)
 
 /* ---- Heap ----------------------------------------------------------------------------------------------------------------- */
 
-/* At most 96 bytes each, with what malloc itself needs. */
+/* What malloc has given out, with what it needs itself; 0 where it cannot tell. */
+static size_t heap_in_use(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+	return SANITIZED || under_valgrind() ? 0 : mallinfo2().uordblks;
+#else
+	return 0;
+#endif
+}
+
+/* At most 96 bytes each. */
 static void a_context_takes_96_bytes_of_heap(void **state)
 {
 	enum { N = 10000 };
 	struct ctxfd *root;
 	size_t before;
 
-	if (SANITIZED || under_valgrind() || sizeof(void *) != 8)
-		skip_test("only where malloc is the usual one, on 64 bits");
+	if (heap_in_use() == 0)
+		skip_test("this malloc does not tell what it has given out");
 	free(malloc(N * 96)); /* a heap that need not grow */
 	root = child_of(ctxfd_background());
 	for (int kind = 0; kind < 4; kind++) {
-		before = mallinfo2().uordblks;
+		before = heap_in_use();
 		for (int i = 0; i < N; i++)
 			node[i] = kind == 0   ? child_of(root)
 			          : kind == 1 ? child_of(i ? node[i - 1] : root)
 			          : kind == 2 ? ctxfd_with_timeout(root, 3600 * CTXFD_SEC)
 			                      : (struct ctxfd *)(uintptr_t)ctxfd_with_value(root, &root, NULL, NULL);
-		assert_true(mallinfo2().uordblks - before <= N * 96);
+		assert_true(heap_in_use() - before <= N * 96);
 		for (int i = 0; i < N; i++)
 			ctxfd_unref(node[i]);
 	}
@@ -188,20 +198,27 @@ static void a_million_on_a_small_stack(void **state)
 
 /* ---- System calls --------------------------------------------------------------------------------------------------------- */
 
+#ifdef SYS_clock_gettime64
+#define CLOCK_CALL SYS_clock_gettime64
+#else
+#define CLOCK_CALL SYS_clock_gettime
+#endif
+
 /* From here on any system call but exit_group, and the clock's where it is one, kills. */
 static void forbid_system_calls(void)
 {
 	struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clock_gettime, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CLOCK_CALL, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 	};
 	struct sock_fprog program = { COUNT(filter), filter };
 
 	require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	require(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		_exit(77);
 }
 
 /* Make, ask, cancel, free, of all kinds, without an fd. */
@@ -262,6 +279,8 @@ static void make_cancel_and_free_make_no_system_call(void **state)
 			syscall(SYS_exit_group, without_system_calls(zero ? &none : &n));
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+			skip_test("no seccomp filters here");
 		/* The second child makes one, to show that it would not go by unseen. */
 		if (zero)
 			assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);

@@ -7,6 +7,10 @@
 
 #include "harness.h"
 
+#ifndef sigev_notify_thread_id /* glibc before 2.35 */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
 static atomic_int ticks;
 static timer_t ticker;
 
@@ -20,9 +24,10 @@ static void start_ticks(int64_t ns, int flags)
 {
 	struct sigaction act = { .sa_handler = tick, .sa_flags = flags };
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1 };
-	struct itimerspec every = { .it_interval.tv_nsec = ns * slow(), .it_value.tv_nsec = ns * slow() };
+	struct timespec gap = { .tv_nsec = (long)(ns * slow()) };
+	struct itimerspec every = { gap, gap };
 
-	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
 	ticks = 0;
 	assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
 	assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &ticker), 0);
