@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+
+check-platforms: ## the same on 32 bits, musl, clang, and on emulated aarch64 and s390x; PLATFORMS="musl m32" chooses
+	@BUILD='$(BUILD)' MAKE='$(MAKE)' sh tests/platforms.sh $(PLATFORMS)
+
+.PHONY: check-platforms
