@@ -314,13 +314,20 @@ static int watch(int fd, uint32_t events)
 	return epoll;
 }
 
+/* Where there is no SET_TICKS a timerfd that is readable already is not made so again: there is no second edge. */
 static void an_edge_is_seen_after_a_stray_one(void **state)
 {
 	struct ctxfd *all[] = { plain(), timed() };
 
 	for (size_t i = 0; i < COUNT(all); i++) {
-		int fd = ctxfd_done_fd(all[i]), epoll = watch(fd, EPOLLIN | EPOLLET);
+		int fd, epoll;
 
+		if (i == 1 && !has_set_ticks()) {
+			ctxfd_unref(all[i]);
+			break;
+		}
+		fd = ctxfd_done_fd(all[i]);
+		epoll = watch(fd, EPOLLIN | EPOLLET);
 		fire_early(fd);
 		assert_int_equal(new_events(epoll), 1);
 		assert_int_equal(new_events(epoll), 0);
