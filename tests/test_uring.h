@@ -182,17 +182,13 @@ static inline void note(int what, struct ctxfd_uring_op *op)
 	t->flags = op->flags;
 }
 
-/* Submits, and takes all CQEs that are there, or one if there is none. Returns how many were the program's own. */
-static inline int turn(void)
+/* Takes all CQEs that are there. Returns how many were the program's own. */
+static inline int take_all(void)
 {
 	struct io_uring_cqe *cqe;
 	struct ctxfd_uring_op *op;
-	int others = 0, ret;
+	int others = 0;
 
-	do
-		ret = io_uring_submit_and_wait(&ring, 1);
-	while (ret == -EINTR);
-	assert_true(ret >= 0);
 	while (io_uring_peek_cqe(&ring, &cqe) == 0) {
 		int what = ctxfd_uring_complete(cqe, &op);
 
@@ -202,6 +198,18 @@ static inline int turn(void)
 		io_uring_cqe_seen(&ring, cqe);
 	}
 	return others;
+}
+
+/* One turn of a program's loop: submits, waits for a CQE, and takes all. */
+static inline int turn(void)
+{
+	int ret;
+
+	do
+		ret = io_uring_submit_and_wait(&ring, 1);
+	while (ret == -EINTR);
+	assert_true(ret >= 0);
+	return take_all();
 }
 
 /* Turns the loop until the operation has ended, and returns its result. */

@@ -5,6 +5,7 @@
  */
 #include "test_uring.h"
 
+#include <dirent.h>
 #include <linux/futex.h>
 #include <sys/stat.h>
 
@@ -321,6 +322,17 @@ static const struct opcase *next_case(const struct opcase *c)
 
 #define for_each_case(c) for (const struct opcase *c = NULL; (c = next_case(c)); unmake())
 
+/* The kernel holds what a zero-copy send has sent until the peer has read it, over loopback. */
+static void finish_case(const struct opcase *c, struct tracked *t)
+{
+	while (!t->last) {
+		if (c->complete == drain_peer)
+			drain_peer();
+		submit_and_run();
+		take_all();
+	}
+}
+
 static struct io_uring_sqe *prepared(const struct opcase *c)
 {
 	struct io_uring_sqe *sqe = get_sqe();
@@ -433,11 +445,11 @@ static void completes_as_without_a_context(void **state)
 		assert_int_equal(io_uring_cq_ready(&ring), 0);
 		for (int i = 1; i <= (c->multishot ? 3 : 1); i++) {
 			c->complete();
+			if (!c->multishot)
+				finish_case(c, &t);
 			while (t.more + t.last < i)
 				turn();
 			assert_result(c, i == 1 ? t.first : t.res);
-			if (!c->multishot)
-				finish(&t);
 		}
 		if (c->multishot) {
 			ctxfd_cancel(ctx);
@@ -466,10 +478,13 @@ static void a_result_beats_the_end(void **state)
 		start(&scope, &t, prepared(c));
 		submit_and_run();
 		c->complete();
-		while (!io_uring_cq_ready(&ring))
+		while (!io_uring_cq_ready(&ring)) {
+			if (c->complete == drain_peer)
+				drain_peer();
 			submit_and_run();
+		}
 		ctxfd_cancel(ctx);
-		finish(&t);
+		finish_case(c, &t);
 		assert_result(c, t.first);
 		close_scope(&scope);
 		ctxfd_close(ctx);
@@ -502,6 +517,28 @@ static void a_partial_result_is_kept(void **state)
 	ctxfd_unref(ctx);
 }
 
+/* Whether one of the kernel's threads that work for this process sleeps in a read of a pipe. */
+static bool worker_reads_a_pipe(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *e;
+	bool found = false;
+
+	assert_non_null(dir);
+	while ((e = readdir(dir))) {
+		char path[64], where[64] = "";
+		FILE *f;
+
+		snprintf(path, sizeof path, "/proc/self/task/%.20s/wchan", e->d_name);
+		f = fopen(path, "re");
+		found |= f && fgets(where, sizeof where, f) && strstr(where, "pipe_read");
+		if (f)
+			fclose(f);
+	}
+	closedir(dir);
+	return found;
+}
+
 /*
  * A read that others have robbed of its data for more than a hundred times goes to sleep on a worker thread; cancelled
  * there, it gives -EINTR.
@@ -529,6 +566,9 @@ static void an_interrupted_worker_is_no_error(void **state)
 		assert_int_equal(read(fds[0], &stolen, 1), 1);
 		submit_and_run();
 	}
+	/* Not all kernels tell; then it is cancelled wherever it is. */
+	for (int i = 0; i < 1000 && ring_kind->flags & IORING_SETUP_DEFER_TASKRUN && !worker_reads_a_pipe(); i++)
+		pass_time(CTXFD_MSEC);
 	ctxfd_cancel(ctx);
 	assert_int_equal(finish(&t), -ECANCELED);
 	close_scope(&scope);

@@ -183,6 +183,7 @@ static void no_fd_for_the_poll(void **state)
 	open_scope(&scope, ctx);
 	exhaust_fds();
 	assert_int_equal(try_start(&scope, &t, nop()), -EMFILE);
+	assert_int_equal(ctxfd_uring_call(ctx, &ring, nop()), -EMFILE);
 	free_fds();
 	submit_and_run();
 	assert_int_equal(io_uring_cq_ready(&ring), 0);
