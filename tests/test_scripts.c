@@ -71,13 +71,28 @@ static const struct climate climates[] = {
 	              [OP_AFTER] = 1,
 	              [OP_SERVE] = 1,
 	              [OP_STOP] = 1 } },
+	{ .setup = 2,
+	  .ops = 60,
+	  .vars = 12,
+	  .hot = 0,
+	  .longest = 200,
+	  .weight = { [OP_NEW] = 3,
+	              [OP_DEADLINE] = 10,
+	              [OP_TIMEOUT] = 1,
+	              [OP_MERGE] = 10,
+	              [OP_FREE] = 2,
+	              [OP_CAUSE] = 1,
+	              [OP_FD] = 2,
+	              [OP_LOOK] = 8,
+	              [OP_WAIT] = 3,
+	              [OP_CLOCK] = 1 } },
 };
 
 static void make_script(struct script *s, uint64_t seed)
 {
 	struct chance c = { seed };
 
-	random_script(s, &climates[seed % 4 == 3], &c);
+	random_script(s, &climates[seed % 4 % COUNT(climates)], &c);
 }
 
 /* ---- In children -------------------------------------------------------------------------------------------------- */

@@ -204,7 +204,9 @@ static void random_op(struct op *op, const struct climate *climate, bool *there,
 		op->x = (uint8_t)(op->x + 2);
 	op->a = random_var(climate, there, true, c);
 	op->b = random_var(climate, there, true, c);
-	op->n = (int16_t)(below(c, 4) ? below(c, climate->longest + 1) : below(c, 8));
+	/* A few are often the same, so that deadlines and keys meet. */
+	op->n = (int16_t)(below(c, 4) ? below(c, climate->longest + 1)
+	                              : below(c, 8) + (below(c, 2) ? climate->longest / 2 : 0));
 	if (*takes == '>')
 		there[op->x] = true;
 	else if (op->what == OP_FREE || op->what == OP_CLOSE)

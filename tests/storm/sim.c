@@ -14,6 +14,7 @@
 #define MOST_THREADS 8
 #define STACK        (64 * 1024)
 #define MOST_STEPS   200000
+#define MOST_TOLD    3000 /* of them, when explaining */
 #define LOCALS       64
 #define FIRST_DAEMON 5
 
@@ -90,6 +91,8 @@ void sim_tell(const char *format, ...)
 {
 	va_list args;
 
+	if (steps > MOST_TOLD)
+		return;
 	fprintf(stderr, "  %*s", 4 * (current < 0 ? 0 : current), "");
 	va_start(args, format);
 	vfprintf(stderr, format, args);
@@ -160,14 +163,19 @@ static int pick(bool rarely, bool may_stay)
 	return ready[sim_choose(n, rarely)];
 }
 
+void sim_step(void)
+{
+	if (current >= 0 && ++steps > MOST_STEPS)
+		sim_fail("no end: a thread goes round and round");
+}
+
 void sim_point(void)
 {
 	int next;
 
+	sim_step();
 	if (!concurrent)
 		return;
-	if (++steps > MOST_STEPS)
-		sim_fail("no end: a thread goes round and round");
 	if (sim_chance(64))
 		sim_fire_timers();
 	next = sim_may_preempt() ? pick(true, true) : current;
@@ -175,6 +183,17 @@ void sim_point(void)
 		sim_preempted();
 		switch_to(next);
 	}
+}
+
+/* When the first of those who sleep for a time will wake up. */
+static int64_t next_waking(void)
+{
+	int64_t at = INT64_MAX;
+
+	for (int i = 0; i < MOST_THREADS; i++)
+		if (fibers[i].state == ASLEEP && fibers[i].until < at)
+			at = fibers[i].until;
+	return at;
 }
 
 /* Nobody is ready: what comes with time, or what came with it and is late. False: nothing does. */
@@ -188,9 +207,8 @@ static bool pass_time(bool may_move)
 	}
 	if (!may_move)
 		return false;
-	for (int i = 0; i < MOST_THREADS; i++)
-		if (fibers[i].state == ASLEEP && fibers[i].until < at)
-			at = fibers[i].until;
+	if (next_waking() < at)
+		at = next_waking();
 	if (at == INT64_MAX)
 		return false;
 	if (at > sim_clock)
@@ -333,7 +351,11 @@ static void *end(void *arg)
 
 void sim_rest(void)
 {
-	sim_sleep(&fibers, 1, sim_clock);
+	for (int64_t at = sim_clock; at != INT64_MAX; at = next_waking()) {
+		sim_sleep(&fibers, 1, at);
+		/* Until now has passed: that is when nobody else is ready. */
+		sim_sleep(&fibers, 1, sim_clock);
+	}
 }
 
 /* Runs those that have been added until all have ended, or one has failed. */

@@ -66,8 +66,9 @@ void sim_preempted(void);
 /* Whether the threads of a schedule are being played (not begin or end). */
 bool sim_running(void);
 
-/* Somebody else may have the turn. */
+/* Somebody else may have the turn; or only counts the step, since one that takes them without end is a failure. */
 void sim_point(void);
+void sim_step(void);
 
 /* Which thread has the turn, 0 in begin and end; -1 when no schedule is being played. */
 int sim_turn(void);
@@ -84,7 +85,7 @@ void sim_expire(void); /* wakes those whose time has come */
 int sim_spawn(void *(*run)(void *arg), void *arg);
 void sim_await(int thread);
 
-/* Until all others sleep. */
+/* Until all others sleep, and for ever. */
 void sim_rest(void);
 
 /* Chance that does not disturb the schedule: n to one against. Never, when all schedules are gone through. */

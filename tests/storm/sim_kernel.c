@@ -38,6 +38,18 @@ static struct file {
 	} watches[WATCHES];
 } files[FDS];
 
+/* What a sandbox, or an old kernel, refuses: in some schedules by lot, and then always. */
+static struct refusal {
+	bool decided, refused;
+} set_ticks, futexes;
+
+static bool is_refused(struct refusal *r)
+{
+	if (!r->decided)
+		*r = (struct refusal){ true, sim_chance(8) };
+	return r->refused;
+}
+
 /* What those who wait for a descriptor sleep on. */
 static const char any_fd;
 
@@ -61,6 +73,7 @@ void sim_kernel_reset(void)
 	keep_or_restore(&fresh[0], __start_simdata, __stop_simdata);
 	keep_or_restore(&fresh[1], __start_simbss, __stop_simbss);
 	memset(files, 0, sizeof files);
+	set_ticks = futexes = (struct refusal){ false, false };
 	sim_clock = INT64_C(1000000000000);
 }
 
@@ -175,6 +188,10 @@ int sim_ioctl(int fd, unsigned long what, ...)
 	(void)what; /* TFD_IOC_SET_TICKS, to 1 */
 	if (f->kind != TIMER)
 		sim_fail("SET_TICKS of fd %d, which is no timer", fd);
+	if (is_refused(&set_ticks)) {
+		errno = ENOTTY;
+		return -1;
+	}
 	f->count = 1;
 	changed();
 	return 0;
@@ -352,6 +369,15 @@ void sim_clock_to(int64_t at)
 	sim_fire_timers();
 }
 
+int sim_nanosleep(const struct timespec *time, struct timespec *left);
+
+int sim_nanosleep(const struct timespec *time, struct timespec *left)
+{
+	(void)left;
+	sim_sleep(&any_fd, 0, sim_clock + in_ns(time));
+	return 0;
+}
+
 /* ---- Futexes ------------------------------------------------------------------------------------------------------ */
 
 long sim_syscall(long number, ...);
@@ -361,6 +387,10 @@ static long futex(uint32_t *at, int op, uint32_t value, const struct timespec *u
 	bool woken;
 
 	sim_point();
+	if (is_refused(&futexes)) {
+		errno = EPERM;
+		return -1;
+	}
 	if (op == FUTEX_WAKE_BITSET_PRIVATE) {
 		sim_wake(at, bits);
 		return 0;

@@ -184,6 +184,8 @@ static void before_load(const void *at, size_t size, uint64_t value, int order)
 	loaded[t].times = loaded[t].at == at && loaded[t].value == value ? loaded[t].times + 1 : 0;
 	if (loaded[t].times < 3)
 		sim_point();
+	else
+		sim_step();
 	sim_check_access(at, size, "an atomic load");
 }
 
