@@ -342,8 +342,10 @@ static void observe(bool timed, int n)
 		meet(&o.start, 2);
 		dither((unsigned)r % 500);
 		ctxfd_cancel(o.chain[0]);
+		/* Below one that expired, an fd may follow a little later, unless somebody asks. */
 		for (int i = 0; i < CHAIN; i++)
-			assert_readable(o.fds[i]);
+			if (ctxfd_err(o.chain[0]) == -ECANCELED || ctxfd_err(o.chain[i]))
+				assert_readable(o.fds[i]);
 		meet(&o.end, 2);
 		for (int i = 0; i < CHAIN; i++)
 			ctxfd_unref(o.chain[i]);
