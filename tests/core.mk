@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # The tests that stop the library inside a system call (gate.h).
-$(BUILD)/tests/test_halfway $(BUILD)/tests/test_unsignalled $(BUILD)/tests/test_crowded: private LDFLAGS += -Wl,--wrap=syscall,--wrap=ioctl,--wrap=timerfd_settime
+$(addprefix $(BUILD)/tests/test_,halfway halfway_merge unsignalled crowded): private LDFLAGS += -Wl,--wrap=syscall,--wrap=ioctl,--wrap=timerfd_settime
 
 # The test that takes RWF_NOWAIT away.
 $(BUILD)/tests/test_io: private LDFLAGS += -Wl,--wrap=syscall

@@ -120,4 +120,20 @@ static void assert_ended(const struct ctxfd *ctx, int cause)
 	assert_int_equal(ctxfd_cause(ctx), cause);
 }
 
+/* Somebody who comes in between. */
+struct caller {
+	struct ctxfd *ctx;
+	int result;
+	atomic_bool returned;
+};
+
+static inline void *call_cancel(void *arg)
+{
+	struct caller *c = arg;
+
+	ctxfd_cancel_cause(c->ctx, -ENOENT);
+	c->returned = true;
+	return NULL;
+}
+
 #endif

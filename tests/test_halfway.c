@@ -9,21 +9,6 @@
 
 /* ---- Those who come in between -------------------------------------------------------------------------------------- */
 
-struct caller {
-	struct ctxfd *ctx;
-	int result;
-	atomic_bool returned;
-};
-
-static void *call_cancel(void *arg)
-{
-	struct caller *c = arg;
-
-	ctxfd_cancel_cause(c->ctx, -ENOENT);
-	c->returned = true;
-	return NULL;
-}
-
 static void *call_wait(void *arg)
 {
 	struct caller *c = arg;
@@ -296,6 +281,40 @@ static void free_waits_for_the_cancel_or_leaves_it_alone(void **state)
 	spoil_freed_memory(false);
 }
 
+static void *give_up_inner(void *arg)
+{
+	struct family *f = arg;
+
+	ctxfd_unref(f->inner);
+	ctxfd_unref(f->before[2]);
+	ctxfd_unref(f->after[2]);
+	ctxfd_unref(f->gate);
+	return NULL;
+}
+
+/* The cancel is back from below inner, which is done and only waits to be signalled. */
+static void a_node_stays_until_the_cancel_has_gone_on_from_it(void **state)
+{
+	spoil_freed_memory(true);
+	for (int timed = 0; timed < 2; timed++) {
+		struct family f;
+		struct thread *thread;
+		struct stop s;
+
+		make_family(&f, timed);
+		stop_at(&s, f.top, -EPIPE, f.inner);
+		assert_ended(f.gate, -EPIPE);
+		thread = thread_start(give_up_inner, &f);
+		thread_wait_asleep(thread);
+		go_on(&s);
+		thread_join(thread);
+		f.inner = f.gate = f.before[2] = f.after[2] = NULL;
+		assert_ended(f.top, -EPIPE);
+		drop_family(&f);
+	}
+	spoil_freed_memory(false);
+}
+
 /* The last reference below an inner node that has no owner: it, and the nodes above it, go when the cancel is through. */
 static void an_orphaned_branch_is_freed_after_the_cancel(void **state)
 {
@@ -374,6 +393,7 @@ int main(void)
 		cmocka_unit_test(what_is_derived_halfway_is_born_done),
 		cmocka_unit_test(what_is_derived_beside_it_is_done_in_the_end),
 		cmocka_unit_test(free_waits_for_the_cancel_or_leaves_it_alone),
+		cmocka_unit_test(a_node_stays_until_the_cancel_has_gone_on_from_it),
 		cmocka_unit_test(an_orphaned_branch_is_freed_after_the_cancel),
 		cmocka_unit_test(deadline_makes_the_verdict_visible_early),
 	};
