@@ -179,9 +179,10 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * A CQE counts once: its user_data is overwritten, and asked again it is NONE. Pass the CQE in the completion queue,
  * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. One of yours (OTHER) is left as it is.
  *
- * The result is res as the kernel gave it; but if that says that the operation was cancelled or interrupted
- * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin) and the context is done, it is the context's err. -ETIMEDOUT can be
- * the operation's own, and -ECANCELED also comes when a chain breaks or a scope is closed: ctxfd_err tells them apart.
+ * The result is res as the kernel gave it. But if that says that the operation was cancelled or interrupted
+ * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin), it is the context's err when the context is done, and -ECANCELED when
+ * the scope is being closed. -ETIMEDOUT can be the operation's own, and -ECANCELED also comes when a chain breaks:
+ * ctxfd_err tells them apart.
  */
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
 

@@ -295,10 +295,20 @@ static bool interrupted(int res)
 	return res == -ECANCELED || res == -EINTR || (res >= -516 && res <= -512);
 }
 
+/*
+ * Why an operation was interrupted: the context's err, -ECANCELED when the scope alone is ending, 0 for another reason.
+ */
+static int reason(const struct ctxfd_uring_scope *scope)
+{
+	int err = ctxfd_err(scope->ctx_);
+
+	return err ? err : ending(scope) ? -ECANCELED : 0;
+}
+
 static int op_completed(struct ctxfd_uring_op *op, const struct io_uring_cqe *cqe)
 {
 	struct ctxfd_uring_scope *scope = op->scope_;
-	int err = interrupted(cqe->res) ? ctxfd_err(scope->ctx_) : 0;
+	int err = interrupted(cqe->res) ? reason(scope) : 0;
 
 	op->res = err ? err : cqe->res;
 	op->flags = cqe->flags;

@@ -540,13 +540,14 @@ static bool worker_reads_a_pipe(void)
 }
 
 /*
- * A read that others have robbed of its data for more than a hundred times goes to sleep on a worker thread; cancelled
- * there, it gives -EINTR.
+ * A read that others have robbed of its data for more than a hundred times goes to sleep on a worker thread. The end of
+ * its context, or of its scope, interrupts it there: it gives -EINTR.
  */
-static void an_interrupted_worker_is_no_error(void **state)
+static void interrupt_on_worker(bool close_it)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct ctxfd_uring_scope scope;
+	struct ctxfd_uring_op *op;
 	struct io_uring_sqe *sqe;
 	struct tracked t;
 	char buf[8] = "";
@@ -569,11 +570,22 @@ static void an_interrupted_worker_is_no_error(void **state)
 	/* Not all kernels tell; then it is cancelled wherever it is. */
 	for (int i = 0; i < 1000 && ring_kind->flags & IORING_SETUP_DEFER_TASKRUN && !worker_reads_a_pipe(); i++)
 		pass_time(CTXFD_MSEC);
-	ctxfd_cancel(ctx);
+	if (close_it) {
+		assert_int_equal(ctxfd_uring_close(&scope, &op), CTXFD_URING_LAST);
+		note(CTXFD_URING_LAST, op);
+	} else {
+		ctxfd_cancel(ctx);
+	}
 	assert_int_equal(finish(&t), -ECANCELED);
 	close_scope(&scope);
 	close_pair(fds);
-	ctxfd_unref(ctx);
+	ctxfd_close(ctx);
+}
+
+static void an_interrupted_worker_is_no_error(void **state)
+{
+	interrupt_on_worker(false);
+	interrupt_on_worker(true);
 }
 
 /*
