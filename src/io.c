@@ -200,7 +200,10 @@ static bool is_on_disk(int fd)
 static ssize_t polled_now(const struct transfer *t)
 {
 	struct pollfd one = { .fd = t->fd, .events = t->out ? POLLOUT : POLLIN };
+	int mode = fcntl(t->fd, F_GETFL);
 
+	if ((mode & O_ACCMODE) == (t->out ? O_RDONLY : O_WRONLY)) /* never polls ready, and fails at once */
+		return plain(t, t->size);
 	if (poll(&one, 1, 0) <= 0) /* a signal interrupts even this */
 		return -EAGAIN;
 	return plain(t, t->out && t->size > PIPE_BUF ? PIPE_BUF : t->size);
