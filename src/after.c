@@ -92,9 +92,13 @@ static void free_after(struct ctxfd_after *h)
 	dispatcher_step_in();
 }
 
+_Thread_local struct ctxfd_after *running_here;
+
 /* Under the lock: runs h, which is due, unless it has been stopped. Returns how many functions that was. */
 int run_after(struct ctxfd_after *h)
 {
+	struct ctxfd_after *outer = running_here; /* in a child of a fork in its fn, a function may dispatch */
+
 	alarm_clear(&dispatcher.alarms, &h->alarm);
 	if (h->state == STOPPED) {
 		free_after(h);
@@ -102,10 +106,12 @@ int run_after(struct ctxfd_after *h)
 	}
 	h->state = RUNNING;
 	h->thread = pthread_self();
-	dispatcher.running = h;
+	h->forks = dispatcher.forks;
+	dispatcher.running = running_here = h;
 	pthread_mutex_unlock(&dispatcher.lock);
 	h->fn(h->arg);
 	pthread_mutex_lock(&dispatcher.lock);
+	running_here = outer;
 	if (still_dispatching())
 		dispatcher.running = NULL;
 	if (!h->owned) {
@@ -115,6 +121,11 @@ int run_after(struct ctxfd_after *h)
 		pthread_cond_broadcast(&dispatcher.idle);
 	}
 	return 1;
+}
+
+static bool is_running(const struct ctxfd_after *h)
+{
+	return h->state == RUNNING && h->forks == dispatcher.forks;
 }
 
 bool ctxfd_after_stop(struct ctxfd_after *h)
@@ -137,11 +148,11 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 		h->state = STOPPED;
 		never_ran = true;
 		ours = false;
-	} else if (h->state == RUNNING && pthread_equal(h->thread, pthread_self())) {
+	} else if (is_running(h) && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;
 	}
-	while (ours && h->state == RUNNING)
+	while (ours && is_running(h))
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
 	pthread_mutex_unlock(&dispatcher.lock);
 	leave(entry);

@@ -30,7 +30,7 @@ enum mode { NOBODY, THREAD, PROGRAM };
 static _Atomic int mode = NOBODY;
 static pthread_mutex_t mode_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_t thread;                        /* while mode is THREAD; under mode_lock */
-static bool stopping;                           /* the thread is to end; under the dispatcher's lock */
+static bool stopping, ended;                    /* the thread is to end, and has; under the dispatcher's lock */
 static _Thread_local bool on_dispatcher_thread; /* the library's */
 
 /* Of the stack of the library's thread, on which the program's functions run. */
@@ -231,9 +231,7 @@ static void before_fork(void)
 {
 	struct entry entry;
 
-	/* The library's own thread may be waited for under mode_lock, so when it forks it leaves that alone. */
-	if (!on_dispatcher_thread)
-		pthread_mutex_lock(&mode_lock);
+	pthread_mutex_lock(&mode_lock);
 	pthread_mutex_lock(&dispatcher.lock);
 	entry = enter();
 	while (dispatcher.inside && !pthread_equal(dispatcher.thread, pthread_self()))
@@ -244,26 +242,26 @@ static void before_fork(void)
 static void after_fork_in_parent(void)
 {
 	pthread_mutex_unlock(&dispatcher.lock);
-	if (!on_dispatcher_thread)
-		pthread_mutex_unlock(&mode_lock);
+	pthread_mutex_unlock(&mode_lock);
 }
 
 static void after_fork_in_child(void)
 {
-	/* What forked in its fn runs on, in the child as well, and run_after will find out who dispatches by then. */
 	struct ctxfd_after *running = serving ? NULL : dispatcher.running;
 
+	/* What forked in its fn runs on, in the child as well, and run_after will find out who dispatches by then. */
+	dispatcher.forks++;
+	if (running_here)
+		running_here->forks = dispatcher.forks;
 	close_fds();
 	pthread_cond_init(&dispatcher.idle, NULL);
 	on_dispatcher_thread = serving = false;
 	mode = NOBODY;
-	stopping = false;
+	stopping = ended = false;
 	if (dispatcher.dispatching) {
 		dispatcher.dispatching = dispatcher.inside = false;
 		dispatcher.running = NULL;
-		/* Its thread is not here to finish it: as good as finished. */
-		if (running)
-			running->state = RAN;
+		/* Its thread is not here to finish it. */
 		if (running && !running->owned) {
 			running->state = STOPPED;
 			running->next = dispatcher.batch;
@@ -335,6 +333,16 @@ static bool is_over(void)
 	return over;
 }
 
+static void tell_end(void)
+{
+	pthread_mutex_lock(&dispatcher.lock);
+	if (on_dispatcher_thread) {
+		ended = true;
+		pthread_cond_broadcast(&dispatcher.idle);
+	}
+	pthread_mutex_unlock(&dispatcher.lock);
+}
+
 static void *run(void *unused)
 {
 	struct epoll_event any;
@@ -348,6 +356,7 @@ static void *run(void *unused)
 			break;
 		serve();
 	}
+	tell_end();
 	return unused;
 }
 
@@ -371,16 +380,26 @@ static int start_thread(void)
 	return -err;
 }
 
-/* Under mode_lock, while mode is THREAD. The thread ends once the function that it is running has returned. */
+/*
+ * Under mode_lock, while mode is THREAD; then it is PROGRAM. The thread ends once the function that it is running has returned.
+ * That may wait for a thread that forks, so mode_lock is given up meanwhile, and a second thread may be here as well.
+ */
 static void stop_thread(void)
 {
 	pthread_mutex_lock(&dispatcher.lock);
 	stopping = true;
 	wake();
+	pthread_mutex_unlock(&mode_lock);
+	while (mode == THREAD && !ended)
+		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
 	pthread_mutex_unlock(&dispatcher.lock);
+	pthread_mutex_lock(&mode_lock);
+	if (mode != THREAD)
+		return;
 	pthread_join(thread, NULL);
 	pthread_mutex_lock(&dispatcher.lock);
-	stopping = false;
+	mode = PROGRAM;
+	stopping = ended = false;
 	if (dispatcher.due)
 		wake();
 	pthread_mutex_unlock(&dispatcher.lock);
@@ -434,7 +453,7 @@ int ctxfd_dispatch_fd(void)
 	pthread_mutex_lock(&mode_lock);
 	if (mode == THREAD)
 		stop_thread();
-	else if (mode == NOBODY)
+	if (mode == NOBODY)
 		result = start_locked(PROGRAM);
 	if (!result) {
 		atomic_store_explicit(&mode, PROGRAM, memory_order_release);
@@ -463,7 +482,7 @@ __attribute__((destructor)) static void end_thread(void)
 {
 	bool idle;
 
-	/* Whoever has mode_lock is about to stop the thread, too, and may be waiting for a function that waits for us. */
+	/* Whoever has mode_lock is about to change who dispatches: leave it to them. */
 	if (on_dispatcher_thread || mode != THREAD || pthread_mutex_trylock(&mode_lock) != 0)
 		return;
 	pthread_mutex_lock(&dispatcher.lock);

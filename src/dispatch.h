@@ -29,6 +29,7 @@ struct ctxfd_after {
 	struct alarm alarm;       /* set while its deadline can end it */
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
 	pthread_t thread; /* that runs fn, while state is RUNNING */
+	unsigned forks;   /* the same: how many there had been; with fewer than now, thread is not in this process */
 	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
 };
 
@@ -72,6 +73,8 @@ struct dispatcher {
 	struct ctxfd_after *batch; /* taken from due, to run in this round */
 	struct source *sources;
 
+	unsigned forks; /* that lie between this process and the first */
+
 	bool dispatching; /* a thread is at it: */
 	pthread_t thread;
 	bool inside;                 /* it is in the library without the lock: freeing, or */
@@ -95,6 +98,9 @@ void dispatcher_arm(void);
 /* Under the lock, on the dispatching thread: steps out of the lock, and back into it, for work inside the library. */
 void dispatcher_step_out(void);
 void dispatcher_step_in(void);
+
+/* The after-func whose fn this thread is in. */
+extern _Thread_local struct ctxfd_after *running_here;
 
 /* Under the lock: whether this thread is the one that dispatches; a fork in a function of the program may have ended that. */
 bool still_dispatching(void);

@@ -344,6 +344,108 @@ static void nor_for_what_nobody_will_stop(void **state)
 	fork_while_one_runs(false);
 }
 
+/* ---- Forking while a thread takes over ---------------------------------------------------------------------------- */
+
+static int ends(void *arg)
+{
+	return 7;
+}
+
+static void *take_over(void *arg)
+{
+	return (void *)(intptr_t)ctxfd_dispatch_fd();
+}
+
+/* The takeover waits for a function, which waits for the thread that forks. So fork must not wait for the takeover. */
+static int forks_during_a_takeover(void *arg)
+{
+	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct thread *takers[2];
+
+	make_pipe(b.gate);
+	require(ctxfd_after_func(b.ctx, wait_at_gate, &b, NULL) == 0);
+	ctxfd_close(b.ctx);
+	wait_until(b.running);
+	for (int i = 0; i < 2; i++) {
+		takers[i] = thread_start(take_over, NULL);
+		thread_wait_asleep(takers[i]);
+	}
+	require(in_child(ends, NULL) == 7);
+	require(write(b.gate[1], "x", 1) == 1);
+	for (int i = 0; i < 2; i++)
+		require((intptr_t)thread_join(takers[i]) >= 0);
+	require(ctxfd_dispatch() == 0);
+	close_pair(b.gate);
+	return 0;
+}
+
+static void fork_does_not_wait_for_a_takeover(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	assert_int_equal(in_child_at_rest(forks_during_a_takeover, NULL), 0);
+}
+
+/* ---- Forking in a function, and again in one of the child's ------------------------------------------------------- */
+
+struct nested {
+	struct ctxfd_after *outer;
+	struct forker inner;
+};
+
+/* The thread that was in the outer function when it forked is in neither this process nor its parent's dispatcher. */
+static int stops_the_outer(void *arg)
+{
+	struct nested *n = arg;
+
+	return ctxfd_after_stop(n->outer) ? 1 : 7;
+}
+
+static void fork_again(void *arg)
+{
+	struct nested *n = arg;
+
+	n->inner.status = in_child(stops_the_outer, n);
+	n->inner.done = 1;
+}
+
+static int goes_on_with_a_dispatcher(void *arg)
+{
+	struct nested *n = arg;
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	require(ctxfd_after_func(ctx, fork_again, n, NULL) == 0);
+	ctxfd_close(ctx);
+	wait_until(n->inner.done);
+	return n->inner.status;
+}
+
+static void fork_twice(void *arg)
+{
+	struct nested *n = arg;
+	int status = in_child(goes_on_with_a_dispatcher, n);
+
+	n->inner.status = status;
+	n->inner.done = 1;
+}
+
+static void a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct nested n = { NULL };
+
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	assert_int_equal(ctxfd_after_func(ctx, fork_twice, &n, &n.outer), 0);
+	ctxfd_cancel(ctx);
+	wait_until(n.inner.done);
+	assert_int_equal(n.inner.status, 7);
+	assert_false(ctxfd_after_stop(n.outer));
+	ctxfd_unref(ctx);
+}
+
 #define BY(what, ...)                                                                                      \
 	{                                                                                                  \
 		"undisturbed_by_a_child_that_" #what, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
@@ -366,6 +468,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(an_after_func_can_fork),
 	cmocka_unit_test(a_child_does_not_wait_for_what_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop),
+	cmocka_unit_test(fork_does_not_wait_for_a_takeover),
+	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 };
 
 int main(void)
