@@ -19,7 +19,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 
 	if (!ctx || !fn)
 		return -EINVAL;
-	err = dispatcher_start();
+	err = ensure_dispatcher();
 	if (err)
 		return err;
 	h = malloc(sizeof *h);
@@ -128,21 +128,12 @@ static bool is_running(const struct ctxfd_after *h)
 	return h->state == RUNNING && h->forks == dispatcher.forks;
 }
 
-bool ctxfd_after_stop(struct ctxfd_after *h)
+/* The slow side of stop: h has ended. Waits until its fn has returned, if that has started; else it never will: true. */
+static bool stop_ended(struct ctxfd_after *h)
 {
 	bool never_ran = false, ours = true;
-	struct entry entry;
+	struct entry entry = enter();
 
-	if (!h)
-		return false;
-	if (h->ctx.deadline != INT64_MAX) {
-		pthread_mutex_lock(&dispatcher.lock);
-		alarm_clear(&dispatcher.alarms, &h->alarm);
-		pthread_mutex_unlock(&dispatcher.lock);
-	}
-	if (reap_live(&h->ctx))
-		return true;
-	entry = enter();
 	pthread_mutex_lock(&dispatcher.lock);
 	if (h->state == WAITING) {
 		h->state = STOPPED;
@@ -159,4 +150,16 @@ bool ctxfd_after_stop(struct ctxfd_after *h)
 	if (ours)
 		reap(&h->ctx);
 	return never_ran;
+}
+
+bool ctxfd_after_stop(struct ctxfd_after *h)
+{
+	if (!h)
+		return false;
+	if (h->ctx.deadline != INT64_MAX) {
+		pthread_mutex_lock(&dispatcher.lock);
+		alarm_clear(&dispatcher.alarms, &h->alarm);
+		pthread_mutex_unlock(&dispatcher.lock);
+	}
+	return reap_live(&h->ctx) || stop_ended(h);
 }

@@ -25,9 +25,7 @@ struct dispatcher dispatcher = {
 	.due_end = &dispatcher.due,
 };
 
-/* Who dispatches. Changed under mode_lock, which comes before the dispatcher's lock; read by anyone. */
-enum mode { NOBODY, THREAD, PROGRAM };
-static _Atomic int mode = NOBODY;
+/* Whoever changes dispatcher.mode has this; it comes before the dispatcher's lock. */
 static pthread_mutex_t mode_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_t thread;                        /* while mode is THREAD; under mode_lock */
 static bool stopping, ended;                    /* the thread is to end, and has; under the dispatcher's lock */
@@ -256,7 +254,7 @@ static void after_fork_in_child(void)
 	close_fds();
 	pthread_cond_init(&dispatcher.idle, NULL);
 	on_dispatcher_thread = serving = false;
-	mode = NOBODY;
+	dispatcher.mode = NOBODY;
 	stopping = ended = false;
 	if (dispatcher.dispatching) {
 		dispatcher.dispatching = dispatcher.inside = false;
@@ -390,15 +388,15 @@ static void stop_thread(void)
 	stopping = true;
 	wake();
 	pthread_mutex_unlock(&mode_lock);
-	while (mode == THREAD && !ended)
+	while (dispatcher.mode == THREAD && !ended)
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
 	pthread_mutex_unlock(&dispatcher.lock);
 	pthread_mutex_lock(&mode_lock);
-	if (mode != THREAD)
+	if (dispatcher.mode != THREAD)
 		return;
 	pthread_join(thread, NULL);
 	pthread_mutex_lock(&dispatcher.lock);
-	mode = PROGRAM;
+	dispatcher.mode = PROGRAM;
 	stopping = ended = false;
 	if (dispatcher.due)
 		wake();
@@ -424,18 +422,14 @@ static int start_locked(enum mode wanted)
 
 int dispatcher_start(void)
 {
-	struct entry entry;
+	struct entry entry = enter();
 	int err = 0;
 
-	/* Acquire pairs with the release below: the fds are there. */
-	if (atomic_load_explicit(&mode, memory_order_acquire) != NOBODY)
-		return 0;
-	entry = enter();
 	pthread_mutex_lock(&mode_lock);
-	if (mode == NOBODY) {
+	if (dispatcher.mode == NOBODY) {
 		err = start_locked(THREAD);
 		if (!err)
-			atomic_store_explicit(&mode, THREAD, memory_order_release);
+			atomic_store_explicit(&dispatcher.mode, THREAD, memory_order_release);
 	}
 	pthread_mutex_unlock(&mode_lock);
 	leave(entry);
@@ -451,12 +445,12 @@ int ctxfd_dispatch_fd(void)
 		return -EDEADLK;
 	entry = enter();
 	pthread_mutex_lock(&mode_lock);
-	if (mode == THREAD)
+	if (dispatcher.mode == THREAD)
 		stop_thread();
-	if (mode == NOBODY)
+	if (dispatcher.mode == NOBODY)
 		result = start_locked(PROGRAM);
 	if (!result) {
-		atomic_store_explicit(&mode, PROGRAM, memory_order_release);
+		atomic_store_explicit(&dispatcher.mode, PROGRAM, memory_order_release);
 		result = dispatcher.epoll;
 	}
 	pthread_mutex_unlock(&mode_lock);
@@ -469,7 +463,7 @@ int ctxfd_dispatch(void)
 	struct entry entry;
 	int result;
 
-	if (atomic_load_explicit(&mode, memory_order_acquire) != PROGRAM)
+	if (atomic_load_explicit(&dispatcher.mode, memory_order_acquire) != PROGRAM)
 		return -EINVAL;
 	entry = enter();
 	result = serve();
@@ -483,16 +477,16 @@ __attribute__((destructor)) static void end_thread(void)
 	bool idle;
 
 	/* Whoever has mode_lock is about to change who dispatches: leave it to them. */
-	if (on_dispatcher_thread || mode != THREAD || pthread_mutex_trylock(&mode_lock) != 0)
+	if (on_dispatcher_thread || dispatcher.mode != THREAD || pthread_mutex_trylock(&mode_lock) != 0)
 		return;
 	pthread_mutex_lock(&dispatcher.lock);
-	idle = mode == THREAD && !dispatcher.dispatching;
-	if (mode == THREAD)
+	idle = dispatcher.mode == THREAD && !dispatcher.dispatching;
+	if (dispatcher.mode == THREAD)
 		stopping = true;
 	pthread_mutex_unlock(&dispatcher.lock);
 	if (idle) {
 		stop_thread();
-		mode = NOBODY;
+		dispatcher.mode = NOBODY;
 		pthread_mutex_lock(&dispatcher.lock);
 		close_fds();
 		pthread_mutex_unlock(&dispatcher.lock);

@@ -54,10 +54,14 @@ struct source {
 	sigset_t signals;            /* fixed */
 };
 
+enum mode { NOBODY, THREAD, PROGRAM }; /* dispatches */
+
 #define EVENTS 32 /* that one look at the epoll set takes */
 
 struct dispatcher {
-	pthread_mutex_t lock;
+	_Atomic int
+	        mode; /* enum mode; changed under a lock of its own, see dispatch.c; read by anyone: so not beside the lock */
+	_Alignas(64) pthread_mutex_t lock;
 	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
 
 	int epoll; /* what the dispatcher waits for: wake, timer, signals, and each source's epoll */
@@ -87,7 +91,12 @@ struct dispatcher {
 extern struct dispatcher dispatcher;
 
 /* Makes sure that there is somebody to dispatch: 0 or -errno. Not under the lock. */
-int dispatcher_start(void);
+int dispatcher_start(void); /* the slow side */
+static inline int ensure_dispatcher(void)
+{
+	/* Acquire pairs with the release in dispatcher_start: the fds are there. */
+	return atomic_load_explicit(&dispatcher.mode, memory_order_acquire) == NOBODY ? dispatcher_start() : 0;
+}
 
 /* A list of after-funcs, whose contexts are done, is due. Not under the lock. */
 void dispatch(struct ctxfd_after *list);

@@ -173,7 +173,7 @@ void forget_source(struct ctxfd *ctx)
 /* Memory for a source, and somebody to dispatch it. 0 or -errno. */
 static int new_source(const struct ctxfd *parent, struct source **s)
 {
-	int err = parent ? dispatcher_start() : -EINVAL;
+	int err = parent ? ensure_dispatcher() : -EINVAL;
 
 	*s = err ? NULL : malloc(sizeof **s);
 	if (*s)

@@ -342,15 +342,16 @@ void reap(struct ctxfd *ctx)
 	reap_list(ctx);
 }
 
-/* The same, unless ctx is DONE: then it stays, and this is false. ctx cannot expire meanwhile. */
+/* The same of an after-func's, unless it is DONE: then it stays, and this is false. It cannot expire meanwhile. */
 bool reap_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
 	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
 		return false;
-	ctx->linked = false;
-	push(&list, ctx);
+	if (ctx->counted && drop(ctx->parent))
+		push(&list, ctx->parent);
+	free(ctx);
 	reap_list(list);
 	return true;
 }
