@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A kernel that takes no submission now, for want of memory or because a signal came: what could not be queued is queued
+ * later, and nothing is lost. liburing's calls are wrapped by the linker (uring.mk).
+ */
+#include "test_uring.h"
+
+int __real_io_uring_submit(struct io_uring *r);
+int __wrap_io_uring_submit(struct io_uring *r);
+int __real_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
+int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
+
+/* So many submissions will be refused, with this error; and whether those that wait are among them. */
+static int refusals, refusal;
+static bool waits_too;
+
+static void refuse(int times, int error, bool waits)
+{
+	refusals = times;
+	refusal = error;
+	waits_too = waits;
+}
+
+/* As the kernel does it: liburing shows it all that is queued, and it takes none. */
+static int refused(struct io_uring *r)
+{
+	int fd = r->enter_ring_fd;
+
+	refusals--;
+	r->enter_ring_fd = -1;
+	(void)__real_io_uring_submit(r);
+	r->enter_ring_fd = fd;
+	return refusal;
+}
+
+int __wrap_io_uring_submit(struct io_uring *r)
+{
+	return refusals > 0 ? refused(r) : __real_io_uring_submit(r);
+}
+
+int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n)
+{
+	return refusals > 0 && waits_too ? refused(r) : __real_io_uring_submit_and_wait(r, n);
+}
+
+/* ---- What all tests have -------------------------------------------------------------------------------------------- */
+
+/* A ring of four entries, an open scope on it, and a socket to receive from. */
+struct small {
+	struct ctxfd *ctx;
+	struct ctxfd_uring_scope scope;
+	struct tracked t[4];
+	int fds[2];
+	char buf[8];
+};
+
+static void make_small(struct small *s)
+{
+	memset(s, 0, sizeof *s);
+	ring_kind = &ring_kinds[0];
+	assert_int_equal(make_ring_of(ring_kind->flags, 4, 0), 0);
+	s->ctx = ctxfd_with_cancel(ctxfd_background());
+	make_socketpair(s->fds);
+	open_scope(&s->scope, s->ctx);
+}
+
+static void free_small(struct small *s)
+{
+	assert_int_equal(refusals, 0); /* else the library never came by */
+	close_scope(&s->scope);
+	io_uring_queue_exit(&ring);
+	close_pair(s->fds);
+	ctxfd_close(s->ctx);
+}
+
+/* With requests of the program's own, but for the last entries. */
+static void fill_queue(unsigned but)
+{
+	while (io_uring_sq_space_left(&ring) > but) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+		io_uring_prep_nop(sqe);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		sqe->user_data = 1;
+	}
+}
+
+static struct io_uring_sqe *prep_recv(struct small *s)
+{
+	struct io_uring_sqe *sqe = get_sqe();
+
+	prep_recv_from(sqe, s->fds[0], s->buf, 1);
+	return sqe;
+}
+
+static void start_recv(struct small *s, int i)
+{
+	start(&s->scope, &s->t[i], prep_recv(s));
+	submit_and_run();
+}
+
+static void send_a_byte(struct small *s)
+{
+	assert_int_equal(write(s->fds[1], "x", 1), 1);
+}
+
+/* Tells the library of the next completion when the queue is full but for so many entries, and stays so. */
+static int complete_with_a_full_queue(unsigned but)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	int what;
+
+	assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+	fill_queue(but);
+	refuse(1, -EAGAIN, false);
+	what = ctxfd_uring_complete(cqe, &op);
+	assert_int_equal(refusals, 0);
+	if (what == CTXFD_URING_LAST)
+		note(what, op);
+	io_uring_cqe_seen(&ring, cqe);
+	return what;
+}
+
+/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+
+/* There is no room for both the poll and the operation. */
+static void start_says_so(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	fill_queue(1);
+	refuse(1, -EAGAIN, false);
+	assert_int_equal(try_start(&s.scope, &s.t[0], prep_recv(&s)), -EBUSY);
+	start_recv(&s, 0);
+	send_a_byte(&s);
+	assert_int_equal(finish(&s.t[0]), 1);
+	free_small(&s);
+}
+
+static void a_signal_is_no_refusal(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	fill_queue(1);
+	refuse(1, -EINTR, false);
+	start_recv(&s, 0);
+	assert_int_equal(refusals, 0);
+	ctxfd_cancel(s.ctx);
+	refuse(2, -EINTR, true);
+	assert_int_equal(ctxfd_uring_wait(&s.scope, NULL), 0);
+	free_small(&s);
+}
+
+static void wait_says_so(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	start_recv(&s, 0);
+	refuse(2, -EAGAIN, true);
+	assert_int_equal(ctxfd_uring_wait(&s.scope, NULL), -EAGAIN);
+	send_a_byte(&s);
+	assert_int_equal(ctxfd_uring_wait(&s.scope, NULL), 0);
+	free_small(&s);
+}
+
+/* The last operation has ended, and the poll cannot be taken back now: the next one goes under it. */
+static void a_poll_stays_until_it_can_be_removed(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	start_recv(&s, 0);
+	send_a_byte(&s);
+	assert_int_equal(complete_with_a_full_queue(0), CTXFD_URING_LAST);
+	submit_and_run();
+	assert_int_equal(armed_polls(), 1);
+	start_recv(&s, 1);
+	assert_int_equal(armed_polls(), 2);
+	ctxfd_cancel(s.ctx);
+	assert_int_equal(finish(&s.t[1]), -ECANCELED);
+	free_small(&s);
+}
+
+/* The context has ended, and there is room for the timeout, but not for the cancels: they go out with its completion. */
+static void cancels_go_out_later(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	for (int i = 0; i < 3; i++)
+		start_recv(&s, i);
+	ctxfd_cancel(s.ctx);
+	assert_int_equal(complete_with_a_full_queue(1), CTXFD_URING_NONE);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(finish(&s.t[i]), -ECANCELED);
+	free_small(&s);
+}
+
+/* Nothing of the scope is in the ring, and the kernel takes nothing that would tell of its end. */
+static void end_says_so(void **state)
+{
+	struct small s;
+	struct ctxfd_uring_op end;
+
+	make_small(&s);
+	fill_queue(0);
+	refuse(1, -EAGAIN, false);
+	assert_int_equal(ctxfd_uring_end(&s.scope, &end), -EBUSY);
+	free_small(&s);
+}
+
+static void a_call_goes_on(void **state)
+{
+	static const int errors[] = { -EAGAIN, -EINTR };
+	struct small s;
+
+	make_small(&s);
+	for (size_t i = 0; i < COUNT(errors); i++) {
+		send_a_byte(&s);
+		refuse(3, errors[i], true);
+		assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), 1);
+		assert_int_equal(refusals, 0);
+	}
+	free_small(&s);
+}
+
+/* What the library makes of a result that the kernel gives, when the context has ended meanwhile, or has not. */
+static int made_of(int result, bool ended)
+{
+	struct small s;
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	struct io_uring_sqe *sqe;
+
+	make_small(&s);
+	sqe = get_sqe();
+	io_uring_prep_nop(sqe);
+	start(&s.scope, &s.t[0], sqe);
+	submit_and_run();
+	assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+	cqe->res = result;
+	if (ended)
+		ctxfd_cancel(s.ctx);
+	assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_LAST);
+	result = op->res;
+	io_uring_cqe_seen(&ring, cqe);
+	free_small(&s);
+	return result;
+}
+
+/* Of the errors that are the kernel's own, which some operations let out, those are meant that a signal makes. */
+static void interruptions_are_known(void **state)
+{
+	static const int interruptions[] = { -ECANCELED, -EINTR, -512, -513, -514, -516 };
+	static const int others[] = { -EIO, -511, -517, -ETIMEDOUT, 0, 512 };
+
+	for (size_t i = 0; i < COUNT(interruptions); i++) {
+		assert_int_equal(made_of(interruptions[i], false), interruptions[i]);
+		assert_int_equal(made_of(interruptions[i], true), -ECANCELED);
+	}
+	for (size_t i = 0; i < COUNT(others); i++) {
+		assert_int_equal(made_of(others[i], false), others[i]);
+		assert_int_equal(made_of(others[i], true), others[i]);
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(start_says_so),
+		cmocka_unit_test(a_signal_is_no_refusal),
+		cmocka_unit_test(wait_says_so),
+		cmocka_unit_test(a_poll_stays_until_it_can_be_removed),
+		cmocka_unit_test(cancels_go_out_later),
+		cmocka_unit_test(end_says_so),
+		cmocka_unit_test(a_call_goes_on),
+		cmocka_unit_test(interruptions_are_known),
+	};
+	int err = make_ring_of(0, 4, 0);
+
+	if (err)
+		return no_uring(err);
+	io_uring_queue_exit(&ring);
+	return run_all(tests);
+}
