@@ -4,3 +4,6 @@ $(addprefix $(BUILD)/tests/test_,halfway halfway_merge unsignalled crowded): pri
 
 # The test that takes RWF_NOWAIT away.
 $(BUILD)/tests/test_io: private LDFLAGS += -Wl,--wrap=syscall
+
+# The test that stops the library as it makes something for the first time.
+$(BUILD)/tests/test_first_use: private LDFLAGS += -Wl,--wrap=epoll_create1,--wrap=timerfd_create
