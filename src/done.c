@@ -52,13 +52,18 @@ static bool is_inherited(struct ctxfd *n)
 	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != fork_generation;
 }
 
-/* By libc, not by number: ThreadSanitizer follows the numbers that it sees opened and closed. */
-static void close_safely(int fd)
-{
-	struct entry entry = enter();
+/* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
+extern void __sanitizer_syscall_pre_impl_close(long fd) __attribute__((weak));
 
-	close(fd);
-	leave(entry);
+/* By number, like post below, and for the same reasons. Keeps errno. */
+static void close_quietly(int fd)
+{
+	int saved = errno;
+
+	if (__sanitizer_syscall_pre_impl_close)
+		__sanitizer_syscall_pre_impl_close(fd);
+	syscall(SYS_close, fd);
+	errno = saved;
 }
 
 /* ---- The two kinds of fd ------------------------------------------------------------------------------------------ */
@@ -94,7 +99,7 @@ static int open_done_fd(const struct ctxfd *n)
 		return -errno;
 	if (arm(fd, n->deadline) != 0) {
 		int err = -errno;
-		close_safely(fd);
+		close_quietly(fd);
 		return err;
 	}
 	return fd;
@@ -166,7 +171,7 @@ static int replace_inherited(struct ctxfd *n, int fd)
 		} else {
 			if (dup3(mine, fd, O_CLOEXEC) < 0)
 				err = -errno;
-			close_safely(mine);
+			close_quietly(mine);
 		}
 		if (!err) {
 			/* In this order: who sees that the fd is its own sees that it is to be signalled. */
@@ -205,7 +210,7 @@ void close_done_fd(struct ctxfd *n)
 	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
 
 	if (fd >= 0)
-		close_safely(fd);
+		close_quietly(fd);
 }
 
 /* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */
@@ -220,7 +225,7 @@ static int never_fd(void)
 	if (fd < 0)
 		return -errno;
 	if (!atomic_compare_exchange_strong_explicit(&shared, &other, fd, memory_order_acq_rel, memory_order_acquire)) {
-		close_safely(fd);
+		close_quietly(fd);
 		return other;
 	}
 	return fd;
@@ -239,7 +244,7 @@ static int published_fd(struct ctxfd *n)
 		/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
 		if (!atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel,
 		                                             memory_order_acquire)) {
-			close_safely(fd);
+			close_quietly(fd);
 			fd = other;
 		}
 	}
