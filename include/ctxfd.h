@@ -21,7 +21,7 @@
  *
  *   References. A constructor gives one reference, which ctxfd_unref or ctxfd_close gives up. A child holds its parent
  *   alive, so a parent may be given up first; a parent does not hold its children. Whoever calls a function on a context
- *   holds a reference on it, or is sure that somebody else does until the call returns.
+ *   holds a reference on it, or is sure that somebody else does until the call returns; that it has a child is not enough.
  *
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
