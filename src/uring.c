@@ -129,12 +129,9 @@ static void unwatch(struct ctxfd_uring_scope *scope)
 /* An operation starts after the last one ended: if the kernel has not seen yet that the poll should go, it stays. */
 static void keep_watch(struct ctxfd_uring_scope *scope)
 {
-	struct io_uring_sqe *sqe = sqe_at(scope->ring_, scope->unwatch_at_);
-
-	if (scope->watch_ != POLL || !scope->unwatching_ || !sqe_held(scope->ring_, scope->unwatch_at_) ||
-	    sqe->opcode != IORING_OP_ASYNC_CANCEL || sqe->addr != tag(scope, WATCH))
+	if (scope->watch_ != POLL || !scope->unwatching_ || !sqe_held(scope->ring_, scope->unwatch_at_))
 		return;
-	spend(sqe);
+	spend(sqe_at(scope->ring_, scope->unwatch_at_));
 	scope->unwatching_ = false;
 }
 
@@ -170,7 +167,7 @@ static unsigned arrange(struct ctxfd_uring_scope *scope)
 			prep_tick(scope, sqe);
 		else
 			prep_note(scope, sqe);
-	} else if (scope->watch_ != want) {
+	} else if (scope->watch_ != IDLE && scope->watch_ != want) {
 		unwatch(scope);
 	}
 	if (want == TICK)
@@ -181,12 +178,15 @@ static unsigned arrange(struct ctxfd_uring_scope *scope)
 /*
  * Brings the ring to what the scope's state calls for. That is submitted, since the program may be about to wait
  * without a submission; but for the removal of a watch that nobody waits for, which can go out with the program's next
- * one.
+ * one. False: the kernel takes nothing now, and no completion may come by which there would be another try.
  */
-static void settle(struct ctxfd_uring_scope *scope)
+static bool settle(struct ctxfd_uring_scope *scope)
 {
-	if (arrange(scope) != IDLE)
+	unsigned want = arrange(scope);
+
+	if (want != IDLE)
 		submit(scope->ring_);
+	return scope->watch_ == want || scope->unwatching_;
 }
 
 /* Nothing of the scope is in the ring any more. */
@@ -394,7 +394,8 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
 			return 0;
 		if (left >= ring->cq.ring_entries)
 			return -EBUSY;
-		settle(scope);
+		if (!settle(scope))
+			return -EAGAIN;
 		ret = io_uring_submit_and_wait(ring, left + 1);
 		if (ret < 0 && ret != -EINTR)
 			return ret;
