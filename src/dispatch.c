@@ -54,7 +54,7 @@ void dispatcher_arm(void)
 	if (at >= dispatcher.armed || dispatcher.timer < 0)
 		return;
 	alarm.it_value.tv_sec = (time_t)(at / CTXFD_SEC);
-	alarm.it_value.tv_nsec = at > 0 ? (long)(at % CTXFD_SEC) : 1;
+	alarm.it_value.tv_nsec = (long)(at % CTXFD_SEC);
 	if ((int64_t)alarm.it_value.tv_sec != at / CTXFD_SEC)
 		alarm.it_value.tv_sec = INT32_MAX;
 	if (timerfd_settime(dispatcher.timer, TFD_TIMER_ABSTIME, &alarm, NULL) == 0)

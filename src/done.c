@@ -204,13 +204,10 @@ void signal_done(struct ctxfd *n)
 	errno = saved;
 }
 
-/* Before n is freed. */
+/* Before n, which HAS_FD, is freed. */
 void close_done_fd(struct ctxfd *n)
 {
-	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
-
-	if (fd >= 0)
-		close_quietly(fd);
+	close_quietly(atomic_load_explicit(&n->fd, memory_order_relaxed));
 }
 
 /* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */

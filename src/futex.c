@@ -35,8 +35,6 @@ void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 	/* A time_t of 32 bits ends in 68 years of uptime. */
 	if (until == INT64_MAX || (int64_t)at.tv_sec != until / CTXFD_SEC)
 		limit = NULL;
-	if (until < 0)
-		at = (struct timespec){ 0, 0 };
 	if (syscall(FUTEX_CALL, low_half(n), FUTEX_WAIT_BITSET_PRIVATE, (uint32_t)w, limit, NULL, bits) != 0 &&
 	    errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
 		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */

@@ -15,7 +15,7 @@
 #define WAKE_DONE UINT32_C(1) /* those who set WAITERS */
 #define WAKE_LOCK UINT32_C(2) /* those who set CONTENDED */
 
-/* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). */
+/* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (>= 0; INT64_MAX: none). */
 void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits);
 
 /* Wakes all. n may be freed memory: the kernel uses only its address, and a stranger who sleeps there looks again. */
