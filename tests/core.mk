@@ -5,5 +5,6 @@ $(addprefix $(BUILD)/tests/test_,halfway halfway_merge unsignalled crowded): pri
 # The test that takes RWF_NOWAIT away.
 $(BUILD)/tests/test_io: private LDFLAGS += -Wl,--wrap=syscall
 
-# The test that stops the library as it makes something for the first time.
+# The tests that stop the library as it makes something for the first time, and in the middle of its dispatcher's work.
 $(BUILD)/tests/test_first_use: private LDFLAGS += -Wl,--wrap=epoll_create1,--wrap=timerfd_create
+$(BUILD)/tests/test_dispatch_halfway: private LDFLAGS += -Wl,--wrap=syscall
