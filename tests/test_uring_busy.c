@@ -228,6 +228,45 @@ static void a_call_goes_on(void **state)
 	free_small(&s);
 }
 
+struct canceller {
+	struct ctxfd *ctx;
+	pid_t tid; /* of the thread that sleeps in the ring */
+};
+
+static void *cancel_when_it_sleeps(void *arg)
+{
+	struct canceller *c = arg;
+
+	tid_wait_asleep(c->tid);
+	ctxfd_cancel(c->ctx);
+	return NULL;
+}
+
+/* There is room neither for the operation's poll nor for anything else when the thread is about to go to sleep. */
+static void a_call_does_not_sleep_without_its_poll(void **state)
+{
+	struct canceller c = { .tid = (pid_t)syscall(SYS_gettid) };
+	struct thread *thread;
+	struct small s;
+
+	need_threads();
+	make_small(&s);
+	for (int times = 2; times < 5; times++) {
+		struct io_uring_sqe *sqe;
+
+		c.ctx = ctxfd_with_cancel(ctxfd_background());
+		fill_queue(1);
+		sqe = prep_recv(&s);
+		thread = thread_start(cancel_when_it_sleeps, &c);
+		refuse(times, -EAGAIN, false);
+		assert_int_equal(ctxfd_uring_call(c.ctx, &ring, sqe), -ECANCELED);
+		assert_int_equal(refusals, 0);
+		thread_join(thread);
+		ctxfd_unref(c.ctx);
+	}
+	free_small(&s);
+}
+
 /* What the library makes of a result that the kernel gives, when the context has ended meanwhile, or has not. */
 static int made_of(int result, bool ended)
 {
@@ -278,6 +317,7 @@ int main(void)
 		cmocka_unit_test(cancels_go_out_later),
 		cmocka_unit_test(end_says_so),
 		cmocka_unit_test(a_call_goes_on),
+		cmocka_unit_test(a_call_does_not_sleep_without_its_poll),
 		cmocka_unit_test(interruptions_are_known),
 	};
 	int err = make_ring_of(0, 4, 0);
