@@ -125,7 +125,7 @@ end:	do
 	od
 }
 
-/* ctxfd_after_stop. stopped: fn never ran and never will. */
+/* ctxfd_after_stop, with stop_ended. stopped: fn never ran and never will. */
 inline after_stop(n) {
 #if !STOP_LEAVES_THE_ALARM
 	if

@@ -335,7 +335,7 @@ inline reap(n) {
 	reap_list()
 }
 
-/* gone: n is freed, and never will be DONE. Else it is DONE, and stays. */
+/* gone: n, an after-func's, is freed, and never will be DONE. Else it is DONE, and stays. */
 inline reap_live(n) {
 	load_word(n, w);
 	gone = !(w & DONE);
@@ -344,7 +344,20 @@ inline reap_live(n) {
 	:: else
 	fi;
 	if
-	:: gone -> ctx[n].linked = false; push(n); reap_list(); gone = true
+	:: gone ->
+		if
+		:: ctx[n].counted ->
+			up = ctx[n].parent;
+			drop(up);
+			if
+			:: last -> push(up)
+			:: else
+			fi
+		:: else
+		fi;
+		free(n);
+		reap_list();
+		gone = true
 	:: else
 	fi
 }
