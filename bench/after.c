@@ -2,6 +2,7 @@
 /* After-funcs: what it costs to register one and take it back, and how soon after a cancel it runs. */
 #include "bench.h"
 #include "ctxfd.h"
+#include "floor.h"
 
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -46,6 +47,49 @@ static void stop_timed(struct bench *b)
 	stop(b, ctxfd_with_timeout(ctxfd_background(), HOUR));
 }
 BENCH("ctxfd", "after/stop-timed", stop_timed)
+
+/* A function, its argument and its state beside what a child is. */
+#define HANDLE 168
+
+static void floor_stop(struct bench *b)
+{
+	struct floor_list parent = { 0 };
+
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			struct floor_item *item = floor_make(&parent, HANDLE);
+
+			bench_use(item);
+			floor_free(&parent, item);
+		}
+		bench_stop(b, b->n);
+	}
+}
+BENCH("floor", "after/stop", floor_stop)
+
+/* The dispatcher's alarms are a second structure, with a lock of its own, in which what is stopped must not be left. */
+static void floor_stop_timed(struct bench *b)
+{
+	struct floor_list parent = { 0 }, alarms = { 0 };
+
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			struct floor_item *item = floor_make(&parent, HANDLE);
+
+			floor_lock(&alarms);
+			bench_use(item);
+			floor_unlock(&alarms);
+			floor_lock(&alarms);
+			bench_use(item);
+			floor_unlock(&alarms);
+			floor_free(&parent, item);
+		}
+		bench_stop(b, b->n);
+	}
+}
+BENCH("floor", "after/stop-timed", floor_stop_timed)
 
 struct call {
 	int64_t at;

@@ -42,7 +42,7 @@ ifneq ($(shell command -v go 2>/dev/null),)
 BENCH_PEERS += $(BENCH)/subjects/go
 endif
 
-$(BENCH)/obj/%.o: bench/%.c bench/bench.h include/ctxfd.h
+$(BENCH)/obj/%.o: bench/%.c bench/bench.h bench/floor.h include/ctxfd.h
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) -c $< -o $@
 

@@ -2,6 +2,7 @@
 /* Making and ending children of a long-lived parent, from one thread and from several, and what each of them weighs. */
 #include "bench.h"
 #include "ctxfd.h"
+#include "floor.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -247,34 +248,56 @@ BENCH("ctxfd", "bytes/resident", bytes_resident)
 
 /* ---- The floor ----------------------------------------------------------------------------------------------------- */
 
-#define NODE 80 /* bytes: a parent, a list, a state, a deadline */
+#define NODE 72 /* bytes: a parent, a list, a state, a deadline */
 
 static void floor_plain(struct bench *b)
 {
+	struct floor_list parent = { 0 };
+
 	while (bench_more(b)) {
 		bench_start(b);
 		for (long i = 0, count = b->n; i < count; i++) {
-			void *p = malloc(NODE);
+			struct floor_item *item = floor_make(&parent, NODE);
 
-			bench_use(p);
-			free(p);
+			bench_use(item);
+			floor_free(&parent, item);
 		}
 		bench_stop(b, b->n);
 	}
 }
 BENCH("floor", "make/plain", floor_plain)
-BENCH("floor", "make/apart", floor_plain)
 
-static void floor_timed(struct bench *b)
+static void floor_apart(struct bench *b)
 {
+	struct floor_list parent = { 0 };
+
 	while (bench_more(b)) {
 		bench_start(b);
 		for (long i = 0, count = b->n; i < count; i++) {
-			int64_t *p = malloc(NODE);
+			struct floor_item *item = floor_make(&parent, NODE);
+			uint64_t live = 0;
 
-			*p = bench_now() + HOUR;
-			bench_use(p);
-			free(p);
+			bench_use(item);
+			bench_check(atomic_compare_exchange_strong(&item->state, &live, 1));
+			floor_free(&parent, item);
+		}
+		bench_stop(b, b->n);
+	}
+}
+BENCH("floor", "make/apart", floor_apart)
+
+static void floor_timed(struct bench *b)
+{
+	struct floor_list parent = { 0 };
+
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			int64_t deadline = bench_now() + HOUR;
+			struct floor_item *item = floor_make(&parent, NODE);
+
+			bench_use(deadline);
+			floor_free(&parent, item);
 		}
 		bench_stop(b, b->n);
 	}
@@ -326,13 +349,15 @@ BENCH("floor", "make/timed+fd", floor_timed_fd)
 
 static void floor_in_thread(void *arg, int thread, long n)
 {
+	struct floor_list own = { 0 };
+
 	(void)arg;
 	(void)thread;
 	for (long i = 0; i < n; i++) {
-		void *p = malloc(NODE);
+		struct floor_item *item = floor_make(&own, NODE);
 
-		bench_use(p);
-		free(p);
+		bench_use(item);
+		floor_free(&own, item);
 	}
 }
 

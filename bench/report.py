@@ -165,14 +165,15 @@ def row_lines(r, row, peers):
 
 def figure_lines(r, partial):
     yield "Figures to reach: what the library took, by what the other took in the same run"
-    yield f"  {'':<82}{'reach':>10}{'got':>10}"
+    yield f"  {'':<82}{'reach':>10}{'got':>10}{'floor':>10}"
     for f in suite.FIGURES:
         got = f.value(r)
         if partial and got is None:
             continue
         text = "not measured" if got is None else ("yes" if f.reached(got) else "NO")
-        value = "-" if got is None else f"{got:.2f}{f.unit}"
-        yield f"  {f.text:<82}{f.reach():>10}{value:>10}  {text}"
+        least = f.value(r, "floor")
+        got, least = ("-" if v is None else f"{v:.2f}{f.unit}" for v in (got, least))
+        yield f"  {f.text:<82}{f.reach():>10}{got:>10}{least:>10}  {text}"
 
 
 def instruction_lines(r, peers):
@@ -224,7 +225,7 @@ def as_json(r, m):
                 if subjects:
                     rows.append({"row": row.name, "arg": arg, "unit": row.unit, "what": row.what, "floor": row.floor,
                                  "subjects": subjects, "best_peer": r.best_peer(row.name, arg)[1]})
-    figures = [{"figure": f.text, "reach": f.reach(), "got": f.value(r),
+    figures = [{"figure": f.text, "reach": f.reach(), "got": f.value(r), "floor": f.value(r, "floor"),
                 "reached": None if f.value(r) is None else f.reached(f.value(r))} for f in suite.FIGURES]
     instructions = [{"row": row, "arg": arg, "subject": s, "instructions": n} for (row, arg, s), n in r.instructions.items()]
     return {"machine": m, "notes": r.notes, "rows": rows, "instructions": instructions, "figures": figures}

@@ -24,9 +24,9 @@ def wake(name, what, floor, awake=False):
 
 GROUPS = [
     ("Make, cancel and free a child of a long-lived parent", [
-        Row("make/plain", what="with_cancel, close", floor="malloc, free"),
-        Row("make/apart", what="with_cancel, cancel, unref", floor="malloc, free"),
-        Row("make/timed", what="with_timeout of an hour, close", floor="malloc, clock_gettime, free"),
+        Row("make/plain", what="with_cancel, close", floor="malloc, in and out of a locked list, free"),
+        Row("make/apart", what="with_cancel, cancel, unref", floor="the same, compare-and-swap"),
+        Row("make/timed", what="with_timeout of an hour, close", floor="malloc, clock_gettime, list, free"),
         Row("make/plain+fd", what="with_cancel, done_fd, close", floor="eventfd, write, close"),
         Row("make/timed+fd", what="with_timeout, done_fd, close", floor="timerfd, arm, SET_TICKS, close"),
     ]),
@@ -44,7 +44,7 @@ GROUPS = [
         Row("cancel/children+fd", FDS, "cancel, each child has its fd", "write(2) to N eventfds of the same age", budget=15),
     ]),
     ("Cancel a chain of contexts, on a stack of 64 KiB: for each link", [
-        Row("cancel/chain", DEPTHS, "cancel", "compare-and-swap on N nodes", limit=RECURSE),
+        Row("cancel/chain", DEPTHS, "cancel", "compare-and-swap on N nodes, there and back", limit=RECURSE),
     ]),
     ("From cancel to the waiter's running again, in another thread, asleep", [
         wake("wake/poll", "cancel, waiter in poll", "write to an eventfd, waiter in poll"),
@@ -72,8 +72,8 @@ GROUPS = [
         wake("late/sleep", "ctxfd_sleep to its end", "ppoll with a timeout", True),
     ]),
     ("T threads make and close children (wall time by all of them)", [
-        Row("threads/shared", THREADS, "under one parent", "malloc, free", typical=True, budget=15),
-        Row("threads/separate", THREADS, "under a parent each", "malloc, free", typical=True, budget=15),
+        Row("threads/shared", THREADS, "under one parent", "malloc, in and out of an own list, free", typical=True, budget=15),
+        Row("threads/separate", THREADS, "under a parent each", "malloc, in and out of an own list, free", typical=True, budget=15),
     ]),
     ("Look a value up under N bindings; then with a cancellable context between each two", [
         Row("value/hit", VALUES, "the uppermost", "N links of a list"),
@@ -82,8 +82,8 @@ GROUPS = [
         Row("value-mixed/miss", VALUES, "none"),
     ]),
     ("After-funcs", [
-        Row("after/stop", what="after_func, after_stop"),
-        Row("after/stop-timed", what="the same, an hour to the deadline"),
+        Row("after/stop", what="after_func, after_stop", floor="malloc, in and out of a locked list, free"),
+        Row("after/stop-timed", what="the same, an hour to the deadline", floor="the same, and a second list"),
         wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
     ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
@@ -136,7 +136,8 @@ PLOTS = [
 
 
 class Figure(namedtuple("Figure", "text limit unit at_least value", defaults=[False, None])):
-    """One figure to reach. value(r) takes it from the results, None where something was not measured."""
+    """One figure to reach. value(r) takes it from the results, None where something was not measured; value(r, "floor") is what
+    the row's floor gets by the same measure."""
 
     def reached(self, got):
         return got >= self.limit if self.at_least else got <= self.limit
@@ -147,42 +148,40 @@ class Figure(namedtuple("Figure", "text limit unit at_least value", defaults=[Fa
 
 def ratio(row, other, arg=0, other_row=None):
     """The library's figure by another subject's, in the same row or another one."""
-    def value(r):
-        if not other_row:
-            return r.ratio(row, arg, "ctxfd", other)
-        a, b = r.figure(row, arg, "ctxfd"), r.figure(other_row, arg, other)
+    def value(r, subject="ctxfd"):
+        a, b = r.figure(row, arg, subject), r.figure(other_row or row, arg, other)
         return a / b if a and b else None
     return value
 
 
 def worst(args, value_of):
     """The largest of a value over several arguments."""
-    def value(r):
-        all_of = [value_of(arg)(r) for arg in args]
+    def value(r, subject="ctxfd"):
+        all_of = [value_of(arg)(r, subject) for arg in args]
         return None if None in all_of else max(all_of)
     return value
 
 
 def plain(row, arg=0):
-    return lambda r: r.figure(row, arg, "ctxfd")
+    return lambda r, subject="ctxfd": r.figure(row, arg, subject)
 
 
 def spread_over(row, args):
-    def value(r):
-        all_of = [r.figure(row, arg, "ctxfd") for arg in args]
+    def value(r, subject="ctxfd"):
+        all_of = [r.figure(row, arg, subject) for arg in args]
         return None if None in all_of else max(all_of) / min(all_of)
     return value
 
 
 def speedup(row, arg, base):
-    def value(r):
-        one, many = r.figure(row, base, "ctxfd"), r.figure(row, arg, "ctxfd")
+    def value(r, subject="ctxfd"):
+        one, many = r.figure(row, base, subject), r.figure(row, arg, subject)
         return one / many if one and many else None
     return value
 
 
 def faster_than(row, arg, other):
-    return lambda r: r.ratio(row, arg, other, "ctxfd")
+    return lambda r, subject="ctxfd": r.ratio(row, arg, other, subject)
 
 
 FIGURES = [

@@ -127,15 +127,21 @@ static void chain(struct bench *b)
 }
 BENCH("ctxfd", "cancel/chain", chain)
 
-/* ---- The floor: one compare-and-swap on each of N nodes in a list; one write to each of N fds ---------------------- */
+/* ---- The floor ------------------------------------------------------------------------------------------------------ */
 
 struct node {
-	struct node *next;
+	struct node *next, *prev;
 	atomic_ulong state;
-	char rest[64];
+	char rest[48];
 };
 
-static void swap_list(struct bench *b)
+static bool swap(struct node *node, unsigned long from, unsigned long to)
+{
+	return atomic_compare_exchange_strong(&node->state, &from, to);
+}
+
+/* One compare-and-swap on each of N nodes; or two: in a chain one on the way down, and one on the way back up. */
+static void swap_list(struct bench *b, bool back)
 {
 	long n = b->arg, count = trees(b);
 	struct node **first = array(count, sizeof(struct node *));
@@ -149,15 +155,19 @@ static void swap_list(struct bench *b)
 			bench_check(node);
 			memset(node, 0, sizeof(*node));
 			node->next = first[i / n];
+			if (node->next)
+				node->next->prev = node;
 			first[i / n] = node;
 		}
 		bench_start(b);
-		for (long i = 0; i < count; i++)
-			for (struct node *node = first[i]; node; node = node->next) {
-				unsigned long live = 0;
+		for (long i = 0; i < count; i++) {
+			struct node *last = NULL;
 
-				wrong |= !atomic_compare_exchange_strong(&node->state, &live, 1);
-			}
+			for (struct node *node = first[i]; node; last = node, node = node->next)
+				wrong |= !swap(node, 0, 1);
+			for (; back && last; last = last->prev)
+				wrong |= !swap(last, 1, 2);
+		}
 		bench_stop(b, count * n);
 		bench_check(!wrong);
 		for (long i = 0; i < count; i++)
@@ -168,8 +178,20 @@ static void swap_list(struct bench *b)
 	}
 	free(first);
 }
-BENCH("floor", "cancel/children", swap_list)
-BENCH("floor", "cancel/chain", swap_list)
+
+static void swap_children(struct bench *b)
+{
+	swap_list(b, false);
+}
+BENCH("floor", "cancel/children", swap_children)
+
+static void swap_chain(struct bench *b)
+{
+	swap_list(b, true);
+}
+BENCH("floor", "cancel/chain", swap_chain)
+
+/* One write to each of N fds. */
 
 static void write_fds(struct bench *b)
 {
