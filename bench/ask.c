@@ -11,7 +11,7 @@
 #define HOUR (3600 * CTXFD_SEC)
 #define NEAR (900 * CTXFD_MSEC) /* less than the second within which only the real clock will do */
 
-/* ---- err, one thread ----------------------------------------------------------------------------------------------- */
+/* ---- err, one thread --------------------------------------------------------------------------------------------- */
 
 static void err_of(struct bench *b, struct ctxfd *(*make)(void), int expected)
 {
@@ -125,7 +125,7 @@ static void floor_precise(struct bench *b)
 }
 BENCH("floor", "err/near-deadline", floor_precise)
 
-/* ---- err, all CPUs on one context ---------------------------------------------------------------------------------- */
+/* ---- err, all CPUs on one context -------------------------------------------------------------------------------- */
 
 static void ask(void *arg, int thread, long n)
 {
@@ -178,12 +178,15 @@ static void floor_all(struct bench *b)
 BENCH("floor", "err-all-cpus/live", floor_all)
 BENCH("floor", "err-all-cpus/done", floor_all)
 
-/* ---- Values -------------------------------------------------------------------------------------------------------- */
+/* ---- Values ------------------------------------------------------------------------------------------------------ */
 
 static const char keys[1000], stranger;
 static char values[1000];
 
-/* `depth` bindings, each under a cancellable context of its own if mixed. Returns the lowest, which alone holds the rest. */
+/*
+ * `depth` bindings, each under a cancellable context of its own if mixed. Returns the lowest, which alone holds the
+ * rest.
+ */
 static const struct ctxfd *bindings(long depth, bool mixed)
 {
 	const struct ctxfd *c = ctxfd_background();

@@ -3,15 +3,15 @@
  * What a benchmark's row is made of.
  *
  * A row is the same work done by several subjects: the library ("ctxfd"), the bare system calls or instructions that
- * nobody can do without ("floor"), and the peers. Each (subject, row, argument) runs in a process of its own, which does
- * one round whenever bench/run asks for it, so that the rounds of all subjects of a row take turns and a machine that
- * changes its speed changes it for all alike. A round is a number of batches; a batch times many operations or, where an
- * event is long enough to be timed by itself, one.
+ * nobody can do without ("floor"), and the peers. Each (subject, row, argument) runs in a process of its own, which
+ * does one round whenever bench/run asks for it, so that the rounds of all subjects of a row take turns and a machine
+ * that changes its speed changes it for all alike. A round is a number of batches; a batch times many operations or,
+ * where an event is long enough to be timed by itself, one.
  *
  * TO ADD A ROW
  *
- *   1. Write a function for each subject, in any .c file of bench/ (bench/uring*.c when it needs libctxfd-uring; bench/bench.mk
- *      finds them by wildcard):
+ *   1. Write a function for each subject, in any .c file of bench/ (bench/uring*.c when it needs libctxfd-uring;
+ *      bench/bench.mk finds them by wildcard):
  *
  *          static void make_plain(struct bench *b)
  *          {
@@ -27,13 +27,15 @@
  *          }
  *          BENCH("ctxfd", "make/plain", make_plain)
  *
- *      What is outside of bench_start and bench_stop is not timed. b->n grows until a batch is long enough for the clock; a row
- *      whose batch has a size of its own (cancelling b->arg children) ignores it and tells bench_stop what it did. To time
- *      single events, or to measure something else than time, call bench_sample instead of start and stop.
+ *      What is outside of bench_start and bench_stop is not timed. b->n grows until a batch is long enough for the
+ *      clock; a row whose batch has a size of its own (cancelling b->arg children) ignores it and tells bench_stop what
+ *      it did. To time single events, or to measure something else than time, call bench_sample instead of start and
+ *      stop.
  *   2. Add a line to ROWS in bench/suite.py: the row's name, its arguments, what it says in the table.
  *   3. If there is a figure to reach, add it to FIGURES there.
  *
- * Every row checks, with bench_check and outside of the timed part, that the work was done; a failed check fails the run.
+ * Every row checks, with bench_check and outside of the timed part, that the work was done; a failed check fails the
+ * run.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -97,7 +99,10 @@ void bench_sample(struct bench *b, double value);
 /* An event that did not happen as it should, so that it gives no sample. Too many of them fail the run. */
 void bench_miss(struct bench *b);
 
-/* A whole round: batches of fn(arg, thread, n) in `threads` pinned threads at once. The sample is wall time by all their operations. */
+/*
+ * A whole round: batches of fn(arg, thread, n) in `threads` pinned threads at once. The sample is wall time by all
+ * their operations.
+ */
 void bench_parallel(struct bench *b, int threads, void (*fn)(void *arg, int thread, long n), void *arg);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
@@ -110,10 +115,10 @@ void bench_pin(int cpu);
 pthread_t bench_thread(int cpu, void *(*fn)(void *arg), void *arg);
 
 /*
- * A partner that waits in another thread, so that the time from a signal to its running again can be taken. For each event
- * the main thread calls arm, which returns when the partner sleeps inside wait(arg); then it reads the clock,
- * signals, and calls woken, which returns the clock as the partner read it right after wait returned; or -1 when it had not
- * slept after all, which is a bench_miss.
+ * A partner that waits in another thread, so that the time from a signal to its running again can be taken. For each
+ * event the main thread calls arm, which returns when the partner sleeps inside wait(arg); then it reads the clock,
+ * signals, and calls woken, which returns the clock as the partner read it right after wait returned; or -1 when it had
+ * not slept after all, which is a bench_miss.
  */
 struct bench_partner;
 struct bench_partner *bench_partner_new(void (*wait)(void *arg));
@@ -121,7 +126,9 @@ void bench_partner_arm(struct bench_partner *p, void *arg);
 int64_t bench_partner_woken(struct bench_partner *p);
 void bench_partner_free(struct bench_partner *p);
 
-/* For a thread that is not a partner: an fd by which to ask whether it sleeps, or -1 when there is none of that name. */
+/*
+ * For a thread that is not a partner: an fd by which to ask whether it sleeps, or -1 when there is none of that name.
+ */
 int bench_thread_named(const char *name);
 bool bench_asleep(int thread);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The least that a child of a tree shared by threads can be: memory that goes into its parent's list under a lock, and out of
- * it under the lock again. Four locked instructions on one word, one after the other, are most of what it takes.
+ * The least that a child of a tree shared by threads can be: memory that goes into its parent's list under a lock, and
+ * out of it under the lock again. Four locked instructions on one word, one after the other, are most of what it takes.
  */
 #ifndef FLOOR_H
 #define FLOOR_H

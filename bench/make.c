@@ -19,7 +19,7 @@
 
 #define HOUR (3600 * CTXFD_SEC)
 
-/* ---- The library --------------------------------------------------------------------------------------------------- */
+/* ---- The library ------------------------------------------------------------------------------------------------- */
 
 static struct ctxfd *child(const struct ctxfd *parent, bool timed)
 {
@@ -115,7 +115,7 @@ static void make_timed_fd(struct bench *b)
 }
 BENCH("ctxfd", "make/timed+fd", make_timed_fd)
 
-/* ---- Several threads ----------------------------------------------------------------------------------------------- */
+/* ---- Several threads --------------------------------------------------------------------------------------------- */
 
 #define MAX_THREADS 64
 
@@ -162,7 +162,7 @@ static void threads_separate(struct bench *b)
 }
 BENCH("ctxfd", "threads/separate", threads_separate)
 
-/* ---- Bytes --------------------------------------------------------------------------------------------------------- */
+/* ---- Bytes ------------------------------------------------------------------------------------------------------- */
 
 /* All arenas, what is mapped for itself, and malloc's overhead; but not what a library maps without malloc. */
 static double heap(void)
@@ -246,7 +246,7 @@ static void bytes_resident(struct bench *b)
 }
 BENCH("ctxfd", "bytes/resident", bytes_resident)
 
-/* ---- The floor ----------------------------------------------------------------------------------------------------- */
+/* ---- The floor --------------------------------------------------------------------------------------------------- */
 
 #define NODE 72 /* bytes: a parent, a list, a state, a deadline */
 

@@ -17,7 +17,7 @@ static int cpus(void)
 static const char key;
 static char value;
 
-/* ---- CommonParentCancel -------------------------------------------------------------------------------------------- */
+/* ---- CommonParentCancel ------------------------------------------------------------------------------------------ */
 
 static long divide(long x)
 {
@@ -55,7 +55,7 @@ static void common_parent(struct bench *b)
 }
 BENCH("ctxfd", "go/common-parent", common_parent)
 
-/* ---- WithTimeout --------------------------------------------------------------------------------------------------- */
+/* ---- WithTimeout ------------------------------------------------------------------------------------------------- */
 
 static void ten_timeouts(void *arg, int thread, long n)
 {
@@ -87,7 +87,7 @@ static void with_timeout(struct bench *b)
 }
 BENCH("ctxfd", "go/with-timeout", with_timeout)
 
-/* ---- CancelTree ---------------------------------------------------------------------------------------------------- */
+/* ---- CancelTree -------------------------------------------------------------------------------------------------- */
 
 #define DEPTH 1000
 
@@ -99,7 +99,10 @@ static void build(const struct ctxfd *root, struct ctxfd **c, long depth)
 		c[i] = ctxfd_with_cancel(i ? c[i - 1] : root);
 }
 
-/* Go leaves the contexts to its collector; here they are freed, by the same operation. Below the background nobody cancels. */
+/*
+ * Go leaves the contexts to its collector; here they are freed, by the same operation. Below the background nobody
+ * cancels.
+ */
 static void tree_once(struct ctxfd **c, long depth, enum root kind)
 {
 	struct ctxfd *root = NULL;
@@ -153,7 +156,7 @@ static void tree_closed(struct bench *b)
 }
 BENCH("ctxfd", "go/cancel-tree-closed", tree_closed)
 
-/* ---- CheckCanceled, ContextCancelDone ------------------------------------------------------------------------------ */
+/* ---- CheckCanceled, ContextCancelDone ---------------------------------------------------------------------------- */
 
 static void check_err(struct bench *b)
 {

@@ -3,9 +3,10 @@
  * The main program of every subject that is not written in Go: does rounds of one row, as bench/run asks for them.
  *
  *     subject --list                   prints "SUBJECT ROW" for each of its rows
- *     subject SUBJECT ROW ARG [smoke]  reads lines with a number: does a round of about so many nanoseconds for each; answers
- *                                      "ok" and the samples, or "fail" and why
- *     subject SUBJECT ROW ARG count    for callgrind: one batch without and one with counting, then "ops" and how many they were
+ *     subject SUBJECT ROW ARG [smoke]  reads lines with a number: does a round of about so many nanoseconds for each;
+ *                                      answers "ok" and the samples, or "fail" and why
+ *     subject SUBJECT ROW ARG count    for callgrind: one batch without and one with counting, then "ops" and how many
+ *                                      they were
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -61,7 +62,7 @@ long bench_sleeps(void)
 	return u.ru_nvcsw;
 }
 
-/* ---- Batches ------------------------------------------------------------------------------------------------------- */
+/* ---- Batches ----------------------------------------------------------------------------------------------------- */
 
 bool bench_more(struct bench *b)
 {
@@ -112,7 +113,7 @@ void bench_stop(struct bench *b, long ops)
 	bench_batch(b, ns, ops, (double)ns / (double)ops);
 }
 
-/* ---- The conversation ---------------------------------------------------------------------------------------------- */
+/* ---- The conversation -------------------------------------------------------------------------------------------- */
 
 static void answer(const struct bench *b)
 {
@@ -178,7 +179,9 @@ int main(int argc, char **argv)
 	b.smoke = argc > 4 && strcmp(argv[4], "smoke") == 0;
 	if (b.smoke)
 		b.batch = 1;
-	/* libc and kernel have fast paths for a process with one thread, which no program with contexts has for long. */
+	/*
+	 * libc and kernel have fast paths for a process with one thread, which no program with contexts has for long.
+	 */
 	bench_thread(0, parked, NULL);
 	bench_pin(-1);
 	if (argc > 4 && strcmp(argv[4], "count") == 0)

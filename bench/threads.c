@@ -50,7 +50,9 @@ pthread_t bench_thread(int cpu, void *(*fn)(void *arg), void *arg)
 	return thread;
 }
 
-/* The workers of bench_parallel spin to the start: a futex would let the first run alone for longer than a batch takes. */
+/*
+ * The workers of bench_parallel spin to the start: a futex would let the first run alone for longer than a batch takes.
+ */
 struct team {
 	void (*fn)(void *arg, int thread, long n);
 	void *arg;
@@ -136,7 +138,7 @@ void bench_parallel(struct bench *b, int threads, void (*fn)(void *arg, int thre
 	free(workers);
 }
 
-/* ---- A partner to wake --------------------------------------------------------------------------------------------- */
+/* ---- A partner to wake ------------------------------------------------------------------------------------------- */
 
 static int stat_of(long tid)
 {

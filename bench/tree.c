@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Cancelling wide and deep trees. Only the cancel is timed; the trees are new each time, and freed outside of the timed part. */
+/*
+ * Cancelling wide and deep trees. Only the cancel is timed; the trees are new each time, and freed outside of the timed
+ * part.
+ */
 #include "bench.h"
 #include "ctxfd.h"
 
@@ -24,7 +27,7 @@ static void *array(long n, size_t size)
 	return p;
 }
 
-/* ---- Children of one root ------------------------------------------------------------------------------------------ */
+/* ---- Children of one root ---------------------------------------------------------------------------------------- */
 
 static void plant(struct ctxfd **root, struct ctxfd **child, long n, bool fd)
 {
@@ -83,7 +86,7 @@ static void children_fd(struct bench *b)
 }
 BENCH("ctxfd", "cancel/children+fd", children_fd)
 
-/* ---- A chain ------------------------------------------------------------------------------------------------------- */
+/* ---- A chain ----------------------------------------------------------------------------------------------------- */
 
 static void chains(struct bench *b)
 {
@@ -127,7 +130,7 @@ static void chain(struct bench *b)
 }
 BENCH("ctxfd", "cancel/chain", chain)
 
-/* ---- The floor ------------------------------------------------------------------------------------------------------ */
+/* ---- The floor --------------------------------------------------------------------------------------------------- */
 
 struct node {
 	struct node *next, *prev;

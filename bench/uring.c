@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * io_uring: cancelling N operations in flight, against cancels by user_data that a program writes itself; and what a bound
- * operation costs that nobody cancels.
+ * io_uring: cancelling N operations in flight, against cancels by user_data that a program writes itself; and what a
+ * bound operation costs that nobody cancels.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -34,7 +34,7 @@ static struct io_uring_sqe *get_sqe(void)
 	return sqe;
 }
 
-/* ---- Cancelling N reads that wait ------------------------------------------------------------------------------------ */
+/* ---- Cancelling N reads that wait -------------------------------------------------------------------------------- */
 
 static uint64_t sink;
 
@@ -115,7 +115,7 @@ static void cancel_by_hand(struct bench *b)
 }
 BENCH("floor", "uring/cancel", cancel_by_hand)
 
-/* ---- Receiving a byte that is there ---------------------------------------------------------------------------------- */
+/* ---- Receiving a byte that is there ------------------------------------------------------------------------------ */
 
 static struct ctxfd_uring_scope recv_scope;
 static int sockets[2];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a cancel, or a deadline, to the waiter's running again: waiters in poll, epoll_wait, io_uring and ctxfd_wait. The floor
- * is the same waiter on a bare eventfd, timerfd or futex. Every event has a new context or descriptor.
+ * From a cancel, or a deadline, to the waiter's running again: waiters in poll, epoll_wait, io_uring and ctxfd_wait.
+ * The floor is the same waiter on a bare eventfd, timerfd or futex. Every event has a new context or descriptor.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -45,7 +45,7 @@ static struct timespec timespec(int64_t ns)
 	return (struct timespec){ ns / CTXFD_SEC, ns % CTXFD_SEC };
 }
 
-/* ---- Waiters ------------------------------------------------------------------------------------------------------- */
+/* ---- Waiters ----------------------------------------------------------------------------------------------------- */
 
 static void nothing(void)
 {
@@ -145,7 +145,7 @@ static void uring_teardown(void)
 static const struct kind in_uring = { uring_setup, wait_uring, uring_teardown, false };
 #endif
 
-/* ---- What they wait for -------------------------------------------------------------------------------------------- */
+/* ---- What they wait for ------------------------------------------------------------------------------------------ */
 
 static void event_new(struct event *e, const struct kind *kind, bool library, int64_t deadline)
 {
@@ -192,7 +192,7 @@ static void event_free(struct event *e)
 		close(e->fd);
 }
 
-/* ---- Rows ---------------------------------------------------------------------------------------------------------- */
+/* ---- Rows -------------------------------------------------------------------------------------------------------- */
 
 /* The waiter sleeps in another thread. */
 static void wake(struct bench *b, const struct kind *kind, bool library)

@@ -3,8 +3,8 @@
  * ctxfd: Go's context for C on Linux, made of file descriptors.
  *
  * A context says when work is no longer wanted. Contexts form a tree: cancelling one cancels all below it, a deadline
- * ends all below it, and values given to one are seen by all below it. What only Linux has: a context's done signal is a
- * real file descriptor, so one poll, epoll_wait or io_uring ring waits for sockets and for cancellation together.
+ * ends all below it, and values given to one are seen by all below it. What only Linux has: a context's done signal is
+ * a real file descriptor, so one poll, epoll_wait or io_uring ring waits for sockets and for cancellation together.
  *
  *     struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
  *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = ctxfd_done_fd(ctx), .events = POLLIN } };
@@ -20,20 +20,22 @@
  *   context, and the compiler keeps the function from cancelling it: Go's split of Context and CancelFunc.
  *
  *   References. A constructor gives one reference, which ctxfd_unref or ctxfd_close gives up. A child holds its parent
- *   alive, so a parent may be given up first; a parent does not hold its children. Whoever calls a function on a context
- *   holds a reference on it, or is sure that somebody else does until the call returns; that it has a child is not enough.
+ *   alive, so a parent may be given up first; a parent does not hold its children. Whoever calls a function on a
+ *   context holds a reference on it, or is sure that somebody else does until the call returns; that it has a child is
+ *   not enough.
  *
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
  *
- *   pthread_cancel: the calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) are cancellation points, as those that
- *   they are named after, and leave nothing behind; no other function is one. Not to be called with asynchronous cancellation.
+ *   pthread_cancel: the calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) are cancellation points, as
+ *   those that they are named after, and leave nothing behind; no other function is one. Not to be called with
+ *   asynchronous cancellation.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Everything else returns 0, a positive result or a
- *   negative errno, and leaves errno as it was. Out parameters are untouched on failure. A function whose parameter is a
- *   pointer accepts NULL only where it says so.
+ *   negative errno, and leaves errno as it was. Out parameters are untouched on failure. A function whose parameter is
+ *   a pointer accepts NULL only where it says so.
  *
  *   No fd, thread or signal handler exists until a call that says that it makes one.
  */
@@ -64,7 +66,7 @@ extern "C" {
 struct ctxfd;       /* a context */
 struct ctxfd_after; /* a function that waits for a context to end */
 
-/* ---- Making contexts ---------------------------------------------------------------------------------------------- */
+/* ---- Making contexts --------------------------------------------------------------------------------------------- */
 
 /* The root of every tree: never done, no deadline, no values. Immortal: ref and unref do nothing to it. */
 const struct ctxfd *ctxfd_background(void);
@@ -116,13 +118,15 @@ struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeo
 const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
                                      void (*destroy)(void *value));
 
-/* A context with the parent's values and nothing else of it: never done, no deadline. For work that outlives a request. */
+/*
+ * A context with the parent's values and nothing else of it: never done, no deadline. For work that outlives a request.
+ */
 const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent);
 
 /*
- * A child of two parents: done when either is, with that one's err and cause; its deadline is the earlier of theirs; its
- * values are a's. If both are done already, a's end is the one it takes. (Go has no call for it; it is AfterFunc's example
- * "merge".)
+ * A child of two parents: done when either is, with that one's err and cause; its deadline is the earlier of theirs;
+ * its values are a's. If both are done already, a's end is the one it takes. (Go has no call for it; it is AfterFunc's
+ * example "merge".)
  */
 struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b);
 
@@ -139,7 +143,7 @@ const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx);
  */
 void ctxfd_unref(const struct ctxfd *ctx);
 
-/* ---- Ending them -------------------------------------------------------------------------------------------------- */
+/* ---- Ending them ------------------------------------------------------------------------------------------------- */
 
 /*
  * Ends ctx and everything below it: err becomes -ECANCELED, done fds become readable, ctxfd_wait returns. What is done
@@ -149,8 +153,8 @@ void ctxfd_unref(const struct ctxfd *ctx);
  * work there. Whoever sees ctx done sees all below it done: children end first. It allocates nothing, does not recurse,
  * and waits for nothing but another cancel in the same subtree. NULL is fine; so is calling it again.
  *
- * `cause` is what ctxfd_cause will tell; 0 makes it the same call as ctxfd_cancel. Negative is an errno or a code of the
- * program's own, positive a signal's number. The first end decides, once and for good.
+ * `cause` is what ctxfd_cause will tell; 0 makes it the same call as ctxfd_cancel. Negative is an errno or a code of
+ * the program's own, positive a signal's number. The first end decides, once and for good.
  */
 void ctxfd_cancel(struct ctxfd *ctx);
 void ctxfd_cancel_cause(struct ctxfd *ctx, int cause);
@@ -165,7 +169,7 @@ static inline void ctxfd_scoped_close_(struct ctxfd **ctx)
 	ctxfd_close(*ctx);
 }
 
-/* ---- Asking them -------------------------------------------------------------------------------------------------- */
+/* ---- Asking them ------------------------------------------------------------------------------------------------- */
 
 /*
  * 0 while ctx is live, then -ECANCELED or -ETIMEDOUT for good. This is the truth; the done fd is the wake-up. Once this
@@ -183,8 +187,8 @@ bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline);
 int64_t ctxfd_remaining(const struct ctxfd *ctx);
 
 /*
- * The value bound to key by ctx or the nearest context above it that binds it, else NULL (a NULL key too). It belongs to its
- * binding, which ctx keeps alive. Costs one step for each value above, none for other contexts.
+ * The value bound to key by ctx or the nearest context above it that binds it, else NULL (a NULL key too). It belongs
+ * to its binding, which ctx keeps alive. Costs one step for each value above, none for other contexts.
  */
 void *ctxfd_value(const struct ctxfd *ctx, const void *key);
 
@@ -192,8 +196,8 @@ void *ctxfd_value(const struct ctxfd *ctx, const void *key);
 int64_t ctxfd_now(void);
 
 /*
- * "context canceled" for -ECANCELED, "context deadline exceeded" for -ETIMEDOUT, "no error" for 0, the signal's name for a
- * positive number, else what strerror says of -err. The string is static or the thread's own; do not free it.
+ * "context canceled" for -ECANCELED, "context deadline exceeded" for -ETIMEDOUT, "no error" for 0, the signal's name
+ * for a positive number, else what strerror says of -err. The string is static or the thread's own; do not free it.
  */
 const char *ctxfd_strerror(int err);
 
@@ -204,26 +208,27 @@ const char *ctxfd_strerror(int err);
  */
 int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
 
-/* ---- The done fd -------------------------------------------------------------------------------------------------- */
+/* ---- The done fd ------------------------------------------------------------------------------------------------- */
 
 /*
  * A descriptor that polls readable (POLLIN) once ctx is done, for good, made the first time that somebody asks.
  *
  * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Every call returns the same
- * number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it, never read it: a read is
- * harmless to the context (ctxfd_err stands), but after an early cancel of a context with a deadline it can make the fd
- * unreadable until that deadline, for everyone who polls it. Contexts that can never be done (background, todo,
- * without_cancel) share one fd, which is never readable and stays open for the life of the process.
+ * number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it, never read it: a
+ * read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a deadline it can
+ * make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be done (background,
+ * todo, without_cancel) share one fd, which is never readable and stays open for the life of the process.
  *
- * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after the
- * end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
+ * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after
+ * the end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
  *
- * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an eventfd wakes
- * pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or disarmed tells a wrong
- * time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline. Flags make no difference. A dup
- * is as good as the fd, and outlives the context: cancelled before it was freed, it stays readable, else it stays silent.
- * After a close by mistake pollers hear nothing, and whatever has the number next may get the 8 bytes that signal the
- * end, and is closed with the context; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on.
+ * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an
+ * eventfd wakes pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or
+ * disarmed tells a wrong time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline.
+ * Flags make no difference. A dup is as good as the fd, and outlives the context: cancelled before it was freed, it
+ * stays readable, else it stays silent. After a close by mistake pollers hear nothing, and whatever has the number next
+ * may get the 8 bytes that signal the end, and is closed with the context; ctxfd_err, ctxfd_wait, ctxfd_sleep and
+ * ctxfd_poll go on.
  *
  * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
  * given an fd of its own under the same number, so that nothing it does reaches the parent.
@@ -232,7 +237,7 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  */
 int ctxfd_done_fd(const struct ctxfd *ctx);
 
-/* ---- Waiting ------------------------------------------------------------------------------------------------------ */
+/* ---- Waiting ----------------------------------------------------------------------------------------------------- */
 
 /* Sleeps until ctx is done and returns its err. Needs no fd. On a context that is never done it never returns. */
 int ctxfd_wait(const struct ctxfd *ctx);
@@ -244,8 +249,8 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  * The calls below are those they are named after, with a context that interrupts them. All of them:
  *
  *   - do nothing and return err when ctx is done already;
- *   - return err (-ECANCELED, -ETIMEDOUT) when ctx ends while they wait. A result that was consumed (bytes taken or given,
- *     a connection accepted) always beats an end that comes at the same time;
+ *   - return err (-ECANCELED, -ETIMEDOUT) when ctx ends while they wait. A result that was consumed (bytes taken or
+ *     given, a connection accepted) always beats an end that comes at the same time;
  *   - return -errno where the plain call would set errno. -ETIMEDOUT and -ECANCELED can be the descriptor's own: ask
  *     ctxfd_err when it matters;
  *   - retry EINTR: the way to interrupt them is the context;
@@ -254,18 +259,18 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  */
 
 /*
- * poll(2) under ctx. timeout is in nanoseconds, negative for none. Returns how many fds have revents, 0 when the timeout
- * passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0. A negative fd is ignored, a bad one gives
- * POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1), -ENOMEM.
+ * poll(2) under ctx. timeout is in nanoseconds, negative for none. Returns how many fds have revents, 0 when the
+ * timeout passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0. A negative fd is ignored, a
+ * bad one gives POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1), -ENOMEM.
  */
 int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout);
 
 /*
- * read(2) and write(2), sockets and pipes and what else can be polled. Both may be short: on a blocking descriptor too a
- * write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. What offers
- * neither MSG_DONTWAIT nor RWF_NOWAIT, a terminal for one, is polled and then called: if it is in blocking mode and another
- * reader takes the data in between, or it has less room than the write asks for, the call waits and ctx cannot interrupt it.
- * Write little at a time there, or set O_NONBLOCK.
+ * read(2) and write(2), sockets and pipes and what else can be polled. Both may be short: on a blocking descriptor too
+ * a write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. What
+ * offers neither MSG_DONTWAIT nor RWF_NOWAIT, a terminal for one, is polled and then called: if it is in blocking mode
+ * and another reader takes the data in between, or it has less room than the write asks for, the call waits and ctx
+ * cannot interrupt it. Write little at a time there, or set O_NONBLOCK.
  */
 ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size);
 ssize_t ctxfd_write(const struct ctxfd *ctx, int fd, const void *buf, size_t size);
@@ -275,58 +280,61 @@ ssize_t ctxfd_recv(const struct ctxfd *ctx, int fd, void *buf, size_t size, int 
 ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size, int flags);
 
 /*
- * accept4(2). addr and addrlen may be NULL. Threads of one process may share a blocking listening socket, as long as all
- * of them come through here; if another process takes the connection between poll and accept, a blocking one waits on, and
- * keeps other threads of this process from accepting on blocking sockets. Set O_NONBLOCK on one that processes share.
+ * accept4(2). addr and addrlen may be NULL. Threads of one process may share a blocking listening socket, as long as
+ * all of them come through here; if another process takes the connection between poll and accept, a blocking one waits
+ * on, and keeps other threads of this process from accepting on blocking sockets. Set O_NONBLOCK on one that processes
+ * share.
  */
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags);
 
 /*
- * connect(2). A blocking socket is non-blocking for the instant of the call that starts the connection. When ctx ends first the
- * connection is left half made: close the socket.
+ * connect(2). A blocking socket is non-blocking for the instant of the call that starts the connection. When ctx ends
+ * first the connection is left half made: close the socket.
  */
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
 
-/* ---- After-funcs -------------------------------------------------------------------------------------------------- */
+/* ---- After-funcs ------------------------------------------------------------------------------------------------- */
 
 /*
  * Calls fn(arg) once, after ctx is done: Go's AfterFunc. Due at once if ctx is done already. fn runs on the dispatcher,
- * never inside ctxfd_cancel, with no lock held: it may use any context, this one too, and derive, cancel, close, register
- * and stop as it likes. What was registered on a context before it ended starts in the order of registration.
+ * never inside ctxfd_cancel, with no lock held: it may use any context, this one too, and derive, cancel, close,
+ * register and stop as it likes. What was registered on a context before it ended starts in the order of registration.
  *
  * The dispatcher is a thread of the library, "ctxfd", that starts with the first call, has all signals blocked and
- * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the others. Like
- * any thread it keeps a process alive whose main thread ends by pthread_exit; exit and return from main end it.
+ * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the
+ * others. Like any thread it keeps a process alive whose main thread ends by pthread_exit; exit and return from main
+ * end it.
  *
- * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it.
- * *handle is for ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run.
- * Errors: -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE, -ENOSPC (epoll watches). On a context that is never done fn
- * never runs, and only stopping frees it.
+ * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it. *handle is for
+ * ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run. Errors:
+ * -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE, -ENOSPC (epoll watches). On a context
+ * that is never done fn never runs, and only stopping frees it.
  */
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle);
 
 /*
- * Gives up an after-func and frees its handle. True: fn never ran and never will. False: it has run; if it is running on
- * another thread this waits for its end, so that arg can be freed in either case. From inside fn it does not wait.
+ * Gives up an after-func and frees its handle. True: fn never ran and never will. False: it has run; if it is running
+ * on another thread this waits for its end, so that arg can be freed in either case. From inside fn it does not wait.
  * NULL gives false.
  */
 bool ctxfd_after_stop(struct ctxfd_after *handle);
 
 /*
- * Takes over dispatching: returns an fd to poll (POLLIN; or add to an epoll set), and from then on nothing runs but inside
- * ctxfd_dispatch. A library thread that runs stops first: when this returns it has ended, what it had not yet started is the
- * program's to dispatch. The fd belongs to the library, is close-on-exec, and is the same at every call. Not to be called from
- * inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC.
+ * Takes over dispatching: returns an fd to poll (POLLIN; or add to an epoll set), and from then on nothing runs but
+ * inside ctxfd_dispatch. A library thread that runs stops first: when this returns it has ended, what it had not yet
+ * started is the program's to dispatch. The fd belongs to the library, is close-on-exec, and is the same at every call.
+ * Not to be called from inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC.
  */
 int ctxfd_dispatch_fd(void);
 
 /*
- * Runs what is due and returns how many after-funcs and sources that was; does not wait for more to come due. One thread at a
- * time dispatches: -EBUSY when another one is at it, or when it is called from inside fn. -EINVAL before ctxfd_dispatch_fd.
+ * Runs what is due and returns how many after-funcs and sources that was; does not wait for more to come due. One
+ * thread at a time dispatches: -EBUSY when another one is at it, or when it is called from inside fn. -EINVAL before
+ * ctxfd_dispatch_fd.
  */
 int ctxfd_dispatch(void);
 
-/* ---- Other reasons to end ----------------------------------------------------------------------------------------- */
+/* ---- Other reasons to end ---------------------------------------------------------------------------------------- */
 
 /*
  * Contexts that end by themselves. All of them are watched by the dispatcher (see ctxfd_after_func), and
@@ -335,32 +343,32 @@ int ctxfd_dispatch(void);
  */
 
 /*
- * A child that is cancelled with `cause` when fd reports one of `events` (as in poll; POLLHUP and POLLERR always count). If fd
- * is ready already, the context is done when this returns. The fd is never read and stays the caller's. Its number is used
- * during this call only: what is watched is the open file behind it. When the caller closes the fd, and no duplicate is
- * left, the watch ends without cancelling; whatever is opened under that number later is not touched. Several contexts can watch
- * one fd (some hundred: the kernel counts the ways; then ENOSPC). POLLRDHUP is how to hear that a client hung up while its
- * bytes are not yet read.
- * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP.
+ * A child that is cancelled with `cause` when fd reports one of `events` (as in poll; POLLHUP and POLLERR always
+ * count). If fd is ready already, the context is done when this returns. The fd is never read and stays the caller's.
+ * Its number is used during this call only: what is watched is the open file behind it. When the caller closes the fd,
+ * and no duplicate is left, the watch ends without cancelling; whatever is opened under that number later is not
+ * touched. Several contexts can watch one fd (some hundred: the kernel counts the ways; then ENOSPC). POLLRDHUP is how
+ * to hear that a client hung up while its bytes are not yet read. Errors: EBADF, EPERM (a file that cannot be polled,
+ * such as a regular one), ELOOP.
  */
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
 
 /*
- * A child that is cancelled by the first signal of `set` that is sent to the process (kill, a terminal; not one that a thread
- * sends itself or another thread), with the signal's number as its cause: Go's signal.NotifyContext. Several such contexts on
- * one signal all hear it.
+ * A child that is cancelled by the first signal of `set` that is sent to the process (kill, a terminal; not one that a
+ * thread sends itself or another thread), with the signal's number as its cause: Go's signal.NotifyContext. Several
+ * such contexts on one signal all hear it.
  *
- * This blocks the signals of `set` in the calling thread and leaves them blocked. Every other thread of the program must
- * have them blocked too, or the kernel delivers them there: call this before starting threads, which inherit the mask. A
- * program started by exec inherits it too: unblock between fork and exec. While any live context listens for a signal,
- * it is consumed; after that it stays pending, so to let a second Ctrl-C end the program, unblock the set once the
- * context is done. SIGKILL and SIGSTOP cannot be had and are ignored. Errors: EINVAL (set is NULL or empty).
+ * This blocks the signals of `set` in the calling thread and leaves them blocked. Every other thread of the program
+ * must have them blocked too, or the kernel delivers them there: call this before starting threads, which inherit the
+ * mask. A program started by exec inherits it too: unblock between fork and exec. While any live context listens for a
+ * signal, it is consumed; after that it stays pending, so to let a second Ctrl-C end the program, unblock the set once
+ * the context is done. SIGKILL and SIGSTOP cannot be had and are ignored. Errors: EINVAL (set is NULL or empty).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set);
 
 /*
- * A child that is cancelled with `cause` when the process behind pidfd (pidfd_open, clone3) ends. It does not reap: waitpid
- * is still yours. Errors: EBADF, EINVAL (not a pidfd).
+ * A child that is cancelled with `cause` when the process behind pidfd (pidfd_open, clone3) ends. It does not reap:
+ * waitpid is still yours. Errors: EBADF, EINVAL (not a pidfd).
  */
 struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause);
 

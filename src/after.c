@@ -2,9 +2,10 @@
 /*
  * After-funcs: functions that run once their context is done. dispatch.h says what one is and what guards it.
  *
- * WHO WINS, stop or run? stop clears the alarm and then takes the after-func out of its parent's list, if it is still LIVE: once
- * it is out, nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state` decides, under the
- * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
+ * WHO WINS, stop or run? stop clears the alarm and then takes the after-func out of its parent's list, if it is still
+ * LIVE: once it is out, nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state`
+ * decides, under the dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it
+ * comes to it.
  */
 #include <stdlib.h>
 
@@ -128,7 +129,9 @@ static bool is_running(const struct ctxfd_after *h)
 	return h->state == RUNNING && h->forks == dispatcher.forks;
 }
 
-/* The slow side of stop: h has ended. Waits until its fn has returned, if that has started; else it never will: true. */
+/*
+ * The slow side of stop: h has ended. Waits until its fn has returned, if that has started; else it never will: true.
+ */
 static bool stop_ended(struct ctxfd_after *h)
 {
 	bool never_ran = false, ours = true;

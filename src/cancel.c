@@ -7,21 +7,22 @@
  *   mark    on the way down: LIVE becomes PENDING and HELD in one compare-and-swap. From here on nothing can be derived
  *           live below this node, and its child list stands still. A node without children has nothing to hold back: it
  *           becomes DONE at once, is signalled, and is never touched again.
- *   commit  on the way back up, when everything below is DONE: PENDING becomes DONE, the hold ends, the fd is made readable,
- *           sleepers are woken.
+ *   commit  on the way back up, when everything below is DONE: PENDING becomes DONE, the hold ends, the fd is made
+ *           readable, sleepers are woken.
  *
- * So whoever sees a node DONE sees all below it DONE, and one that another cancel has PENDING is waited for (it lies below
- * us: waits only ever go downward). An expired node needs no walk: nothing below it has a later deadline, and each
- * sees by the clock that it is done.
+ * So whoever sees a node DONE sees all below it DONE, and one that another cancel has PENDING is waited for (it lies
+ * below us: waits only ever go downward). An expired node needs no walk: nothing below it has a later deadline, and
+ * each sees by the clock that it is done.
  *
- * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering (settle).
+ * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
+ * (settle).
  */
 #include "context.h"
 #include "dispatch.h"
 #include "lock.h"
 #include "shard.h"
 
-/* ---- Looking ------------------------------------------------------------------------------------------------------ */
+/* ---- Looking ----------------------------------------------------------------------------------------------------- */
 
 /* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
 static bool deadline_passed(struct ctxfd *n, uint64_t *w)
@@ -35,15 +36,18 @@ static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 }
 
 /*
- * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a question
- * about n's end asks here first.
+ * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
+ * question about n's end asks here first.
  */
 uint64_t settle(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
 	while (deadline_passed(n, &w)) {
-		/* What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has passed too. */
+		/*
+		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has
+		 * passed too.
+		 */
 		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
 		if (swap_word(n, &w, new)) {
 			w = new;
@@ -99,7 +103,7 @@ int64_t ctxfd_remaining(const struct ctxfd *ctx)
 	return at > now ? at - now : 0;
 }
 
-/* ---- Ending ------------------------------------------------------------------------------------------------------- */
+/* ---- Ending ------------------------------------------------------------------------------------------------------ */
 
 /* One call of cancel. */
 struct cancel {
@@ -132,8 +136,8 @@ static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 }
 
 /*
- * The way down. True: n is PENDING and HELD by us, and there is something below it. False: n is DONE, with all below it,
- * and its fd shows it.
+ * The way down. True: n is PENDING and HELD by us, and there is something below it. False: n is DONE, with all below
+ * it, and its fd shows it.
  */
 static bool mark(struct ctxfd *n, struct cancel *c)
 {

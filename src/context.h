@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a context is made of, who may touch which part, and the lock on its children. Everything else in src builds on this.
+ * What a context is made of, who may touch which part, and the lock on its children. Everything else in src builds on
+ * this.
  *
  * THE WORD. One atomic 64-bit word holds state, flags and cause, so that a single compare-and-swap decides who ended a
  * context, how, and what is left to do about it. Its low half is also the futex that everybody sleeps on.
@@ -14,15 +15,15 @@
  * THE CHILD LIST (`children`, and the children's `next` and `prev`) belongs to whoever set one of two bits in the word:
  *
  *   LOCK  a spinlock, held for a few instructions to link or unlink one child. No system call, no second lock under it.
- *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE. The list is frozen:
- *         whoever wants to take a child out waits for the walk (nobody can want to put one in). A walk takes holds strictly
- *         from parent to child, and so does whoever waits for one; so no two can wait for each other.
+ *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE. The list is
+ *         frozen: whoever wants to take a child out waits for the walk (nobody can want to put one in). A walk takes
+ *         holds strictly from parent to child, and so does whoever waits for one; so no two can wait for each other.
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
- * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "the list is not empty". The last
- * owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in the word,
- * so exactly one of the two sees that it is the one to free.
+ * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "the list is not empty". The
+ * last owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in
+ * the word, so exactly one of the two sees that it is the one to free.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
@@ -52,11 +53,11 @@
 #define NEVER       (UINT64_C(1) << 13) /* background or todo (fixed) */
 #define MERGE       (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
 #define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
-#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: its end is the dispatcher's to act on (fixed) */
-#define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: the dispatcher watches something for it (fixed) */
+#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: when it ends, its fn is due (fixed) */
+#define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: it ends by an fd or a signal (fixed) */
 #define SHARDED     (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
 #define SHARD       (UINT64_C(1) << 19) /* it is one (fixed) */
-#define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away when somebody looked: look closely */
+#define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -159,8 +160,8 @@ static inline uint64_t cause_of(uint64_t w)
 }
 
 /*
- * Around what must not be a cancellation point of pthread_cancel, because a lock, a hold or memory is in hand, but calls one
- * of libc's. It is not cheap (some 30 ns). Keeps errno, too.
+ * Around what must not be a cancellation point of pthread_cancel, because a lock, a hold or memory is in hand, but
+ * calls one of libc's. It is not cheap (some 30 ns). Keeps errno, too.
  */
 struct entry {
 	int saved_errno;

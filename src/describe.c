@@ -48,7 +48,9 @@ static size_t part_of(const struct ctxfd *ctx, char part[64])
 	return (size_t)length;
 }
 
-/* A chain may be a million deep and is read from its end: first the length, then the parts from the last to the first. */
+/*
+ * A chain may be a million deep and is read from its end: first the length, then the parts from the last to the first.
+ */
 int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size)
 {
 	const struct ctxfd *c;

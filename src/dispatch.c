@@ -2,8 +2,8 @@
 /*
  * The dispatcher: where after-funcs run and fds and signals turn into cancels. dispatch.h says what its lock guards.
  *
- * It is one epoll set and one function, serve, that does what is due. The library's thread is a loop around it, and so is
- * the program's own loop once it has asked for the epoll set (ctxfd_dispatch_fd): then there is no thread.
+ * It is one epoll set and one function, serve, that does what is due. The library's thread is a loop around it, and so
+ * is the program's own loop once it has asked for the epoll set (ctxfd_dispatch_fd): then there is no thread.
  */
 #include "dispatch.h"
 
@@ -34,7 +34,7 @@ static _Thread_local bool on_dispatcher_thread; /* the library's */
 /* Of the stack of the library's thread, on which the program's functions run. */
 #define STACK_SIZE (256 * 1024)
 
-/* ---- Waking it ---------------------------------------------------------------------------------------------------- */
+/* ---- Waking it --------------------------------------------------------------------------------------------------- */
 
 /* Under the lock. */
 static void wake(void)
@@ -76,7 +76,7 @@ void dispatch(struct ctxfd_after *list)
 	errno = saved;
 }
 
-/* ---- One round ---------------------------------------------------------------------------------------------------- */
+/* ---- One round --------------------------------------------------------------------------------------------------- */
 
 static _Thread_local bool
         serving; /* this thread dispatches; a fork in a function that it runs ends that in the child */
@@ -123,7 +123,10 @@ void run_destroy(void (*destroy)(void *value), void *value)
 	}
 }
 
-/* Takes what the epoll set reports. Events are fetched under the lock, so that a source that is freed can withdraw its own. */
+/*
+ * Takes what the epoll set reports. Events are fetched under the lock, so that a source that is freed can withdraw its
+ * own.
+ */
 static int take_events(int *taken)
 {
 	uint64_t count;
@@ -162,7 +165,9 @@ static void give_back_batch(void)
 	dispatcher.batch = NULL;
 }
 
-/* Does what is due, and returns how much that was, or -EBUSY when another thread is at it, or a function that it runs. */
+/*
+ * Does what is due, and returns how much that was, or -EBUSY when another thread is at it, or a function that it runs.
+ */
 static int serve(void)
 {
 	int done = 0, taken;
@@ -200,7 +205,7 @@ static int serve(void)
 	return done;
 }
 
-/* ---- Fork --------------------------------------------------------------------------------------------------------- */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 static void close_fd(int *fd)
 {
@@ -222,8 +227,8 @@ static void close_fds(void)
 
 /*
  * The child has no dispatcher, and the parent's epoll set is not its to use. What was due or waited for is kept for the
- * dispatcher that the child starts with its first call that needs one. fork waits until the dispatcher is not inside the
- * library, so that no lock on a context is left behind.
+ * dispatcher that the child starts with its first call that needs one. fork waits until the dispatcher is not inside
+ * the library, so that no lock on a context is left behind.
  */
 static void before_fork(void)
 {
@@ -283,7 +288,7 @@ static int watch_forks(void)
 	return -err;
 }
 
-/* ---- Starting, taking over, ending -------------------------------------------------------------------------------- */
+/* ---- Starting, taking over, ending ------------------------------------------------------------------------------- */
 
 static int watch(int fd, void *data)
 {
@@ -379,8 +384,9 @@ static int start_thread(void)
 }
 
 /*
- * Under mode_lock, while mode is THREAD; then it is PROGRAM. The thread ends once the function that it is running has returned.
- * That may wait for a thread that forks, so mode_lock is given up meanwhile, and a second thread may be here as well.
+ * Under mode_lock, while mode is THREAD; then it is PROGRAM. The thread ends once the function that it is running has
+ * returned. That may wait for a thread that forks, so mode_lock is given up meanwhile, and a second thread may be here
+ * as well.
  */
 static void stop_thread(void)
 {
@@ -471,7 +477,9 @@ int ctxfd_dispatch(void)
 	return result;
 }
 
-/* At exit the thread ends, if it is idle, so that nothing is left for a leak checker to find; a busy one is left alone. */
+/*
+ * At exit the thread ends, if it is idle, so that nothing is left for a leak checker to find; a busy one is left alone.
+ */
 __attribute__((destructor)) static void end_thread(void)
 {
 	bool idle;

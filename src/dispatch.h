@@ -3,10 +3,10 @@
  * What the dispatcher and those who need it say to each other: cancel.c hands it after-funcs that are due, after.c
  * and source.c put things in its care.
  *
- * THE DISPATCHER'S LOCK is a mutex, `dispatcher.lock`. It guards every field of struct dispatcher, struct ctxfd_after and
- * struct source that is not called fixed. It comes before LOCK, after which it is never taken, and it is not held while a
- * walk is waited for or a function of the program runs. System calls under it do not wait, but
- * for a done fd where SET_TICKS is refused (done.c).
+ * THE DISPATCHER'S LOCK is a mutex, `dispatcher.lock`. It guards every field of struct dispatcher, struct ctxfd_after
+ * and struct source that is not called fixed. It comes before LOCK, after which it is never taken, and it is not held
+ * while a walk is waited for or a function of the program runs. System calls under it do not wait, but for a done fd
+ * where SET_TICKS is refused (done.c).
  */
 #ifndef DISPATCH_H
 #define DISPATCH_H
@@ -18,8 +18,8 @@
 #include "heap.h"
 
 /*
- * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its alarm, is what makes it
- * due; stopping it is a child leaving its parent. While it is linked it keeps its context alive.
+ * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its alarm, is what
+ * makes it due; stopping it is a child leaving its parent. While it is linked it keeps its context alive.
  */
 struct ctxfd_after {
 	struct ctxfd ctx;
@@ -59,9 +59,8 @@ enum mode { NOBODY, THREAD, PROGRAM }; /* dispatches */
 #define EVENTS 32 /* that one look at the epoll set takes */
 
 struct dispatcher {
-	_Atomic int
-	        mode; /* enum mode; changed under a lock of its own, see dispatch.c; read by anyone: so not beside the lock */
-	_Alignas(64) pthread_mutex_t lock;
+	_Atomic int mode; /* enum mode; changed under a lock of its own, see dispatch.c; read by anyone */
+	_Alignas(64) pthread_mutex_t lock; /* not beside what everybody reads */
 	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
 
 	int epoll; /* what the dispatcher waits for: wake, timer, signals, and each source's epoll */
@@ -111,7 +110,10 @@ void dispatcher_step_in(void);
 /* The after-func whose fn this thread is in. */
 extern _Thread_local struct ctxfd_after *running_here;
 
-/* Under the lock: whether this thread is the one that dispatches; a fork in a function of the program may have ended that. */
+/*
+ * Under the lock: whether this thread is the one that dispatches; a fork in a function of the program may have ended
+ * that.
+ */
 bool still_dispatching(void);
 
 /* Runs a value's destroy, which is the program's code: fork need not wait for it. Not under the lock. */

@@ -5,13 +5,14 @@
  * Without a deadline it is an eventfd, with one a timerfd that is alarm and done signal in one. Either way the kernel
  * does the waking, for every context by itself, whatever the program's threads are doing.
  *
- * HOW NO WAKE-UP IS LOST. The maker publishes the number in n->fd, then sets HAS_FD and UNSIGNALLED in the word, then looks
- * at the state once more. Whoever makes n DONE with UNSIGNALLED there signals; if n was DONE before the flag came, the maker's own
- * last look finds it. A thread that loses the race to publish takes the last two steps all the same, for the winner may
- * not have come to them yet. Signalling twice does no harm.
+ * HOW NO WAKE-UP IS LOST. The maker publishes the number in n->fd, then sets HAS_FD and UNSIGNALLED in the word, then
+ * looks at the state once more. Whoever makes n DONE with UNSIGNALLED there signals; if n was DONE before the flag
+ * came, the maker's own last look finds it. A thread that loses the race to publish takes the last two steps all the
+ * same, for the winner may not have come to them yet. Signalling twice does no harm.
  *
- * FORK. A child's copy of a context has its parent's fd: the same open file. Before the child signals or hands out such a
- * number it puts a file of its own under it. n->fork_generation tells whether it has; fork_lock serialises the change.
+ * FORK. A child's copy of a context has its parent's fd: the same open file. Before the child signals or hands out such
+ * a number it puts a file of its own under it. n->fork_generation tells whether it has; fork_lock serialises the
+ * change.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -29,9 +30,11 @@
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
 
-/* ---- Fork --------------------------------------------------------------------------------------------------------- */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
-/* How many forks lie between the process that loaded the library and this one. Written while the child has one thread. */
+/*
+ * How many forks lie between the process that loaded the library and this one. Written while the child has one thread.
+ */
 static uint32_t fork_generation;
 
 static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -66,7 +69,7 @@ static void close_quietly(int fd)
 	errno = saved;
 }
 
-/* ---- The two kinds of fd ------------------------------------------------------------------------------------------ */
+/* ---- The two kinds of fd ----------------------------------------------------------------------------------------- */
 
 /* Whether a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox, has refused SET_TICKS. Relaxed: only a hint. */
 static _Atomic bool set_ticks_refused;
@@ -106,8 +109,9 @@ static int open_done_fd(const struct ctxfd *n)
 }
 
 /*
- * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd would
- * disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never again.
+ * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd
+ * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
+ * again.
  */
 static void fire_by_alarm(int fd)
 {
@@ -142,11 +146,12 @@ static void fire(int fd)
 }
 
 /*
- * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a second
- * thread that signals or by a stranger, must fit as well, or it would not wake anyone (and in blocking mode never return).
+ * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
+ * second thread that signals or by a stranger, must fit as well, or it would not wake anyone (and in blocking mode
+ * never return).
  *
- * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk would
- * leave its holds for good. It is cheaper, too: 179 ns for 222.
+ * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
+ * would leave its holds for good. It is cheaper, too: 179 ns for 222.
  */
 static void post(int fd)
 {
@@ -183,11 +188,11 @@ static int replace_inherited(struct ctxfd *n, int fd)
 	return err;
 }
 
-/* ---- Asking and signalling ---------------------------------------------------------------------------------------- */
+/* ---- Asking and signalling --------------------------------------------------------------------------------------- */
 
 /*
- * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child that cannot
- * have an fd of its own UNSIGNALLED stays, and whoever asks next tries again.
+ * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
+ * that cannot have an fd of its own UNSIGNALLED stays, and whoever asks next tries again.
  */
 void signal_done(struct ctxfd *n)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Compiled in front of every source of the libraries, which hide what they define (-fvisibility=hidden): the functions of
- * the public headers, and nothing else, can be seen from outside.
+ * Compiled in front of every source of the libraries, which hide what they define (-fvisibility=hidden): the functions
+ * of the public headers, and nothing else, can be seen from outside.
  */
 #pragma GCC visibility push(default)
 #include "ctxfd.h"

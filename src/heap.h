@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Alarms by time: an intrusive pairing heap. Setting one costs a comparison, and clearing one that is not the earliest
- * costs a few pointers, which is what happens to nearly every alarm. Of two for the same time the one set first is the earlier.
- * No lock of its own: whoever owns the heap guards it.
+ * costs a few pointers, which is what happens to nearly every alarm. Of two for the same time the one set first is the
+ * earlier. No lock of its own: whoever owns the heap guards it.
  */
 #ifndef HEAP_H
 #define HEAP_H

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The system calls that wait, under a context. Each is the same loop: try without waiting; if that says EAGAIN, poll the
- * descriptor and the done fd together, and try again. So what a try has consumed is never lost to a cancellation.
+ * The system calls that wait, under a context. Each is the same loop: try without waiting; if that says EAGAIN, poll
+ * the descriptor and the done fd together, and try again. So what a try has consumed is never lost to a cancellation.
  *
  * The art is in trying without waiting on a descriptor that may be in blocking mode, whose flags are not ours to change
- * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for what
- * knows it, else poll first.
+ * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
+ * what knows it, else poll first.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -30,7 +30,7 @@ static void *mutable_bytes(const void *buf)
 	return (void *)(uintptr_t)buf;
 }
 
-/* ---- Poll --------------------------------------------------------------------------------------------------------- */
+/* ---- Poll -------------------------------------------------------------------------------------------------------- */
 
 /* ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. */
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
@@ -143,8 +143,8 @@ static int await_fd(const struct ctxfd *ctx, int fd, int events)
 }
 
 /*
- * After a try that would have to wait: 0 when the next one is due, else err or -errno. Some descriptors poll ready and still
- * take nothing, so ctx is asked whatever poll says, and after a few tries in vain the next one is a while off.
+ * After a try that would have to wait: 0 when the next one is due, else err or -errno. Some descriptors poll ready and
+ * still take nothing, so ctx is asked whatever poll says, and after a few tries in vain the next one is a while off.
  */
 static int await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
 {
@@ -153,7 +153,7 @@ static int await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain
 	return err ? err : await_fd(ctx, fd, events);
 }
 
-/* ---- Read, write, recv, send -------------------------------------------------------------------------------------- */
+/* ---- Read, write, recv, send ------------------------------------------------------------------------------------- */
 
 /* One call of the four. */
 struct transfer {
@@ -196,7 +196,9 @@ static bool is_on_disk(int fd)
 	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode));
 }
 
-/* For what knows no call that does not wait. A pipe that polls writable has room for PIPE_BUF bytes, and for no more. */
+/*
+ * For what knows no call that does not wait. A pipe that polls writable has room for PIPE_BUF bytes, and for no more.
+ */
 static ssize_t polled_now(const struct transfer *t)
 {
 	struct pollfd one = { .fd = t->fd, .events = t->out ? POLLOUT : POLLIN };
@@ -272,7 +274,7 @@ ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size
 	                                         .size = size });
 }
 
-/* ---- Accept and connect ------------------------------------------------------------------------------------------- */
+/* ---- Accept and connect ------------------------------------------------------------------------------------------ */
 
 static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
@@ -282,8 +284,8 @@ static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 }
 
 /*
- * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at a
- * time, or two that both see one connection would leave the slower one waiting where no context reaches it.
+ * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
+ * a time, or two that both see one connection would leave the slower one waiting where no context reaches it.
  */
 static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
@@ -321,7 +323,10 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 	return conn;
 }
 
-/* Starts the connection without waiting for it. Nobody else uses a socket that is not connected, so its mode may change. */
+/*
+ * Starts the connection without waiting for it. Nobody else uses a socket that is not connected, so its mode may
+ * change.
+ */
 static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
 	int mode = fcntl(fd, F_GETFL), err = 0;

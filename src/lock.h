@@ -2,13 +2,13 @@
 /*
  * The lock on a node's children: bit LOCK of its word (context.h says what it guards and how HELD differs).
  *
- * It spins briefly and then sleeps in the kernel, so that a holder who was preempted costs nobody a time slice. Unlocking
- * is the same step that says what the holder changed (a first child, no child left).
+ * It spins briefly and then sleeps in the kernel, so that a holder who was preempted costs nobody a time slice.
+ * Unlocking is the same step that says what the holder changed (a first child, no child left).
  *
- * WHO WAKES WHOM. Who has to wait sets CONTENDED before it sleeps. Whoever gives LOCK or HELD back and saw the flag wakes all
- * sleepers; who is woken and finds the lock taken again sets the flag again. A walk that gives HELD back clears the flag. An
- * unlock leaves it, since that would be a second step on a node that may be freed by then: the next to take the lock clears
- * it, and thereby only what its predecessor has seen.
+ * WHO WAKES WHOM. Who has to wait sets CONTENDED before it sleeps. Whoever gives LOCK or HELD back and saw the flag
+ * wakes all sleepers; who is woken and finds the lock taken again sets the flag again. A walk that gives HELD back
+ * clears the flag. An unlock leaves it, since that would be a second step on a node that may be freed by then: the next
+ * to take the lock clears it, and thereby only what its predecessor has seen.
  */
 #ifndef LOCK_H
 #define LOCK_H
@@ -62,8 +62,9 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 }
 
 /*
- * Gives n's lock back, and returns the word as it is then. What the holder changed goes along in the same step: CHILDREN and
- * SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. n may be freed by others from here on.
+ * Gives n's lock back, and returns the word as it is then. What the holder changed goes along in the same step:
+ * CHILDREN and SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. n may be freed by
+ * others from here on.
  */
 static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {

@@ -6,12 +6,13 @@
  * spread theirs. A shard is a node like any other: a cancel's walk, holds and commits know nothing of it, and it
  * has a lock and a list of its own. What is special is where it lives and how it goes:
  *
- *   - The shards of a parent are one block of memory and stand first in its list, so `children` points at them, and stays so
- *     as long as there is any: it may then be read without the lock.
- *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the last of
- *     them to be empty takes the block out of the list.
- *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock and then
- *     finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it needs the lock.
+ *   - The shards of a parent are one block of memory and stand first in its list, so `children` points at them, and
+ *     stays so as long as there is any: it may then be read without the lock.
+ *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the
+ *     last of them to be empty takes the block out of the list.
+ *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock
+ *     and then finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it
+ *     needs the lock.
  *
  * After-funcs do not go into shards: those of one context run in the order in which they were registered.
  */
@@ -43,7 +44,9 @@ struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen);
 /* p has lost its last owner: so have its shards. */
 void orphan_shards(struct ctxfd *p);
 
-/* A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed. */
+/*
+ * A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed.
+ */
 bool last_shard(struct ctxfd *shard);
 
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */

@@ -2,9 +2,10 @@
 /*
  * Contexts that end because of something outside: an fd, a signal, a process. dispatch.h says what guards a source.
  *
- * An fd is registered in an epoll set of the source's own, and that set in the dispatcher's. So the caller's number is used
- * once: taking the watch away is closing our set, and cannot hit whoever has the number by then; and two sources can watch
- * one fd. A source is in the dispatcher's care from its birth until it has fired or is freed, whichever comes first.
+ * An fd is registered in an epoll set of the source's own, and that set in the dispatcher's. So the caller's number is
+ * used once: taking the watch away is closing our set, and cannot hit whoever has the number by then; and two sources
+ * can watch one fd. A source is in the dispatcher's care from its birth until it has fired or is freed, whichever comes
+ * first.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ static struct source *source_of(struct ctxfd *n)
 	return (struct source *)((char *)n - offsetof(struct source, ctx));
 }
 
-/* ---- Under the dispatcher's lock ---------------------------------------------------------------------------------- */
+/* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */
 
 /* Makes the signals that the dispatcher takes those that some source still waits for. */
 static int set_signals(void)
@@ -117,7 +118,10 @@ static void forget_done_listeners(void)
 		set_signals();
 }
 
-/* Every source that waits for a signal hears it, and only then is the next one read: after its first a source wants no more. */
+/*
+ * Every source that waits for a signal hears it, and only then is the next one read: after its first a source wants no
+ * more.
+ */
 static int take_signals(void)
 {
 	struct signalfd_siginfo info;
@@ -149,7 +153,7 @@ int source_event(void *data)
 	return data == &dispatcher.signals ? take_signals() : fire(data);
 }
 
-/* ---- From outside ------------------------------------------------------------------------------------------------- */
+/* ---- From outside ------------------------------------------------------------------------------------------------ */
 
 /* Not under the lock. A source that the dispatcher is cancelling is waited for. */
 void forget_source(struct ctxfd *ctx)

@@ -9,7 +9,7 @@
 #include "lock.h"
 #include "shard.h"
 
-/* ---- Making ------------------------------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
 
 static struct ctxfd background = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = BACKGROUND };
 static struct ctxfd todo = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = TODO };
@@ -47,7 +47,9 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 	return change;
 }
 
-/* A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make. */
+/*
+ * A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make.
+ */
 void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {
 	atomic_init(&n->refs, 1);
@@ -80,8 +82,8 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 }
 
 /*
- * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or INT64_MAX:
- * then the parent's is in effect. `flags` are fixed ones. Returns the word that n is born with.
+ * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
+ * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. Returns the word that n is born with.
  */
 uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
 {
@@ -100,7 +102,10 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 		if (deadline == INT64_MAX)
 			word |= (seen & TIMED) | cause_of(seen);
 		atomic_init(&n->word, word);
-		/* A value context above is kept by its count, since the list is not its own. Count before others can know n. */
+		/*
+		 * A value context above is kept by its count, since the list is not its own. Count before others can
+		 * know n.
+		 */
 		if (parent != p)
 			count_on(n, parent);
 		if (list != p)
@@ -237,7 +242,7 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	return n;
 }
 
-/* ---- Freeing ------------------------------------------------------------------------------------------------------ */
+/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
 
 /* Gives up one owner of ctx. True: there is no other and nothing below it, so the caller is the one to free it. */
 bool drop(struct ctxfd *ctx)
@@ -246,7 +251,10 @@ bool drop(struct ctxfd *ctx)
 
 	if (w & NEVER)
 		return false;
-	/* A sole owner cannot become two but through itself. Acquire pairs with the release of the owners who left before. */
+	/*
+	 * A sole owner cannot become two but through itself. Acquire pairs with the release of the owners who left
+	 * before.
+	 */
 	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 &&
 	    atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) != 1)
 		return false;
@@ -269,8 +277,8 @@ static void push(struct ctxfd **list, struct ctxfd *n)
 }
 
 /*
- * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n stays
- * where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
+ * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n
+ * stays where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
  */
 static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
 {
@@ -366,14 +374,20 @@ void ctxfd_close(struct ctxfd *ctx)
 {
 	if (!ctx)
 		return;
-	/* In this order: once we are the sole owner nobody else can give it children. Acquire pairs with the other owners' leaving. */
+	/*
+	 * In this order: once we are the sole owner nobody else can give it children. Acquire pairs with the other
+	 * owners' leaving.
+	 */
 	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 ||
 	    load_word(ctx) & (CHILDREN | VALUE | NEVER)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;
 	}
-	/* A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was cancelled. */
+	/*
+	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
+	 * cancelled.
+	 */
 	if (load_word(ctx) & UNSIGNALLED)
 		signal_done(ctx);
 	reap(ctx);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Values: contexts beside the tree. A value context points at the node above it, for whatever concerns its end, and every
- * context points at the nearest value above, so that a lookup steps over values only. All fields are fixed at
+ * Values: contexts beside the tree. A value context points at the node above it, for whatever concerns its end, and
+ * every context points at the nearest value above, so that a lookup steps over values only. All fields are fixed at
  * birth; there is nothing to lock. It lives by its reference count alone, and everything derived from it holds one.
  */
 #include <stdlib.h>

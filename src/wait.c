@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The clock, and sleeping until a context is done or a time has come. No fd: sleepers set WAITERS in the word and sleep
- * on its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs no
- * waker: it is the sleep's own limit.
+ * on its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs
+ * no waker: it is the sleep's own limit.
  */
 #include <time.h>
 
@@ -29,8 +29,8 @@ bool is_far(int64_t deadline)
 }
 
 /*
- * By how much the kernel lets a sleep run over (the thread's timer slack, unless somebody set it): a sleep aims that much too
- * early, and then for the rest.
+ * By how much the kernel lets a sleep run over (the thread's timer slack, unless somebody set it): a sleep aims that
+ * much too early, and then for the rest.
  */
 #define SLACK (50 * CTXFD_USEC)
 
@@ -45,7 +45,9 @@ uint64_t await_done(struct ctxfd *n, int64_t until)
 
 		if (w & DONE || until <= now)
 			return w;
-		/* Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE. */
+		/*
+		 * Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE.
+		 */
 		if (!(w & WAITERS) && !swap_word(n, &w, w | WAITERS))
 			continue;
 		futex_sleep(n, w | WAITERS, limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit,

@@ -2,8 +2,8 @@
 /*
  * generator: a thread makes numbers for as long as somebody wants them. Go's example of WithCancel.
  *
- * The pipe is the channel. Cancelling the context is what ends the thread: by then it is stuck in a write that nobody will
- * make room for.
+ * The pipe is the channel. Cancelling the context is what ends the thread: by then it is stuck in a write that nobody
+ * will make room for.
  *
  * Output:
  *     1

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hang_up: a request's context that ends when its client hangs up, though the server is busy elsewhere and reads nothing.
+ * hang_up: a request's context that ends when its client hangs up, though the server is busy elsewhere and reads
+ * nothing.
  *
  * Output:
  *     server: works on "page"

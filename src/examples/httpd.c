@@ -7,8 +7,8 @@
  *         request    ended with -ETIMEDOUT by its deadline
  *
  * One thread and one epoll set, where sockets and the contexts' done fds sit side by side, and with them the library's
- * dispatcher, which watches for signals and hang-ups. A request's fd becomes readable whatever ends it, and wherever above
- * it that happens. request_done then hangs up on the backend and answers:
+ * dispatcher, which watches for signals and hang-ups. A request's fd becomes readable whatever ends it, and wherever
+ * above it that happens. request_done then hangs up on the backend and answers:
  *
  *     its deadline passed     504, at once
  *     the client hung up      nobody
@@ -100,7 +100,7 @@ static double ms_since(int64_t start)
 	return (double)(ctxfd_now() - start) / (double)CTXFD_MSEC;
 }
 
-/* ---- The epoll set ------------------------------------------------------------------------------------------------ */
+/* ---- The epoll set ----------------------------------------------------------------------------------------------- */
 
 static bool watch(struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *))
 {
@@ -122,11 +122,11 @@ static void unwatch(struct watch *w)
 	epoll_ctl(epoll, EPOLL_CTL_DEL, w->fd, NULL);
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------ */
+/* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 /*
- * Answers are small, so the socket's buffer takes them whole, unless the client has let it fill up. Then the socket is shut,
- * which counts as a hang-up. After its last answer a client is waited for, until it hangs up itself.
+ * Answers are small, so the socket's buffer takes them whole, unless the client has let it fill up. Then the socket is
+ * shut, which counts as a hang-up. After its last answer a client is waited for, until it hangs up itself.
  */
 static void answer(struct client *c, const char *status, const char *body)
 {
@@ -148,7 +148,7 @@ static void refuse(struct client *c, const char *status)
 	answer(c, status, status);
 }
 
-/* ---- Requests ----------------------------------------------------------------------------------------------------- */
+/* ---- Requests ---------------------------------------------------------------------------------------------------- */
 
 static void client_advance(struct client *c);
 
@@ -264,7 +264,7 @@ static void request_start(struct client *c, char *head)
 	}
 }
 
-/* ---- Clients ------------------------------------------------------------------------------------------------------ */
+/* ---- Clients ----------------------------------------------------------------------------------------------------- */
 
 static void client_close(struct client *c)
 {
@@ -338,7 +338,7 @@ static void client_accept(struct watch *w)
 		client_close(c);
 }
 
-/* ---- The backend: any service that takes time. It knows nothing of contexts --------------------------------------- */
+/* ---- The backend: any service that takes time. It knows nothing of contexts -------------------------------------- */
 
 struct job {
 	struct watch caller, timer;
@@ -399,7 +399,7 @@ static void backend_accept(struct watch *w)
 		job_close(j);
 }
 
-/* ---- Start and stop ----------------------------------------------------------------------------------------------- */
+/* ---- Start and stop ---------------------------------------------------------------------------------------------- */
 
 /* SIGTERM or SIGINT: no new clients, and the ones there are get told. */
 static void stop(struct watch *w)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * interrupt_read: ends a read that knows nothing of contexts, say in somebody else's library. Go's example of AfterFunc.
+ * interrupt_read: ends a read that knows nothing of contexts, say in somebody else's library. Go's example of
+ * AfterFunc.
  *
- * While fgets waits, an after-func stands by to shut the socket down under it. Whether it had to, ctxfd_after_stop tells.
+ * While fgets waits, an after-func stands by to shut the socket down under it. Whether it had to, ctxfd_after_stop
+ * tells.
  *
  * Output:
  *     line: hello

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * own_loop: after-funcs and watched fds served by the program's own epoll loop, on its own thread; the library starts none.
+ * own_loop: after-funcs and watched fds served by the program's own epoll loop, on its own thread; the library starts
+ * none.
  *
  * Output:
  *     timeout: context deadline exceeded, on the loop's thread

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * poll: a socket and a context in one poll. The done fd is a descriptor like any other, in select, epoll and io_uring too.
+ * poll: a socket and a context in one poll. The done fd is a descriptor like any other, in select, epoll and io_uring
+ * too.
  *
  * Output:
  *     socket: hello

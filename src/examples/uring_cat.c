@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uring_cat [-t MILLISECONDS] [FILE...]: cat that gives up after a time, even in the middle of a read from a terminal or of
- * a write to a pipe that nobody empties. Exit code 124, as timeout(1)'s, when the time was up.
+ * uring_cat [-t MILLISECONDS] [FILE...]: cat that gives up after a time, even in the middle of a read from a terminal
+ * or of a write to a pipe that nobody empties. Exit code 124, as timeout(1)'s, when the time was up.
  *
  * A program without a loop: each operation is one call, under the context of the whole run.
  */

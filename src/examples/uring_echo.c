@@ -5,8 +5,8 @@
  *     server      cancelled by SIGTERM and SIGINT: nothing more is accepted, and with it ends
  *       client    every connection; or its deadline passes first (-t, 10 seconds by default)
  *
- * One thread and one ring. Every operation is bound to the scope of a context, so none needs to be looked for when it must
- * end: its completion comes, with the reason as its result.
+ * One thread and one ring. Every operation is bound to the scope of a context, so none needs to be looked for when it
+ * must end: its completion comes, with the reason as its result.
  */
 #define _GNU_SOURCE
 #include <ctxfd_uring.h>

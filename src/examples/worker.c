@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * worker: a thread that computes, and is told to stop. It makes no call that could be interrupted, so it asks now and then.
+ * worker: a thread that computes, and is told to stop. It makes no call that could be interrupted, so it asks now and
+ * then.
  *
  * Asking a live context costs a few nanoseconds. The worker gets it as const: it can see the end, not bring it about.
  *
