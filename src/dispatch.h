@@ -61,7 +61,7 @@ enum mode { NOBODY, THREAD, PROGRAM }; /* dispatches */
 struct dispatcher {
 	_Atomic int mode; /* enum mode; changed under a lock of its own, see dispatch.c; read by anyone */
 	_Alignas(64) pthread_mutex_t lock; /* not beside what everybody reads */
-	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
+	pthread_cond_t idle;               /* an after-func has ended, or `inside` has become false */
 
 	int epoll; /* what the dispatcher waits for: wake, timer, signals, and each source's epoll */
 	int wake;
