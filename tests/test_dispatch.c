@@ -184,6 +184,50 @@ static int taking_over_stops_the_thread(void *arg)
 	return 0;
 }
 
+struct turn {
+	atomic_int *turns;
+	int mine;
+};
+
+static void take_turn(void *arg)
+{
+	struct turn *t = arg;
+
+	t->mine = ++*t->turns;
+}
+
+static void *call_dispatch_fd(void *arg)
+{
+	(void)arg;
+	return (void *)(intptr_t)ctxfd_dispatch_fd();
+}
+
+/* What was due earlier runs earlier, although the thread had taken that in hand and the other not. */
+static int taking_over_keeps_the_order(void *arg)
+{
+	struct ctxfd *early = ctxfd_with_cancel(ctxfd_background()), *late = ctxfd_with_cancel(ctxfd_background());
+	struct note slow_one = { .runs = 0 };
+	atomic_int turns = 0;
+	struct turn first = { .turns = &turns }, second = { .turns = &turns };
+	struct thread *taker;
+
+	(void)arg;
+	require(ctxfd_after_func(early, run_slowly, &slow_one, NULL) == 0);
+	require(ctxfd_after_func(early, take_turn, &first, NULL) == 0);
+	require(ctxfd_after_func(late, take_turn, &second, NULL) == 0);
+	ctxfd_close(early);
+	wait_until(slow_one.inside);
+	ctxfd_close(late);
+	taker = thread_start(call_dispatch_fd, NULL);
+	thread_wait_asleep_in(taker, SYS_futex);
+	slow_one.go = true;
+	require((intptr_t)thread_join(taker) >= 0);
+	require(turns == 0);
+	require(ctxfd_dispatch() == 2);
+	require(first.mine == 1 && second.mine == 2);
+	return 0;
+}
+
 static void dispatch_again(void *arg)
 {
 	struct note *note = arg;
@@ -372,6 +416,7 @@ IN_CHILD(thread_blocks_all_signals)
 IN_CHILD(no_fds_is_an_error)
 IN_CHILD(nothing_runs_but_in_dispatch)
 IN_CHILD(taking_over_stops_the_thread)
+IN_CHILD(taking_over_keeps_the_order)
 IN_CHILD(not_from_inside_a_callback)
 IN_CHILD(dispatch_returns)
 IN_CHILD(in_an_epoll_loop)
@@ -386,6 +431,7 @@ int main(void)
 		cmocka_unit_test(no_fds_is_an_error_),
 		cmocka_unit_test(nothing_runs_but_in_dispatch_),
 		cmocka_unit_test(taking_over_stops_the_thread_),
+		cmocka_unit_test(taking_over_keeps_the_order_),
 		cmocka_unit_test(not_from_inside_a_callback_),
 		cmocka_unit_test(dispatch_returns_),
 		cmocka_unit_test(in_an_epoll_loop_),

@@ -85,7 +85,7 @@ struct world {
 	const struct ctxfd *value, *detached;
 	int pipe[2], trigger[2], pidfd;
 	struct thread *threads[3];
-	_Atomic int ran, destroyed;
+	_Atomic int ran, expired, destroyed;
 	struct ctxfd_after *after;
 };
 
@@ -239,10 +239,25 @@ static void count_run(void *arg)
 	((struct world *)arg)->ran++;
 }
 
+/* One turn of the program's own loop. */
+static void serve(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	require(poll(&p, 1, 30000 * slow()) == 1);
+	CHECK(ctxfd_dispatch(), result >= 0);
+}
+
+static void count_expiry(void *arg)
+{
+	((struct world *)arg)->expired++;
+}
+
 /* The dispatcher's thread has started with the tree; here it is used, and then the script takes over from it. */
 static void use_dispatcher(struct world *w)
 {
 	struct ctxfd_after *stopped;
+	struct ctxfd *soon;
 	int fd = -1;
 
 	CHECK(ctxfd_after_func(w->all[TIMED], count_run, w, &w->after), result == 0);
@@ -254,13 +269,14 @@ static void use_dispatcher(struct world *w)
 	require(ctxfd_cause(w->all[SIGNALS]) == SIGUSR1);
 	CHECK(fd = ctxfd_dispatch_fd(), result >= 0);
 	require(write(w->trigger[1], "x", 1) == 1);
-	while (!ctxfd_err(w->all[FD])) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-
-		require(poll(&p, 1, 30000 * slow()) == 1);
-		CHECK(ctxfd_dispatch(), result >= 0);
-	}
+	while (!ctxfd_err(w->all[FD]))
+		serve(fd);
 	require(ctxfd_cause(w->all[FD]) == -6);
+	MAKE(soon, ctxfd_with_timeout(w->value, CTXFD_MSEC));
+	CHECK(ctxfd_after_func(soon, count_expiry, w, NULL), result == 0);
+	while (!w->expired)
+		serve(fd);
+	DO(ctxfd_unref(soon));
 	require(w->ran == 0);
 }
 
@@ -454,6 +470,28 @@ static void a_slow_alarm_is_waited_for(void **state)
 	assert_int_equal(in_child(cancel_with_slow_alarms, NULL), 0);
 }
 
+/* Neither the look whether there is anything to do, the first poll, nor the wait, the second, ends by a signal. */
+static int cancel_under_signals(void *arg)
+{
+	cancel_with_slow_alarms(NULL);
+	for (int poll = 1; poll <= 2; poll++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+		int fd = ctxfd_done_fd(ctx);
+
+		fault_arm(FAULT_POLL_INTERRUPTED, EINTR, poll, 3);
+		ctxfd_cancel(ctx);
+		require(fault_hit());
+		require(readable(fd));
+		ctxfd_unref(ctx);
+	}
+	return 0;
+}
+
+static void signals_do_not_end_the_wait_for_an_alarm(void **state)
+{
+	assert_int_equal(in_child(cancel_under_signals, NULL), 0);
+}
+
 struct watched {
 	int fd;
 	_Atomic bool watching, over;
@@ -498,6 +536,7 @@ static void what_is_readable_stays_readable(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),
+	cmocka_unit_test(signals_do_not_end_the_wait_for_an_alarm),
 #define FAULT(id, fate, when, ...) { "survives_" #id, library_survives, NULL, NULL, &(int){ FAULT_##id } },
 #include "faults.def"
 };

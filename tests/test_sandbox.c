@@ -141,8 +141,25 @@ static int expiries_are_signalled(void *sandbox)
 	return 0;
 }
 
+/* The program closed the fd by mistake, and what has the number now never gets readable: it is not waited for. */
+static int a_reused_number_is_not_waited_for(void *sandbox)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+	int fd = ctxfd_done_fd(ctx), silent[2];
+
+	make_pipe(silent);
+	enter(sandbox);
+	require(dup3(silent[0], fd, O_CLOEXEC) == fd);
+	ctxfd_cancel(ctx);
+	require(ctxfd_err(ctx) == -ECANCELED);
+	ctxfd_unref(ctx);
+	close_pair(silent);
+	return 0;
+}
+
 static void without_set_ticks(void **state)
 {
+	IN_SANDBOXES(a_reused_number_is_not_waited_for, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(timerfds_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(expiries_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 }
