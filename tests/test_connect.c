@@ -122,6 +122,31 @@ static void a_connection_in_progress_ends_with_the_context(void **state)
 	close_stuck(&s);
 }
 
+/* Somebody puts another file under the number meanwhile: what became of the connection cannot be asked any more. */
+static void a_reused_number_is_told(void **state)
+{
+	struct ctxfd *ctx = make();
+	struct stuck s;
+	struct connecting c = { ctx, -1, (struct sockaddr *)&s.addr, sizeof s.addr };
+	struct thread *thread;
+	int pipe[2], sock;
+
+	make_stuck(&s);
+	make_pipe(pipe);
+	c.fd = make_socket(AF_INET, SOCK_STREAM);
+	thread = thread_start(connect_one, &c);
+	thread_wait_asleep(thread);
+	sock = fcntl(c.fd, F_DUPFD_CLOEXEC, 0);
+	assert_int_equal(dup3(pipe[1], c.fd, O_CLOEXEC), c.fd);
+	assert_int_equal(shutdown(sock, SHUT_RDWR), 0);
+	assert_int_equal(result(thread), -ENOTSOCK);
+	close(sock);
+	close(c.fd);
+	close_pair(pipe);
+	close_stuck(&s);
+	ctxfd_unref(ctx);
+}
+
 /* One that was begun without waiting is waited for. */
 static void a_connection_begun_before_is_taken_up(void **state)
 {
@@ -273,6 +298,7 @@ int main(void)
 		cmocka_unit_test(connect_connects),
 		cmocka_unit_test(a_refused_connection_says_so),
 		cmocka_unit_test(a_connection_in_progress_ends_with_the_context),
+		cmocka_unit_test(a_reused_number_is_told),
 		cmocka_unit_test(a_connection_begun_before_is_taken_up),
 		cmocka_unit_test(a_done_context_connects_nothing),
 		cmocka_unit_test(connect_tells_the_plain_calls_errors),

@@ -103,6 +103,22 @@ static void a_crowd_spreads_its_children(void **state)
 	ctxfd_unref(c.parent);
 }
 
+static void without_memory_it_stays_as_it_is(void **state)
+{
+	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background()), *child = ctxfd_with_cancel(parent);
+
+	fail_allocation(1);
+	split_children(parent);
+	assert_true(allocation_failed());
+	assert_false(is_spread(parent));
+	split_children(parent);
+	assert_true(is_spread(parent));
+	ctxfd_cancel_cause(parent, -EPIPE);
+	assert_ended(child, -EPIPE);
+	ctxfd_unref(child);
+	ctxfd_unref(parent);
+}
+
 static void all_children_are_cancelled(void **state)
 {
 	struct crowd *c = &crowded;
@@ -342,6 +358,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_crowd_spreads_its_children),
+		cmocka_unit_test(without_memory_it_stays_as_it_is),
 		cmocka_unit_test(all_children_are_cancelled),
 		cmocka_unit_test(an_expired_parent_has_no_live_children),
 		cmocka_unit_test(nothing_is_left_in_whatever_order_they_go),

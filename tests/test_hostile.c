@@ -246,6 +246,13 @@ static void *cancel_later(void *arg)
 	return NULL;
 }
 
+static void *write_later(void *arg)
+{
+	pass_time(50 * CTXFD_MSEC);
+	require(write(*(int *)arg, "x", 1) == 1);
+	return NULL;
+}
+
 /*
  * Times out when it should, sees the fd that it was called for, is still cancelled; and while the done fd is ready for
  * nothing it does not spin: a third of a second of waiting takes less than a tenth of processor time.
@@ -254,15 +261,17 @@ static void assert_poll_is_not_fooled(struct ctxfd *ctx, const int pipe[2])
 {
 	struct pollfd p = { .fd = pipe[0], .events = POLLIN };
 	int64_t start = now(), used = thread_time();
-	struct thread *canceller;
+	struct thread *canceller, *writer;
+	int to = pipe[1];
 	char byte;
 
 	assert_int_equal(ctxfd_poll(ctx, &p, 1, 300 * CTXFD_MSEC), 0);
 	assert_elapsed(start, 300 * CTXFD_MSEC, CTXFD_SEC);
 	assert_true(thread_time() - used < 100 * CTXFD_MSEC);
-	assert_int_equal(write(pipe[1], "x", 1), 1);
+	writer = thread_start(write_later, &to);
 	assert_int_equal(ctxfd_poll(ctx, &p, 1, -1), 1);
 	assert_int_equal(p.revents, POLLIN);
+	thread_join(writer);
 	assert_int_equal(ctxfd_read(ctx, pipe[0], &byte, 1), 1);
 	canceller = thread_start(cancel_later, ctx);
 	assert_int_equal(ctxfd_read(ctx, pipe[0], &byte, 1), -ECANCELED);

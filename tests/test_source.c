@@ -90,6 +90,28 @@ static void two_contexts_watch_one_fd(void **state)
 	close_pair(pipes);
 }
 
+/* The kernel counts the ways from a file to those who poll it, and allows some hundred. */
+static void too_many_contexts_watch_one_fd(void **state)
+{
+	struct ctxfd *watchers[1000];
+	size_t n = 0;
+	int pipes[2], error = 0;
+
+	(void)state;
+	make_pipe(pipes);
+	while (n < COUNT(watchers) && (watchers[n] = ctxfd_with_fd(ctxfd_background(), pipes[0], POLLIN, -1)))
+		n++;
+	error = errno;
+	assert_true(n > 100 && n < COUNT(watchers));
+	assert_int_equal(write(pipes[1], "x", 1), 1);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(ctxfd_wait(watchers[i]), -ECANCELED);
+		ctxfd_close(watchers[i]);
+	}
+	assert_int_equal(error, ENOSPC);
+	close_pair(pipes);
+}
+
 /* Waits until the dispatcher has dealt with all that has happened so far. */
 static void drain(void)
 {
@@ -320,7 +342,7 @@ static void ends_with_a_process(void **state)
 
 static void refuses_what_is_no_process(void **state)
 {
-	int pipes[2];
+	int pipes[2], dir = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	(void)state;
 	if (syscall(SYS_pidfd_send_signal, -1, 0, NULL, 0) != 0 && errno == ENOSYS)
@@ -332,6 +354,11 @@ static void refuses_what_is_no_process(void **state)
 	assert_int_equal(errno, EBADF);
 	assert_null(ctxfd_with_process(NULL, pipes[0], CAUSE));
 	assert_int_equal(errno, EINVAL);
+	/* Which can be signalled, but not waited for. */
+	assert_true(dir >= 0);
+	assert_null(ctxfd_with_process(ctxfd_background(), dir, CAUSE));
+	assert_int_equal(errno, EINVAL);
+	close(dir);
 	close_pair(pipes);
 }
 
@@ -342,6 +369,7 @@ int main(void)
 		cmocka_unit_test(hangup_and_error_always_count),
 		cmocka_unit_test(done_at_once_when_ready),
 		cmocka_unit_test(two_contexts_watch_one_fd),
+		cmocka_unit_test(too_many_contexts_watch_one_fd),
 		cmocka_unit_test(a_reused_number_is_left_alone),
 		cmocka_unit_test(ends_with_its_parent),
 		cmocka_unit_test(refuses_what_cannot_be_polled),
