@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * After-funcs in the storm. What must hold of each: it runs at most once, only when its context is done, after those that were
- * registered before it on the same live context; after a stop that says true, never; a stop that says false returns after it has run.
- * At rest it has run if and only if its context is done and nobody stopped it.
+ * After-funcs in the storm. What must hold of each: it runs at most once, only when its context is done, after those
+ * that were registered before it on the same live context; after a stop that says true, never; a stop that says false
+ * returns after it has run. At rest it has run if and only if its context is done and nobody stopped it.
  */
 #include "shadow.h"
 

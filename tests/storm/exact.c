@@ -30,7 +30,7 @@ static bool shows(int fd)
 	return poll(&p, 1, 0) == 1;
 }
 
-/* ---- Comparing ---------------------------------------------------------------------------------------------------- */
+/* ---- Comparing --------------------------------------------------------------------------------------------------- */
 
 /* Whether only a cancel can have ended i: then its fd shows it without being asked. */
 static bool is_cancelled_for_sure(int i)
@@ -108,7 +108,7 @@ static void look_at_all(int curious)
 			look(vars[v]);
 }
 
-/* ---- Contexts ----------------------------------------------------------------------------------------------------- */
+/* ---- Contexts ---------------------------------------------------------------------------------------------------- */
 
 static void give_up(int *var)
 {
@@ -258,7 +258,7 @@ static void tell(int i)
 		SAME(left <= deadline - before && (left >= deadline - after || deadline <= after), "#%d: time left", i);
 }
 
-/* ---- Calls that wait ---------------------------------------------------------------------------------------------- */
+/* ---- Calls that wait --------------------------------------------------------------------------------------------- */
 
 static bool ends_soon(int i)
 {
@@ -268,7 +268,9 @@ static bool ends_soon(int i)
 	       model.of[model.of[i].node].deadline < now + PATIENT;
 }
 
-/* A call under i gave `result`: `done`, if it came to that before i ended, or i's err. ns: how long it waited for it. */
+/*
+ * A call under i gave `result`: `done`, if it came to that before i ended, or i's err. ns: how long it waited for it.
+ */
 static void check_call(int i, int result, int done, int64_t from, int64_t ns)
 {
 	if (result == done) {
@@ -319,7 +321,7 @@ static void transfer(int i, bool in)
 		bytes += in ? -1 : 1;
 }
 
-/* ---- One script --------------------------------------------------------------------------------------------------- */
+/* ---- One script -------------------------------------------------------------------------------------------------- */
 
 /* What is said of NULL. */
 static void try_nulls(int i)

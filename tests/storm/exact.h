@@ -8,7 +8,10 @@
 
 #include "script.h"
 
-/* Plays list 0. `curious`: how much is asked beyond the script; 0: nothing, 1: all fds after each operation, 2: all there is. */
+/*
+ * Plays list 0. `curious`: how much is asked beyond the script; 0: nothing, 1: all fds after each operation, 2: all
+ * there is.
+ */
 void play_exact(const struct script *s, int curious);
 
 /* Where an answer is wrong; supplied by the program. */

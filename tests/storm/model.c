@@ -39,7 +39,7 @@ enum answer model_is(struct model *m, int i, struct span t)
 	return state(&m->of[m->of[i].node], t);
 }
 
-/* ---- Making ------------------------------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
 
 static void make_deadline(struct known *k, struct known *parent, int64_t deadline, int cause, struct span t)
 {
@@ -97,7 +97,7 @@ int model_make(struct model *m, enum what what, int a, int b, int64_t deadline, 
 	return i;
 }
 
-/* ---- Ending ------------------------------------------------------------------------------------------------------- */
+/* ---- Ending ------------------------------------------------------------------------------------------------------ */
 
 void model_cancel(struct model *m, int i, int cause, struct span t)
 {
@@ -143,7 +143,7 @@ bool model_saw(struct model *m, int i, int err, int cause, struct span t)
 	return true;
 }
 
-/* ---- Values and lives --------------------------------------------------------------------------------------------- */
+/* ---- Values and lives -------------------------------------------------------------------------------------------- */
 
 int model_binding(const struct model *m, int i, int key)
 {

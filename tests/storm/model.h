@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What contexts do, said as simply as it can be, for one thread: a tree in an array, and who has ended how. It knows nothing
- * of the library. The clock moves while a call is made, so every question comes with the time before and after the call;
- * where a deadline lies in between the model allows both answers, and believes the one it is told.
+ * What contexts do, said as simply as it can be, for one thread: a tree in an array, and who has ended how. It knows
+ * nothing of the library. The clock moves while a call is made, so every question comes with the time before and after
+ * the call; where a deadline lies in between the model allows both answers, and believes the one it is told.
  */
 #ifndef MODEL_H
 #define MODEL_H

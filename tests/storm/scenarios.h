@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The races that are known to be hard, as scripts (see script.h). Played in all their schedules, and by real threads. */
+/*
+ * The races that are known to be hard, as scripts (see script.h). Played in all their schedules, and by real threads.
+ */
 #ifndef SCENARIOS_H
 #define SCENARIOS_H
 

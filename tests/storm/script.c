@@ -49,7 +49,7 @@ const char *operands(enum what what)
 	return words[what].takes;
 }
 
-/* ---- Text --------------------------------------------------------------------------------------------------------- */
+/* ---- Text -------------------------------------------------------------------------------------------------------- */
 
 static bool parse_operand(struct op *op, char which, const char *token)
 {
@@ -147,7 +147,7 @@ size_t print_script(const struct script *s, char *buf, size_t size)
 	return n;
 }
 
-/* ---- Chance ------------------------------------------------------------------------------------------------------- */
+/* ---- Chance ------------------------------------------------------------------------------------------------------ */
 
 /* splitmix64 */
 uint64_t draw(struct chance *c)
@@ -256,7 +256,7 @@ void decode_script(struct script *s, int *curious, const uint8_t *bytes, size_t 
 		};
 }
 
-/* ---- Shrinking ---------------------------------------------------------------------------------------------------- */
+/* ---- Shrinking --------------------------------------------------------------------------------------------------- */
 
 static void cut(struct script *s, int list, int from, int n)
 {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The language that the storms speak: a script is a few lists of operations on contexts, one to begin with and one for each
- * thread. Scripts are written by hand (the known races), made at random, read from a fuzzer's bytes, and printed when they fail,
- * so that what was printed can be played again.
+ * The language that the storms speak: a script is a few lists of operations on contexts, one to begin with and one for
+ * each thread. Scripts are written by hand (the known races), made at random, read from a fuzzer's bytes, and printed
+ * when they fail, so that what was printed can be played again.
  *
  *     new a -; new b a | cancel a | fd b; look b
  *
- * makes a child of background, and one below it; then one thread cancels the upper while another asks for the lower one's
- * fd. Contexts have one letter; `-` is background and `=` is todo. Words and what they take: see `words` in script.c.
- * Times are in microseconds after the beginning.
+ * makes a child of background, and one below it; then one thread cancels the upper while another asks for the lower
+ * one's fd. Contexts have one letter; `-` is background and `=` is todo. Words and what they take: see `words` in
+ * script.c. Times are in microseconds after the beginning.
  */
 #ifndef SCRIPT_H
 #define SCRIPT_H
@@ -77,7 +77,7 @@ bool parse_script(struct script *s, const char *text);
 size_t print_script(const struct script *s, char *buf, size_t size);
 size_t print_op(const struct op *op, char *buf, size_t size);
 
-/* ---- Chance ------------------------------------------------------------------------------------------------------- */
+/* ---- Chance ------------------------------------------------------------------------------------------------------ */
 
 struct chance {
 	uint64_t state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Playing a script. Each thread has its own references, one for each letter; what the script names in two lists is shared at the
- * beginning. New contexts reach other threads through mailboxes, with the reference that they hold.
+ * Playing a script. Each thread has its own references, one for each letter; what the script names in two lists is
+ * shared at the beginning. New contexts reach other threads through mailboxes, with the reference that they hold.
  */
 #include "shadow.h"
 #include "shard.h"
