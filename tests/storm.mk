@@ -6,12 +6,13 @@ STORM_SRC := $(addprefix tests/storm/,script.c shadow.c errand.c world.c)
 $(BUILD)/tests/test_storm: $(STORM_SRC:tests/%.c=$(BUILD)/tests/obj/%.o)
 $(BUILD)/tests/test_scripts: $(addprefix $(BUILD)/tests/obj/storm/,script.o model.o exact.o exact_errand.o)
 
-# test_schedules runs the library on a simulated machine: compiled for ThreadSanitizer, whose functions are ours, its own variables
-# in sections that can be set back, its system calls renamed. No sanitizer of the check targets goes together with that.
+# test_schedules runs the library on a simulated machine: compiled for ThreadSanitizer, whose functions are ours, its own
+# variables in sections that can be set back, its system calls renamed. No sanitizer of the check targets goes together
+# with that.
 SIM := $(BUILD)/tests/sim
 SIM_TESTS := $(patsubst tests/%.c,$(SIM)/%.o,tests/test_schedules.c $(wildcard tests/harness*.c tests/storm/sim*.c) $(STORM_SRC))
-SIM_CALLS := malloc free eventfd timerfd_create timerfd_settime ioctl write read close fcntl poll ppoll clock_gettime nanosleep syscall \
-	epoll_create1 epoll_ctl epoll_wait prctl $(addprefix pthread_,mutex_lock mutex_unlock cond_init cond_wait \
+SIM_CALLS := malloc free eventfd timerfd_create timerfd_settime ioctl write read close fcntl dup3 poll ppoll \
+	clock_gettime nanosleep syscall epoll_create1 epoll_ctl epoll_wait prctl $(addprefix pthread_,mutex_lock mutex_unlock cond_init cond_wait \
 	cond_broadcast create join self sigmask atfork)
 SIM_SECTIONS := $(foreach s,.data .data.rel .data.rel.local,--rename-section $(s)=simdata) \
 	--rename-section .bss=simbss,alloc,load,data,contents
@@ -22,8 +23,11 @@ $(SIM)/lib/%.o: src/%.c tests/storm.mk $(BUILD)/flags
 	$(call quiet,CC)$(CC) $(LIB_FLAGS) -fsanitize=thread '-D_Thread_local=__attribute__((section("simtls")))' $(DEP) -c -o $@ $<
 	@$(OBJCOPY) $(foreach f,$(SIM_CALLS),--redefine-sym $(f)=sim_$(f)) $(SIM_SECTIONS) $@
 
+# So that the order which the storm's own atomics make is known to the machine.
+$(patsubst tests/%.c,$(SIM)/%.o,$(filter-out %script.c,$(STORM_SRC))): private CFLAGS += -fsanitize=thread
+
 $(SIM)/%.o: private override SAN =
-$(SIM)/%.o: tests/%.c $(BUILD)/flags
+$(SIM)/%.o: tests/%.c tests/storm.mk $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
 

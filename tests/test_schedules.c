@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library on a simulated machine (storm/sim.h), where we decide whose turn it is: the known races (storm/scenarios.h) in all
- * their schedules with a few preemptions, and random scripts in random ones. A failure prints the script, shrunk, and every step.
+ * The library on a simulated machine (storm/sim.h), where we decide whose turn it is: the known races
+ * (storm/scenarios.h) in all their schedules with a few preemptions and then in random ones, and random scripts in
+ * random ones. A failure prints the script, shrunk, and every step. It is the same schedules every time.
  *
  *     STORM_SECONDS=n   goes on for so long
  *     STORM_SEED=n      another beginning than the usual one
@@ -15,7 +16,7 @@
 static struct world world;
 static struct script script;
 
-/* ---- The storm on the machine ------------------------------------------------------------------------------------- */
+/* ---- The storm on the machine ------------------------------------------------------------------------------------ */
 
 void broken(const char *format, ...)
 {
@@ -87,7 +88,7 @@ static struct sim_program program_of(struct script *s)
 	return (struct sim_program){ s->threads, begin, play, end, s };
 }
 
-/* ---- Telling of a failure ----------------------------------------------------------------------------------------- */
+/* ---- Telling of a failure ---------------------------------------------------------------------------------------- */
 
 static void check(struct sim_result r, struct script *s, const char *how)
 {
@@ -109,41 +110,61 @@ static uint64_t seed(void)
 	return s ? strtoull(s, NULL, 0) : 1;
 }
 
+#define STEPS_PER_SECOND 4500000
+
+/* What has been done so far, in nanoseconds: counted in steps, so that it is the same every time. */
 static int64_t work(void)
 {
 	struct timespec t;
 
+	if (!getenv("STORM_SECONDS"))
+		return sim_steps() * CTXFD_SEC / STEPS_PER_SECOND;
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (int64_t)t.tv_sec * CTXFD_SEC + t.tv_nsec;
 }
 
-/* That part of the time of all. */
+/* That part of all, in seconds. */
 static double seconds(double part)
 {
 	const char *s = getenv("STORM_SECONDS");
 
-	return (s ? atof(s) : 8) * part;
+	return (s ? atof(s) : 8.0 / slow()) * part;
 }
 
-/* ---- Tests -------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
-/* With one preemption more each time, as long as there is time. */
+static int64_t until;
+
+static bool is_enough(void)
+{
+	return work() >= until;
+}
+
+/* With one preemption more each time, for half of the time; then by lot. */
 static void explore(struct script *s, double time)
 {
 	struct sim_program p = program_of(s);
-	int64_t until = work() + (int64_t)(time * 1e9);
+	int64_t half = (int64_t)(time * 5e8);
+	struct chance c = { seed() };
 	struct sim_result r = { 0 };
+	long n = 0;
 	char how[64];
 
-	for (int preemptions = 0; preemptions < 6 && work() < until; preemptions++) {
+	until = work() + half;
+	for (int preemptions = 0; preemptions < 6 && !is_enough(); preemptions++) {
 		snprintf(how, sizeof how, "with up to %d preemptions", preemptions);
-		r = sim_all(&p, preemptions, LONG_MAX, (double)(until - work()) * 1e-9);
+		r = sim_all(&p, preemptions, is_enough);
 		check(r, s, how);
 		if (getenv("STORM_TELL"))
 			fprintf(stderr, "# %d preemptions: %ld schedules%s\n", preemptions, r.schedules,
 			        r.complete ? "" : ", and more");
 	}
-	check(sim_random(&p, seed(), (long)(time * 2000)), s, "by lot");
+	for (until = work() + half; !is_enough(); n += r.schedules) {
+		r = sim_random(&p, draw(&c), 10);
+		check(r, s, "by lot");
+	}
+	if (getenv("STORM_TELL"))
+		fprintf(stderr, "# by lot: %ld schedules\n", n);
 }
 
 static void scenario(void **state)
@@ -158,7 +179,6 @@ static void scenario(void **state)
 
 /* From here the schedules are drawn that showed a failure, and until then it may be shrunk. */
 static uint64_t failing;
-static int64_t shrink_until;
 
 static bool fails(const struct script *s, void *arg)
 {
@@ -168,7 +188,7 @@ static bool fails(const struct script *s, void *arg)
 	(void)arg;
 	copy = *s;
 	p = program_of(&copy);
-	return work() < shrink_until && sim_random(&p, failing, 2000).failed;
+	return !is_enough() && sim_random(&p, failing, 2000).failed;
 }
 
 static void shrink_and_tell(struct sim_result r)
@@ -176,7 +196,7 @@ static void shrink_and_tell(struct sim_result r)
 	struct sim_program p = program_of(&script);
 
 	fprintf(stderr, "# %s\n# shrinking, for half a minute at most\n", r.why);
-	shrink_until = work() + 30 * CTXFD_SEC;
+	until = work() + 30 * CTXFD_SEC;
 	shrink_script(&script, fails, NULL);
 	p = program_of(&script);
 	check(sim_random(&p, failing, 2000), &script, "by lot");
@@ -284,7 +304,6 @@ static const struct climate climates[] = {
 
 static void random_scripts(void **state)
 {
-	int64_t until = work() + (int64_t)(seconds(0.4) / (double)COUNT(climates) * 1e9);
 	const struct climate *climate = *state;
 	struct chance c = { seed() };
 	struct sim_result r = { 0 };
@@ -292,7 +311,7 @@ static void random_scripts(void **state)
 
 	set_time_limit(120 + (int)seconds(1));
 	world.bold = false;
-	while (work() < until && !r.failed) {
+	for (until = work() + (int64_t)(seconds(0.4) / (double)COUNT(climates) * 1e9); !is_enough() && !r.failed;) {
 		struct sim_program p = program_of(&script);
 
 		random_script(&script, climate, &c);
@@ -308,6 +327,7 @@ static void random_scripts(void **state)
 
 static void given_script(void **state)
 {
+	set_time_limit(60 + (int)seconds(1));
 	assert_true(parse_script(&script, getenv("STORM_SCRIPT")));
 	world.bold = false;
 	explore(&script, seconds(1));

@@ -30,7 +30,7 @@ static int number(struct world *w, const struct shadow *s)
 	return (int)(s - w->shadows);
 }
 
-/* ---- Looking upwards ---------------------------------------------------------------------------------------------- */
+/* ---- Looking upwards --------------------------------------------------------------------------------------------- */
 
 /* Whether f holds for a node above s, or s's own. */
 static bool any_above(struct world *w, int t, struct shadow *s, bool (*f)(struct shadow *s, void *arg), void *arg)
@@ -117,7 +117,7 @@ static bool watches(struct shadow *s, void *cause)
 	return s->lever >= 0 && LEVER_CAUSE + s->lever == *(int *)cause;
 }
 
-/* ---- Claims ------------------------------------------------------------------------------------------------------- */
+/* ---- Claims ------------------------------------------------------------------------------------------------------ */
 
 #define CLAIM(ok, ...)                       \
 	do {                                 \
@@ -151,7 +151,8 @@ static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 		      "#%d is cancelled by a lever that it does not watch, or nobody has pulled", number(w, n));
 		return;
 	}
-	CLAIM(i >= 0 && i < atomic_load(&w->caused) && w->causes[i].target &&
+	/* Relaxed: what was written before a cancel is seen by who sees its cause. */
+	CLAIM(i >= 0 && i < atomic_load_explicit(&w->caused, memory_order_relaxed) && w->causes[i].target &&
 	              below_any(w, t, n, &w->causes[i].target, 1),
 	      "#%d has cause %d, which nobody gave above", number(w, n), cause);
 	CLAIM(w->causes[i].began < before, "#%d: its deadline had passed when the cancel %d began", number(w, n), i);
@@ -163,11 +164,11 @@ static void note(struct world *w, int t, struct shadow *n, int err, int cause)
 	uint64_t v = verdict(err, cause), was = 0;
 
 	CLAIM(cause != 0, "#%d: err %d without a cause", number(w, n), err);
+	check_reason(w, t, n, v);
 	if (!atomic_compare_exchange_strong(&n->seen, &was, v))
 		CLAIM(was == v, "#%d: was %d, %d and is %d, %d", number(w, n), err_in(was), cause_in(was), err, cause);
 	CLAIM(!n->born || n->born == v, "#%d: born of %d, %d, is %d, %d", number(w, n), err_in(n->born),
 	      cause_in(n->born), err, cause);
-	check_reason(w, t, n, v);
 }
 
 void look(struct world *w, int t, struct shadow *s)
@@ -207,7 +208,7 @@ void look_at_rest(struct world *w, struct shadow *s)
 	look(w, 0, s);
 }
 
-/* ---- Making ------------------------------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
 
 static void destroyed(void *value)
 {
@@ -278,7 +279,7 @@ static void make_merge(struct shadow *s, const struct shadow *b)
 
 struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b)
 {
-	int i = atomic_fetch_add(&w->made, 1);
+	int i = atomic_fetch_add_explicit(&w->made, 1, memory_order_relaxed);
 	struct shadow *s = &w->shadows[i];
 	uint64_t born;
 	int pulled;
@@ -325,7 +326,7 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 	return s;
 }
 
-/* ---- Doing and asking --------------------------------------------------------------------------------------------- */
+/* ---- Doing and asking -------------------------------------------------------------------------------------------- */
 
 void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close)
 {
@@ -338,7 +339,7 @@ void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bo
 			ctxfd_unref(s->ctx);
 		return;
 	}
-	i = with_cause ? atomic_fetch_add(&w->caused, 1) : MAX_CAUSES;
+	i = with_cause ? atomic_fetch_add_explicit(&w->caused, 1, memory_order_relaxed) : MAX_CAUSES;
 	if (i < MAX_CAUSES) {
 		w->causes[i].began = now;
 		w->causes[i].target = s;

@@ -2,15 +2,15 @@
 /*
  * What must hold of contexts that several threads work on, whatever the order in which they come to it.
  *
- * Every context has a shadow, which says how it was made and what was done to it and seen of it, and lives until the script's
- * end, longer than the context. Before a thread asks the library about a context it reads in the shadows what is known of
- * its ancestors; the answer must follow from that:
+ * Every context has a shadow, which says how it was made and what was done to it and seen of it, and lives until the
+ * script's end, longer than the context. Before a thread asks the library about a context it reads in the shadows what
+ * is known of its ancestors; the answer must follow from that:
  *
  *   - an ancestor, or itself, was seen done, or a cancel of one has returned: it is done, and its fd readable;
  *   - its fd is readable if and only if it is done, both ways;
  *   - its deadline has passed: it is done;
- *   - done by a cancel: somebody has called one with this cause, on itself or an ancestor, and had it been seen live, before its
- *     deadline; done by a deadline: one has passed, with this cause;
+ *   - done by a cancel: somebody has called one with this cause, on itself or an ancestor, and had it been seen live,
+ *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
@@ -95,7 +95,7 @@ struct world {
 	struct shadow *stack[2 + MAX_THREADS][MAX_SHADOWS];
 };
 
-/* ---- What the storm runs on, real threads or simulated ones ------------------------------------------------------- */
+/* ---- What the storm runs on, real threads or simulated ones ------------------------------------------------------ */
 
 void broken(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* a claim does not hold */
 bool shows(int fd);                                                                   /* polls readable now */
@@ -105,12 +105,15 @@ int lever_fd(int lever);      /* an eventfd, for contexts to watch */
 void pull_lever(int lever);   /* makes it readable, for good */
 bool may_serve(void);         /* whether the dispatcher may be taken over */
 
-/* ---- Making ------------------------------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
 
-/* All of them: t is the thread that calls, and has a reference on what it hands in. NULL when there is no room for more. */
+/*
+ * All of them: t is the thread that calls, and has a reference on what it hands in. NULL when there is no room for
+ * more.
+ */
 struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b);
 
-/* ---- Doing and asking --------------------------------------------------------------------------------------------- */
+/* ---- Doing and asking -------------------------------------------------------------------------------------------- */
 
 void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close);
 void look(struct world *w, int t, struct shadow *s);
@@ -140,7 +143,7 @@ void let_end(struct world *w, struct shadow *s);
 /* Whether an ancestor or s itself is in `set`. */
 bool below_any(struct world *w, int t, struct shadow *s, struct shadow *const *set, int n);
 
-/* ---- Playing a script --------------------------------------------------------------------------------------------- */
+/* ---- Playing a script -------------------------------------------------------------------------------------------- */
 
 /* On one thread: makes what list 0 says, and hands it out. What several threads name, each has its own reference on. */
 void begin_world(struct world *w, const struct script *script);

@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define MOST_THREADS 8
 #define STACK        (64 * 1024)
 #define MOST_STEPS   200000
 #define MOST_TOLD    3000 /* of them, when explaining */
@@ -33,23 +32,24 @@ static struct fiber {
 	void *arg;
 	bool daemon; /* made by the library: it may sleep when all others have ended */
 	char locals[LOCALS];
-} fibers[MOST_THREADS];
+} fibers[SIM_THREADS];
 
 /* What the library has as _Thread_local, see storm.mk. Each thread's is copied here when it has its turn. */
 extern char __start_simtls[] __attribute__((weak)), __stop_simtls[] __attribute__((weak));
 
 static ucontext_t outside;
-static int current = -1; /* the one that runs; -1: none */
-static bool concurrent;  /* threads run, not begin or end */
+int sim_current = -1;
+static bool concurrent; /* threads run, not begin or end */
 static const struct sim_program *program;
 
 static long steps;
+static int64_t earlier_steps; /* those of the schedules before */
 static bool failed;
 static char *why; /* SIM_WHY bytes */
 
 static void on_crash(int sig)
 {
-	if (current < 0) {
+	if (sim_current < 0) {
 		signal(sig, SIG_DFL);
 		raise(sig);
 		return;
@@ -68,23 +68,11 @@ void sim_catch_crashes(void)
 		sigaction(signals[i], &action, NULL);
 }
 
-/* ---- Turns -------------------------------------------------------------------------------------------------------- */
+/* ---- Turns ------------------------------------------------------------------------------------------------------- */
 
 bool sim_running(void)
 {
 	return concurrent;
-}
-
-int sim_turn(void)
-{
-	return current;
-}
-
-bool sim_is_local(const void *at)
-{
-	const char *stack = current < 0 ? NULL : fibers[current].stack;
-
-	return stack && (const char *)at >= stack && (const char *)at < stack + STACK;
 }
 
 void sim_tell(const char *format, ...)
@@ -93,7 +81,7 @@ void sim_tell(const char *format, ...)
 
 	if (steps > MOST_TOLD)
 		return;
-	fprintf(stderr, "  %*s", 4 * (current < 0 ? 0 : current), "");
+	fprintf(stderr, "  %*s", 4 * (sim_current < 0 ? 0 : sim_current), "");
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
@@ -105,7 +93,7 @@ void sim_fail(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	if (current < 0) {
+	if (sim_current < 0) {
 		vfprintf(stderr, format, args);
 		abort();
 	}
@@ -126,7 +114,7 @@ static void keep_locals(void)
 	if (locals() > LOCALS)
 		sim_fail("LOCALS is too small");
 	if (locals())
-		memcpy(fibers[current].locals, __start_simtls, locals());
+		memcpy(fibers[sim_current].locals, __start_simtls, locals());
 }
 
 static void bring_locals(int next)
@@ -137,14 +125,14 @@ static void bring_locals(int next)
 
 static void switch_to(int next)
 {
-	int before = current;
+	int before = sim_current;
 
 	if (next == before)
 		return;
 	fibers[before].saved_errno = errno;
 	keep_locals();
 	bring_locals(next);
-	current = next;
+	sim_current = next;
 	swapcontext(&fibers[before].context, &fibers[next].context);
 	errno = fibers[before].saved_errno;
 }
@@ -152,11 +140,11 @@ static void switch_to(int next)
 /* Somebody who is ready, other than the current one; or -1. */
 static int pick(bool rarely, bool may_stay)
 {
-	int ready[MOST_THREADS], n = may_stay ? 1 : 0;
+	int ready[SIM_THREADS], n = may_stay ? 1 : 0;
 
-	ready[0] = current;
-	for (int i = 0; i < MOST_THREADS; i++)
-		if (i != current && fibers[i].state == READY)
+	ready[0] = sim_current;
+	for (int i = 0; i < SIM_THREADS; i++)
+		if (i != sim_current && fibers[i].state == READY)
 			ready[n++] = i;
 	if (n == 0)
 		return -1;
@@ -165,7 +153,7 @@ static int pick(bool rarely, bool may_stay)
 
 void sim_step(void)
 {
-	if (current >= 0 && ++steps > MOST_STEPS)
+	if (sim_current >= 0 && ++steps > MOST_STEPS)
 		sim_fail("no end: a thread goes round and round");
 }
 
@@ -178,8 +166,8 @@ void sim_point(void)
 		return;
 	if (sim_chance(64))
 		sim_fire_timers();
-	next = sim_may_preempt() ? pick(true, true) : current;
-	if (next != current) {
+	next = sim_may_preempt() ? pick(true, true) : sim_current;
+	if (next != sim_current) {
 		sim_preempted();
 		switch_to(next);
 	}
@@ -190,7 +178,7 @@ static int64_t next_waking(void)
 {
 	int64_t at = INT64_MAX;
 
-	for (int i = 0; i < MOST_THREADS; i++)
+	for (int i = 0; i < SIM_THREADS; i++)
 		if (fibers[i].state == ASLEEP && fibers[i].until < at)
 			at = fibers[i].until;
 	return at;
@@ -222,7 +210,7 @@ static bool pass_time(bool may_move)
 /* Whether somebody sleeps who should not be left alone. */
 static bool is_deadlock(void)
 {
-	for (int i = 0; i < MOST_THREADS; i++)
+	for (int i = 0; i < SIM_THREADS; i++)
 		if (fibers[i].state == ASLEEP && !fibers[i].daemon)
 			return true;
 	return false;
@@ -234,7 +222,7 @@ static void leave(void)
 	int next;
 
 	for (;;) {
-		next = fibers[current].state == READY ? current : pick(false, false);
+		next = fibers[sim_current].state == READY ? sim_current : pick(false, false);
 		if (next >= 0)
 			break;
 		if (pass_time(is_deadlock()))
@@ -243,7 +231,7 @@ static void leave(void)
 			sim_fail("deadlock: whoever is left sleeps for ever");
 		/* The end of a phase; the library's own threads go on in the next. */
 		keep_locals();
-		swapcontext(&fibers[current].context, &outside);
+		swapcontext(&fibers[sim_current].context, &outside);
 		return;
 	}
 	switch_to(next);
@@ -251,7 +239,7 @@ static void leave(void)
 
 bool sim_sleep(const void *on, uint32_t bits, int64_t until)
 {
-	struct fiber *f = &fibers[current];
+	struct fiber *f = &fibers[sim_current];
 
 	if (sim_explaining())
 		sim_tell("sleeps");
@@ -266,7 +254,7 @@ bool sim_sleep(const void *on, uint32_t bits, int64_t until)
 
 void sim_wake(const void *on, uint32_t bits)
 {
-	for (int i = 0; i < MOST_THREADS; i++) {
+	for (int i = 0; i < SIM_THREADS; i++) {
 		struct fiber *f = &fibers[i];
 
 		if (f->state == ASLEEP && f->on == on && f->bits & bits) {
@@ -278,18 +266,18 @@ void sim_wake(const void *on, uint32_t bits)
 
 void sim_expire(void)
 {
-	for (int i = 0; i < MOST_THREADS; i++)
+	for (int i = 0; i < SIM_THREADS; i++)
 		if (fibers[i].state == ASLEEP && fibers[i].until <= sim_clock)
 			fibers[i].state = READY;
 }
 
-/* ---- One schedule ------------------------------------------------------------------------------------------------- */
+/* ---- One schedule ------------------------------------------------------------------------------------------------ */
 
 static void main_of_fiber(void)
 {
-	fibers[current].run(fibers[current].arg);
-	fibers[current].state = ENDED;
-	sim_wake(&fibers[current], 1);
+	fibers[sim_current].run(fibers[sim_current].arg);
+	fibers[sim_current].state = ENDED;
+	sim_wake(&fibers[sim_current], 1);
 	leave();
 }
 
@@ -316,9 +304,10 @@ static void add_fiber(int i, void *(*run)(void *arg), void *arg)
 
 int sim_spawn(void *(*run)(void *arg), void *arg)
 {
-	for (int i = FIRST_DAEMON; i < MOST_THREADS; i++)
+	for (int i = FIRST_DAEMON; i < SIM_THREADS; i++)
 		if (fibers[i].state == ABSENT) {
 			add_fiber(i, run, arg);
+			sim_order_threads(i, sim_current);
 			return i;
 		}
 	return -1;
@@ -329,6 +318,7 @@ void sim_await(int thread)
 	while (fibers[thread].state != ENDED)
 		sim_sleep(&fibers[thread], 1, INT64_MAX);
 	fibers[thread].state = ABSENT;
+	sim_order_threads(sim_current, thread);
 }
 
 static void *begin(void *arg)
@@ -361,7 +351,7 @@ void sim_rest(void)
 /* Runs those that have been added until all have ended, or one has failed. */
 static void run_fibers(int first)
 {
-	current = first;
+	sim_current = first;
 	bring_locals(first);
 	swapcontext(&outside, &fibers[first].context);
 }
@@ -381,9 +371,13 @@ static void play_phases(void)
 	run_fibers(0);
 	concurrent = !failed && program->threads > 0;
 	if (concurrent) {
-		for (int t = 1; t <= program->threads; t++)
+		for (int t = 1; t <= program->threads; t++) {
 			add_fiber(t, one_of_them, (void *)(intptr_t)t);
+			sim_order_threads(t, 0);
+		}
 		run_fibers(pick(false, false));
+		for (int t = 1; t <= program->threads; t++)
+			sim_order_threads(0, t);
 	}
 	concurrent = false;
 	if (failed)
@@ -396,19 +390,28 @@ static void play_phases(void)
 	run_fibers(0);
 }
 
+int64_t sim_steps(void)
+{
+	return earlier_steps + steps;
+}
+
 bool sim_play(const struct sim_program *p, char *reason)
 {
 	program = p;
 	why = reason;
+	earlier_steps += steps;
 	steps = 0;
 	failed = false;
-	for (int i = 0; i < MOST_THREADS; i++)
+	for (int i = 0; i < SIM_THREADS; i++)
 		fibers[i].state = ABSENT;
 	sim_memory_reset();
+	sim_order_reset();
 	sim_kernel_reset();
 	sim_threads_reset();
+	sim_forked();
 	play_phases();
-	current = -1;
+	sim_current = -1;
+	sim_memory_reset();
 	sim_kernel_reset();
 	return !failed;
 }

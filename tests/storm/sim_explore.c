@@ -5,11 +5,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define MOST_CHOICES 65536
 
-/* ---- Choices ------------------------------------------------------------------------------------------------------ */
+/* ---- Choices ----------------------------------------------------------------------------------------------------- */
 
 static struct choice {
 	uint8_t taken, of;
@@ -79,16 +78,7 @@ static bool advance(void)
 	return true;
 }
 
-/* ---- Playing --------------------------------------------------------------------------------------------------------- */
-
-/* Of work: how busy the machine is otherwise makes no difference. */
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
+/* ---- Playing ----------------------------------------------------------------------------------------------------- */
 
 static bool play(const struct sim_program *p)
 {
@@ -107,9 +97,8 @@ static struct sim_result result(long schedules, bool complete)
 	return r;
 }
 
-struct sim_result sim_all(const struct sim_program *p, int preemptions, long most, double seconds)
+struct sim_result sim_all(const struct sim_program *p, int preemptions, bool (*enough)(void))
 {
-	double until = seconds_now() + seconds;
 	long n = 0;
 
 	by_lot = again = false;
@@ -117,7 +106,7 @@ struct sim_result sim_all(const struct sim_program *p, int preemptions, long mos
 	known = 0;
 	do {
 		n++;
-		if (!play(p) || n == most || (n % 256 == 0 && seconds_now() > until))
+		if (!play(p) || enough())
 			return result(n, false);
 	} while (advance());
 	return result(n, true);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel of the simulated machine: what the library calls, as sim_NAME. Descriptors (eventfds, timerfds, epoll sets), the clock,
- * futexes, mutexes and threads. Each call is a step: others may have the turn before it.
+ * The kernel of the simulated machine: what the library calls, as sim_NAME. Descriptors (eventfds, timerfds, epoll
+ * sets), the clock, futexes, mutexes and threads. Each call is a step: others may have the turn before it.
  */
 #include "sim.h"
 
@@ -32,6 +32,8 @@ static struct file {
 	uint64_t count; /* of an eventfd; how often a timer has fired */
 	int64_t at;     /* when a timer is to fire */
 	bool fired, repeats;
+	struct sim_view seen;  /* by those who have used it: the kernel's locks order them */
+	struct sim_time shown; /* when it was made readable, unless by the clock */
 	struct watch {
 		int fd; /* 0: none */
 		struct epoll_event event;
@@ -53,25 +55,8 @@ static bool is_refused(struct refusal *r)
 /* What those who wait for a descriptor sleep on. */
 static const char any_fd;
 
-/* The library's own variables, which sim.mk has put into sections of their own: each schedule begins with them fresh. */
-extern char __start_simdata[], __stop_simdata[], __start_simbss[], __stop_simbss[];
-static char *fresh[2];
-
-static void keep_or_restore(char **copy, char *from, char *to)
-{
-	size_t size = (size_t)(to - from);
-
-	if (!*copy) {
-		*copy = malloc(size);
-		memcpy(*copy, from, size);
-	}
-	memcpy(from, *copy, size);
-}
-
 void sim_kernel_reset(void)
 {
-	keep_or_restore(&fresh[0], __start_simdata, __stop_simdata);
-	keep_or_restore(&fresh[1], __start_simbss, __stop_simbss);
 	memset(files, 0, sizeof files);
 	set_ticks = futexes = (struct refusal){ false, false };
 	sim_clock = INT64_C(1000000000000);
@@ -90,7 +75,7 @@ void sim_kernel_check(void)
 	}
 }
 
-/* ---- Descriptors -------------------------------------------------------------------------------------------------- */
+/* ---- Descriptors ------------------------------------------------------------------------------------------------- */
 
 static struct file *file_of(int fd, const char *what)
 {
@@ -101,7 +86,16 @@ static struct file *file_of(int fd, const char *what)
 		sim_fail("%s of fd %d, which is not open", what, fd);
 	if (sim_explaining() && sim_running())
 		sim_tell("%s fd %d", what, fd);
+	sim_acquire(&f->seen);
+	sim_release(&f->seen);
 	return f;
+}
+
+static void made_readable(struct file *f)
+{
+	if (f->count == 0)
+		f->shown = sim_time();
+	sim_release(&f->seen);
 }
 
 static int open_file(enum kind kind)
@@ -118,8 +112,10 @@ static int open_file(enum kind kind)
 
 static bool is_readable(const struct file *f)
 {
-	if (f->kind != EPOLL)
+	if (f->kind != EPOLL) {
+		sim_acquire(&f->seen);
 		return f->kind != CLOSED && f->count > 0;
+	}
 	for (int i = 0; i < WATCHES; i++)
 		if (f->watches[i].fd && is_readable(&files[f->watches[i].fd - FIRST_FD]))
 			return true;
@@ -131,11 +127,19 @@ static void changed(void)
 	sim_wake(&any_fd, 1);
 }
 
-bool sim_shows(int fd)
+static struct file *polled(int fd)
 {
 	if (fd < FIRST_FD || fd >= FIRST_FD + FDS || files[fd - FIRST_FD].kind == CLOSED)
 		sim_fail("fd %d is closed under those who use it", fd);
-	return is_readable(&files[fd - FIRST_FD]);
+	return &files[fd - FIRST_FD];
+}
+
+/* Who is not ordered after the call that made it readable may be too early for it, although that has returned. */
+bool sim_shows(int fd)
+{
+	const struct file *f = polled(fd);
+
+	return (sim_has_seen(f->shown) || !sim_chance(3)) && is_readable(f);
 }
 
 int sim_timerfd_create(int clock, int flags);
@@ -144,6 +148,7 @@ int sim_ioctl(int fd, unsigned long what, ...);
 ssize_t sim_read(int fd, void *buf, size_t size);
 int sim_close(int fd);
 int sim_fcntl(int fd, int what, ...);
+int sim_dup3(int from, int to, int flags);
 int sim_poll(struct pollfd *fds, nfds_t n, int timeout);
 int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
 
@@ -192,6 +197,7 @@ int sim_ioctl(int fd, unsigned long what, ...)
 		errno = ENOTTY;
 		return -1;
 	}
+	made_readable(f);
 	f->count = 1;
 	changed();
 	return 0;
@@ -209,6 +215,7 @@ ssize_t sim_write(int fd, const void *buf, size_t size)
 		errno = EAGAIN;
 		return -1;
 	}
+	made_readable(f);
 	f->count += n;
 	changed();
 	return (ssize_t)size;
@@ -249,6 +256,12 @@ int sim_fcntl(int fd, int what, ...)
 	return 0;
 }
 
+int sim_dup3(int from, int to, int flags)
+{
+	(void)from, (void)flags;
+	sim_fail("fd %d is taken for another process's", to);
+}
+
 /* Waits, too. */
 int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
@@ -260,7 +273,7 @@ int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, cons
 		sim_point();
 		ready = 0;
 		for (nfds_t i = 0; i < n; i++) {
-			fds[i].revents = sim_shows(fds[i].fd) ? POLLIN : 0;
+			fds[i].revents = is_readable(polled(fds[i].fd)) ? POLLIN : 0;
 			ready += fds[i].revents != 0;
 		}
 		if (ready || sim_clock >= until)
@@ -276,7 +289,7 @@ int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
 	return sim_ppoll(fds, n, timeout < 0 ? NULL : &t, NULL);
 }
 
-/* ---- Epoll -------------------------------------------------------------------------------------------------------- */
+/* ---- Epoll ------------------------------------------------------------------------------------------------------- */
 
 int sim_epoll_create1(int flags);
 int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
@@ -322,7 +335,7 @@ int sim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
 	}
 }
 
-/* ---- Time --------------------------------------------------------------------------------------------------------- */
+/* ---- Time -------------------------------------------------------------------------------------------------------- */
 
 int sim_clock_gettime(clockid_t clock, struct timespec *now);
 
@@ -351,7 +364,8 @@ void sim_fire_timers(void)
 	for (int i = 0; i < FDS; i++)
 		if (files[i].kind == TIMER && !files[i].fired && files[i].at <= sim_clock) {
 			files[i].fired = true;
-			files[i].count++;
+			if (files[i].count++ == 0)
+				files[i].shown = (struct sim_time){ 0, 0 };
 			changed();
 		}
 }
@@ -378,7 +392,7 @@ int sim_nanosleep(const struct timespec *time, struct timespec *left)
 	return 0;
 }
 
-/* ---- Futexes ------------------------------------------------------------------------------------------------------ */
+/* ---- Futexes ----------------------------------------------------------------------------------------------------- */
 
 long sim_syscall(long number, ...);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory of the simulated machine: a heap that knows what is freed, and, for a library compiled with
- * -fsanitize=thread, what that has to call at every access. Each is checked against the heap; atomic ones are where
- * turns change.
+ * The memory of the simulated machine: a heap that knows what is freed, the library's own variables, and, for a library
+ * compiled with -fsanitize=thread, what that has to call at every access. Each is checked against the heap and for
+ * races; atomic ones are where turns change.
  */
 #include "sim.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ARENA  (1 << 22)
+#define ARENA  (1 << 20)
 #define GRAIN  16
 #define BLOCKS 32768
 #define FREED  0xdd
@@ -19,11 +19,22 @@
 static _Alignas(GRAIN) unsigned char arena[ARENA];
 static uint16_t owner[ARENA / GRAIN]; /* the block that a grain is part of, plus 1 */
 static struct block {
-	uint32_t at, size;
+	uint32_t at, size, life;
 	bool freed;
 } blocks[BLOCKS];
 static int count;
+static uint32_t lives;
 static size_t used;
+static struct sim_cell cells[ARENA]; /* for each byte */
+
+/*
+ * The library's own variables, which storm.mk has put into sections of their own: each schedule begins with them fresh.
+ */
+extern char __start_simdata[], __stop_simdata[], __start_simbss[], __stop_simbss[];
+static struct section {
+	char *from, *to, *fresh;
+	struct sim_cell *cells;
+} sections[] = { { __start_simdata, __stop_simdata, NULL, NULL }, { __start_simbss, __stop_simbss, NULL, NULL } };
 
 /* The last atomic load of each thread. The same again, and again, is spinning, and no choice for anyone. */
 static struct {
@@ -44,7 +55,27 @@ static struct block *block_at(const void *p)
 	return owner[grain] ? &blocks[owner[grain] - 1] : NULL;
 }
 
-/* ---- The heap ----------------------------------------------------------------------------------------------------- */
+/* NULL: it is not the library's. */
+static inline struct sim_cell *cell_of(const void *at)
+{
+	if (in_arena(at))
+		return &cells[(uintptr_t)at - (uintptr_t)arena];
+	for (int i = 0; i < 2; i++)
+		if ((const char *)at >= sections[i].from && (const char *)at < sections[i].to)
+			return &sections[i].cells[(const char *)at - sections[i].from];
+	return NULL;
+}
+
+static inline void note_access(struct sim_cell *c, size_t size, enum sim_access what)
+{
+	/* Nobody gets at a part of a number. */
+	size_t step = size % 4 == 0 && what != SIM_FREE ? 4 : 1;
+
+	for (size_t i = 0; i < size && sim_turn() >= 0; i += step)
+		sim_order_access(c + i, what);
+}
+
+/* ---- The heap ---------------------------------------------------------------------------------------------------- */
 
 void *sim_malloc(size_t size);
 void sim_free(void *p);
@@ -67,9 +98,16 @@ static struct block *reuse(size_t size)
 	return NULL;
 }
 
+uint32_t sim_life(const void *at)
+{
+	return in_arena(at) ? block_at(at)->life : 0;
+}
+
 static void *give_out(struct block *b)
 {
 	b->freed = false;
+	b->life = ++lives;
+	memset(&cells[b->at], 0, b->size * sizeof *cells);
 	memset(arena + b->at, FRESH, b->size);
 	if (sim_explaining())
 		sim_tell("malloc: block %d", (int)(b - blocks) + 1);
@@ -91,7 +129,7 @@ void *sim_malloc(size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	*b = (struct block){ (uint32_t)used, (uint32_t)size, false };
+	*b = (struct block){ .at = (uint32_t)used, .size = (uint32_t)size };
 	count++;
 	for (size_t i = 0; i < grains; i++)
 		owner[used / GRAIN + i] = (uint16_t)count;
@@ -112,12 +150,28 @@ void sim_free(void *p)
 		sim_tell("free: block %d", (int)(b - blocks) + 1);
 	if (!b || b->freed || (unsigned char *)p != arena + b->at)
 		sim_fail("block %d is freed twice", (int)(b - blocks) + 1);
+	note_access(cell_of(p), b->size, SIM_FREE);
 	b->freed = true;
 	memset(p, FREED, b->size);
 }
 
+static void restore(struct section *s)
+{
+	size_t size = (size_t)(s->to - s->from);
+
+	if (!s->fresh) {
+		s->fresh = malloc(size);
+		s->cells = malloc(size * sizeof *s->cells);
+		memcpy(s->fresh, s->from, size);
+	}
+	memcpy(s->from, s->fresh, size);
+	memset(s->cells, 0, size * sizeof *s->cells);
+}
+
 void sim_memory_reset(void)
 {
+	restore(&sections[0]);
+	restore(&sections[1]);
 	memset(owner, 0, used / GRAIN * sizeof *owner);
 	memset(loaded, 0, sizeof loaded);
 	count = 0;
@@ -149,7 +203,7 @@ void sim_check_access(const void *at, size_t size, const char *what)
 		sim_fail("%s beyond block %d", what, (int)(b - blocks) + 1);
 }
 
-/* ---- What the instrumented library calls -------------------------------------------------------------------------- */
+/* ---- What the instrumented library calls ------------------------------------------------------------------------- */
 
 static void tell_word(const char *what, const void *at, uint64_t old, uint64_t new)
 {
@@ -175,13 +229,19 @@ static inline void tell(const char *what, const void *at, uint64_t old, uint64_t
 
 static void before_load(const void *at, size_t size, uint64_t value, int order)
 {
+	struct sim_cell *c = cell_of(at);
 	int t = sim_turn();
 
+	if (t < 0 || !c)
+		return;
 	sim_check_access(at, size, "an atomic load");
+	note_access(c, size, SIM_ATOMIC);
 	/* A relaxed load orders nothing: what is read is fixed, or looked at again by who changes it. */
-	if (t < 0 || order == __ATOMIC_RELAXED)
+	if (order == __ATOMIC_RELAXED)
 		return;
 	loaded[t].times = loaded[t].at == at && loaded[t].value == value ? loaded[t].times + 1 : 0;
+	loaded[t].at = at;
+	loaded[t].value = value;
 	if (loaded[t].times < 3)
 		sim_point();
 	else
@@ -189,23 +249,33 @@ static void before_load(const void *at, size_t size, uint64_t value, int order)
 	sim_check_access(at, size, "an atomic load");
 }
 
+/* The storm's own variables are known for the order that they make; they are no place to change turns. */
 static void before_change(const void *at, size_t size)
 {
-	if (sim_turn() >= 0)
-		loaded[sim_turn()].at = NULL;
+	struct sim_cell *c = cell_of(at);
+
+	if (sim_turn() < 0 || !c)
+		return;
+	loaded[sim_turn()].at = NULL;
 	sim_check_access(at, size, "an atomic change");
 	sim_point();
 	sim_check_access(at, size, "an atomic change");
+	note_access(c, size, SIM_ATOMIC);
 }
 
 /* By lot others may have the turn before a plain access, too: what a lock should have guarded shows. */
-static void plain_access(const void *at, size_t size, const char *what)
+static void plain_access(const void *at, size_t size, const char *what, enum sim_access how)
 {
+	struct sim_cell *c = cell_of(at);
+
+	if (!c)
+		return;
 	sim_check_access(at, size, what);
-	if (!sim_is_local(at) && sim_chance(8)) {
+	if (sim_chance(8)) {
 		sim_point();
 		sim_check_access(at, size, what);
 	}
+	note_access(c, size, how);
 }
 
 /* Memory that nothing has been stored in yet: nobody else can know it. */
@@ -215,17 +285,17 @@ static bool is_fresh(const void *at, uint64_t value, size_t size)
 	return in_arena(at) && value == UINT64_C(0xbebebebebebebebe) >> (64 - 8 * size);
 }
 
-#define ACCESS(name, size)                     \
-	void __tsan_##name(void *at);          \
-	void __tsan_##name(void *at)           \
-	{                                      \
-		plain_access(at, size, #name); \
+#define ACCESS(name, size, how)                     \
+	void __tsan_##name(void *at);               \
+	void __tsan_##name(void *at)                \
+	{                                           \
+		plain_access(at, size, #name, how); \
 	}
-#define RANGE(name)                                \
-	void __tsan_##name(void *at, size_t size); \
-	void __tsan_##name(void *at, size_t size)  \
-	{                                          \
-		plain_access(at, size, #name);     \
+#define RANGE(name, how)                            \
+	void __tsan_##name(void *at, size_t size);  \
+	void __tsan_##name(void *at, size_t size)   \
+	{                                           \
+		plain_access(at, size, #name, how); \
 	}
 #define NOTHING(name, ...)               \
 	void __tsan_##name(__VA_ARGS__); \
@@ -233,26 +303,26 @@ static bool is_fresh(const void *at, uint64_t value, size_t size)
 	{                                \
 	}
 
-ACCESS(read1, 1)
-ACCESS(read2, 2)
-ACCESS(read4, 4)
-ACCESS(read8, 8)
-ACCESS(read16, 16)
-ACCESS(write1, 1)
-ACCESS(write2, 2)
-ACCESS(write4, 4)
-ACCESS(write8, 8)
-ACCESS(write16, 16)
-ACCESS(unaligned_read2, 2)
-ACCESS(unaligned_read4, 4)
-ACCESS(unaligned_read8, 8)
-ACCESS(unaligned_read16, 16)
-ACCESS(unaligned_write2, 2)
-ACCESS(unaligned_write4, 4)
-ACCESS(unaligned_write8, 8)
-ACCESS(unaligned_write16, 16)
-RANGE(read_range)
-RANGE(write_range)
+ACCESS(read1, 1, SIM_READ)
+ACCESS(read2, 2, SIM_READ)
+ACCESS(read4, 4, SIM_READ)
+ACCESS(read8, 8, SIM_READ)
+ACCESS(read16, 16, SIM_READ)
+ACCESS(write1, 1, SIM_WRITE)
+ACCESS(write2, 2, SIM_WRITE)
+ACCESS(write4, 4, SIM_WRITE)
+ACCESS(write8, 8, SIM_WRITE)
+ACCESS(write16, 16, SIM_WRITE)
+ACCESS(unaligned_read2, 2, SIM_READ)
+ACCESS(unaligned_read4, 4, SIM_READ)
+ACCESS(unaligned_read8, 8, SIM_READ)
+ACCESS(unaligned_read16, 16, SIM_READ)
+ACCESS(unaligned_write2, 2, SIM_WRITE)
+ACCESS(unaligned_write4, 4, SIM_WRITE)
+ACCESS(unaligned_write8, 8, SIM_WRITE)
+ACCESS(unaligned_write16, 16, SIM_WRITE)
+RANGE(read_range, SIM_READ)
+RANGE(write_range, SIM_WRITE)
 NOTHING(init, void)
 NOTHING(func_exit, void)
 
@@ -267,30 +337,35 @@ void __tsan_func_entry(void *pc)
 	uint##bits##_t __tsan_atomic##bits##_##name(uint##bits##_t *at, uint##bits##_t v, int order)  \
 	{                                                                                             \
 		uint##bits##_t old;                                                                   \
-		(void)order;                                                                          \
 		before_change(at, bits / 8);                                                          \
 		old = *at;                                                                            \
 		*at = (uint##bits##_t)(op);                                                           \
+		sim_store(at, old, *at, order, true);                                                 \
 		tell(#name, at, old, *at);                                                            \
 		return old;                                                                           \
 	}
 
-/* weak: by lot it fails for no reason, as it may. */
+/* By lot what it compares with is an older value, as if it were a load. weak: by lot it fails for no reason. */
 #define COMPARE(bits, name, weak)                                                                                    \
 	int __tsan_atomic##bits##_compare_exchange_##name(uint##bits##_t *at, uint##bits##_t *was, uint##bits##_t v, \
 	                                                  int order, int otherwise);                                 \
 	int __tsan_atomic##bits##_compare_exchange_##name(uint##bits##_t *at, uint##bits##_t *was, uint##bits##_t v, \
 	                                                  int order, int otherwise)                                  \
 	{                                                                                                            \
-		(void)order, (void)otherwise;                                                                        \
+		uint##bits##_t found = *was;                                                                         \
 		before_change(at, bits / 8);                                                                         \
-		if (*at == *was && !(weak && sim_chance(16))) {                                                      \
+		if (sim_chance(8))                                                                                   \
+			found = (uint##bits##_t)sim_load(at, *at, otherwise, true);                                  \
+		if (found == *was && *at == *was && !(weak && sim_chance(16))) {                                     \
+			sim_store(at, *at, v, order, true);                                                          \
 			tell("swap", at, *was, v);                                                                   \
 			*at = v;                                                                                     \
 			return 1;                                                                                    \
 		}                                                                                                    \
-		tell("failed swap", at, *was, *at);                                                                  \
-		*was = *at;                                                                                          \
+		if (found == *was)                                                                                   \
+			found = (uint##bits##_t)sim_load(at, *at, otherwise, false);                                 \
+		tell(found == *at ? "failed swap" : "late failed swap", at, *was, found);                            \
+		*was = found;                                                                                        \
 		return 0;                                                                                            \
 	}
 
@@ -298,19 +373,19 @@ void __tsan_func_entry(void *pc)
 	uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *at, int order);                        \
 	uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *at, int order)                         \
 	{                                                                                                      \
+		uint##bits##_t value;                                                                          \
 		before_load(at, bits / 8, *at, order);                                                         \
-		if (sim_turn() >= 0 && order != __ATOMIC_RELAXED) {                                            \
-			loaded[sim_turn()].at = at;                                                            \
-			loaded[sim_turn()].value = *at;                                                        \
-			tell("load", at, *at, *at);                                                            \
-		}                                                                                              \
-		return *at;                                                                                    \
+		value = (uint##bits##_t)sim_load(at, *at, order, true);                                        \
+		if (order != __ATOMIC_RELAXED)                                                                 \
+			tell(value == *at ? "load" : "late load", at, *at, value);                             \
+		return value;                                                                                  \
 	}                                                                                                      \
 	void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t v, int order);                     \
 	void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t v, int order)                      \
 	{                                                                                                      \
 		if (!is_fresh(at, *at, bits / 8))                                                              \
 			before_change(at, bits / 8);                                                           \
+		sim_store(at, *at, v, order, false);                                                           \
 		if (order != __ATOMIC_RELAXED)                                                                 \
 			tell("store", at, *at, v);                                                             \
 		*at = v;                                                                                       \

@@ -10,7 +10,15 @@
 static struct mutex {
 	const pthread_mutex_t *is;
 	int owner;
+	struct sim_view seen;
 } mutexes[8];
+
+static void (*in_child)(void);
+
+void sim_forked(void)
+{
+	in_child();
+}
 
 void sim_threads_reset(void)
 {
@@ -51,6 +59,7 @@ int sim_pthread_mutex_lock(pthread_mutex_t *m)
 	while (mutex->owner)
 		sim_sleep(m, 1, INT64_MAX);
 	mutex->owner = sim_turn() + 1;
+	sim_acquire(&mutex->seen);
 	if (sim_explaining())
 		sim_tell("locks the mutex");
 	return 0;
@@ -63,6 +72,7 @@ int sim_pthread_mutex_unlock(pthread_mutex_t *m)
 	if (mutex->owner != sim_turn() + 1)
 		sim_fail("a mutex is unlocked by who has not locked it");
 	mutex->owner = 0;
+	sim_release(&mutex->seen);
 	sim_wake(m, 1);
 	if (sim_explaining())
 		sim_tell("unlocks the mutex");
@@ -121,7 +131,9 @@ int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *was)
 
 int sim_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void))
 {
-	(void)before, (void)parent, (void)child;
+	(void)before, (void)parent;
+	if (sim_turn() < 0) /* a constructor of the library's */
+		in_child = child;
 	return 0;
 }
 
