@@ -105,6 +105,12 @@ static void go_on(struct stop *s)
 	sem_destroy(&s->go);
 }
 
+/* Without SET_TICKS who makes a timerfd readable has a lock meanwhile: stopped there, it stops whoever does the same. */
+static inline bool can_stop_timers(void)
+{
+	return has_set_ticks();
+}
+
 /* With `timed` every context has a deadline, far away, so that done fds are timerfds. */
 static inline struct ctxfd *child_of(const struct ctxfd *parent, bool timed)
 {

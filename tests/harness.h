@@ -164,6 +164,9 @@ size_t fill(int fd);
 void exhaust_fds(void);
 void free_fds(void);
 
+/* Whether the kernel knows TFD_IOC_SET_TICKS. If not, a timerfd is made readable by setting it to the past. */
+bool has_set_ticks(void);
+
 /* ---- Threads and processes ------------------------------------------------------------------------------------- */
 
 struct thread;

@@ -8,8 +8,14 @@
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/timerfd.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
 
 #if __has_include(<valgrind/valgrind.h>)
 #include <valgrind/valgrind.h>
@@ -211,6 +217,16 @@ void free_fds(void)
 	while (nfillers)
 		close(fillers[--nfillers]);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &rlimit_before), 0);
+}
+
+bool has_set_ticks(void)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	uint64_t one = 1;
+	bool has = ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0;
+
+	close(fd);
+	return has;
 }
 
 /* ---- Threads --------------------------------------------------------------------------------------------------- */

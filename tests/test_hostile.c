@@ -8,12 +8,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/timerfd.h>
-
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
-#endif
 
 enum { FAR = 3600 };
 
@@ -101,17 +96,6 @@ static void reads_do_not_empty_an_eventfd(void **state)
 	assert_readable(fd);
 	assert_canceled(ctx, -ECANCELED);
 	ctxfd_unref(ctx);
-}
-
-/* Whether the kernel knows TFD_IOC_SET_TICKS. If not, a cancelled timerfd is one that is set to the past. */
-static bool has_set_ticks(void)
-{
-	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	uint64_t one = 1;
-	bool has = ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0;
-
-	close(fd);
-	return has;
 }
 
 /* As the header warns. Who asks the context is not deceived, who polls the fd is, until the deadline. */

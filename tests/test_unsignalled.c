@@ -71,7 +71,7 @@ static void look(enum look how, struct ctxfd *grandparent, struct ctxfd *parent,
 static void whoever_sees_it_done_makes_its_fd_show_it(void **state)
 {
 	for (enum look how = 0; how < LOOKS; how++)
-		for (int timed = 0; timed < 2; timed++) {
+		for (int timed = 0; timed <= can_stop_timers(); timed++) {
 			struct ctxfd *grandparent = child_of(ctxfd_background(), timed),
 			             *parent = child_of(grandparent, timed);
 			struct ctxfd *ctx = child_of(parent, timed);
