@@ -11,14 +11,15 @@ int __real_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
 int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
 
 /* So many submissions will be refused, with this error; and whether those that wait are among them. */
-static int refusals, refusal;
+static atomic_int refusals;
+static int refusal;
 static bool waits_too;
 
 static void refuse(int times, int error, bool waits)
 {
-	refusals = times;
 	refusal = error;
 	waits_too = waits;
+	refusals = times;
 }
 
 /* As the kernel does it: liburing shows it all that is queued, and it takes none. */
@@ -104,8 +105,8 @@ static void send_a_byte(struct small *s)
 	assert_int_equal(write(s->fds[1], "x", 1), 1);
 }
 
-/* Tells the library of the next completion when the queue is full but for so many entries, and stays so. */
-static int complete_with_a_full_queue(unsigned but)
+/* Tells the library of the next completion when the queue is full but for so many entries, and stays so a few times. */
+static int complete_with_a_full_queue(unsigned but, int times)
 {
 	struct io_uring_cqe *cqe;
 	struct ctxfd_uring_op *op;
@@ -113,7 +114,7 @@ static int complete_with_a_full_queue(unsigned but)
 
 	assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
 	fill_queue(but);
-	refuse(1, -EAGAIN, false);
+	refuse(times, -EAGAIN, false);
 	what = ctxfd_uring_complete(cqe, &op);
 	assert_int_equal(refusals, 0);
 	if (what == CTXFD_URING_LAST)
@@ -175,7 +176,7 @@ static void a_poll_stays_until_it_can_be_removed(void **state)
 	make_small(&s);
 	start_recv(&s, 0);
 	send_a_byte(&s);
-	assert_int_equal(complete_with_a_full_queue(0), CTXFD_URING_LAST);
+	assert_int_equal(complete_with_a_full_queue(0, 1), CTXFD_URING_LAST);
 	submit_and_run();
 	assert_int_equal(armed_polls(), 1);
 	start_recv(&s, 1);
@@ -194,9 +195,28 @@ static void cancels_go_out_later(void **state)
 	for (int i = 0; i < 3; i++)
 		start_recv(&s, i);
 	ctxfd_cancel(s.ctx);
-	assert_int_equal(complete_with_a_full_queue(1), CTXFD_URING_NONE);
+	assert_int_equal(complete_with_a_full_queue(1, 1), CTXFD_URING_NONE);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(finish(&s.t[i]), -ECANCELED);
+	free_small(&s);
+}
+
+/* There is no room for the timeout either. The next completion of the scope is the time to try again. */
+static void all_goes_out_later(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	for (int i = 0; i < 3; i++)
+		start_recv(&s, i);
+	ctxfd_cancel(s.ctx);
+	assert_int_equal(complete_with_a_full_queue(0, 2), CTXFD_URING_NONE);
+	submit_and_run();
+	assert_int_equal(armed_polls(), 3);
+	send_a_byte(&s);
+	for (int i = 0; i < 3; i++)
+		(void)finish(&s.t[i]);
+	assert_int_equal(s.t[0].res + s.t[1].res + s.t[2].res, 1 - 2 * ECANCELED);
 	free_small(&s);
 }
 
@@ -228,9 +248,40 @@ static void a_call_goes_on(void **state)
 	free_small(&s);
 }
 
-struct canceller {
-	struct ctxfd *ctx;
+struct sleeper {
 	pid_t tid; /* of the thread that sleeps in the ring */
+	struct small *s;
+};
+
+/* What has woken it is done, but the removal of its poll is refused. */
+static void *refuse_when_it_sleeps(void *arg)
+{
+	struct sleeper *sleeper = arg;
+
+	tid_wait_asleep(sleeper->tid);
+	refuse(1, -EAGAIN, true);
+	require(write(sleeper->s->fds[1], "x", 1) == 1);
+	return NULL;
+}
+
+static void a_call_waits_for_its_poll_to_be_gone(void **state)
+{
+	struct small s;
+	struct sleeper sleeper = { (pid_t)syscall(SYS_gettid), &s };
+	struct thread *thread;
+
+	need_threads();
+	make_small(&s);
+	thread = thread_start(refuse_when_it_sleeps, &sleeper);
+	assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), 1);
+	assert_int_equal(armed_polls(), 0);
+	thread_join(thread);
+	free_small(&s);
+}
+
+struct canceller {
+	pid_t tid;
+	struct ctxfd *ctx;
 };
 
 static void *cancel_when_it_sleeps(void *arg)
@@ -315,8 +366,10 @@ int main(void)
 		cmocka_unit_test(wait_says_so),
 		cmocka_unit_test(a_poll_stays_until_it_can_be_removed),
 		cmocka_unit_test(cancels_go_out_later),
+		cmocka_unit_test(all_goes_out_later),
 		cmocka_unit_test(end_says_so),
 		cmocka_unit_test(a_call_goes_on),
+		cmocka_unit_test(a_call_waits_for_its_poll_to_be_gone),
 		cmocka_unit_test(a_call_does_not_sleep_without_its_poll),
 		cmocka_unit_test(interruptions_are_known),
 	};
