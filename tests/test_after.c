@@ -98,6 +98,33 @@ static void runs_at_each_deadline(void **state)
 	}
 }
 
+static void *wait_for_end(void *ctx)
+{
+	require(ctxfd_wait(ctx) == -ECANCELED);
+	return NULL;
+}
+
+/* Beyond what a time_t of 32 bits can say, for one. */
+static void a_deadline_in_centuries_is_not_now(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_deadline(ctxfd_background(), INT64_MAX - 1);
+	struct note note = { .ctx = ctx };
+	struct thread *waiter = thread_start(wait_for_end, ctx);
+
+	(void)state;
+	assert_int_equal(ctxfd_after_func(ctx, run, &note, &note.handle), 0);
+	thread_wait_asleep(waiter);
+	assert_not_readable(ctxfd_done_fd(ctx));
+	drain();
+	assert_int_equal(note.runs, 0);
+	ctxfd_cancel(ctx);
+	thread_join(waiter);
+	assert_readable(ctxfd_done_fd(ctx));
+	wait_until(note.runs == 1);
+	assert_false(ctxfd_after_stop(note.handle));
+	ctxfd_unref(ctx);
+}
+
 static void runs_at_once_on_a_done_context(void **state)
 {
 	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 0);
@@ -417,6 +444,7 @@ int main(void)
 		cmocka_unit_test(runs_once_after_a_cancel),
 		cmocka_unit_test(runs_at_the_deadline),
 		cmocka_unit_test(runs_at_each_deadline),
+		cmocka_unit_test(a_deadline_in_centuries_is_not_now),
 		cmocka_unit_test(runs_at_once_on_a_done_context),
 		cmocka_unit_test(runs_when_a_distant_ancestor_ends),
 		cmocka_unit_test(holds_its_context),
