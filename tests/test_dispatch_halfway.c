@@ -431,6 +431,23 @@ static int a_function_may_exit(void *arg)
 	return in_child(exits, NULL) == 7 ? 0 : 1;
 }
 
+static int exits_meanwhile(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct forker f = { .pid = -1 };
+
+	require(ctxfd_after_func(ctx, stay, &f, NULL) == 0);
+	ctxfd_close(ctx);
+	wait_until(f.behind.runs == 1);
+	exit(7);
+}
+
+/* A function that never returns keeps no program from its end. */
+static int a_program_may_exit_while_one_runs(void *arg)
+{
+	return in_child(exits_meanwhile, NULL) == 7 ? 0 : 1;
+}
+
 static void close_everything(void *arg)
 {
 	for (int fd = STDERR_FILENO + 1; fd < 100; fd++)
@@ -478,6 +495,7 @@ IN_CHILD(a_child_with_a_dispatcher_at_work)
 IN_CHILD_IF(need_no_sanitizer(), a_child_returns_on_the_librarys_thread)
 IN_CHILD(a_child_short_of_descriptors)
 IN_CHILD(a_function_may_exit)
+IN_CHILD(a_program_may_exit_while_one_runs)
 IN_CHILD_IF(need_no_sanitizer(), ends_without_its_descriptors)
 
 int main(void)
@@ -492,6 +510,7 @@ int main(void)
 		cmocka_unit_test(a_child_returns_on_the_librarys_thread_),
 		cmocka_unit_test(a_child_short_of_descriptors_),
 		cmocka_unit_test(a_function_may_exit_),
+		cmocka_unit_test(a_program_may_exit_while_one_runs_),
 		cmocka_unit_test(ends_without_its_descriptors_),
 	};
 
