@@ -91,6 +91,74 @@ static int an_event_is_withdrawn(void *arg)
 	return 0;
 }
 
+static void *give_up(void *ctx)
+{
+	ctxfd_unref(ctx);
+	return NULL;
+}
+
+/* What is being fired is freed only after that. */
+static int a_source_is_not_freed_while_it_fires(void *arg)
+{
+	struct thread *dispatcher, *owner;
+	struct ctxfd *ctx;
+	int pipe[2];
+
+	make_pipe(pipe);
+	require(ctxfd_dispatch_fd() >= 0);
+	ctx = watching(ctxfd_background(), pipe[0], -5);
+	stop_at[0] = ctxfd_done_fd(ctx);
+	require(write(pipe[1], "x", 1) == 1);
+	dispatcher = thread_start(dispatch, NULL);
+	wait_for(&there);
+	owner = thread_start(give_up, ctx);
+	thread_wait_asleep_in(owner, SYS_futex);
+	require(live_allocations() == 1);
+	require(sem_post(&go) == 0);
+	require((intptr_t)thread_join(dispatcher) == 1);
+	thread_join(owner);
+	require(live_allocations() == 0);
+	close_pair(pipe);
+	return 0;
+}
+
+static void *cancel(void *ctx)
+{
+	ctxfd_cancel(ctx);
+	return NULL;
+}
+
+static void *stop(void *handle)
+{
+	return ctxfd_after_stop(handle) ? handle : NULL;
+}
+
+/* It was live when stop looked, and a cancel is about to come to it: stop waits for that, and then it is due, and stopped. */
+static int stop_meets_a_cancel(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *child;
+	struct thread *canceller, *stopper;
+	struct ctxfd_after *handle;
+	struct note note = { 0 };
+
+	require(ctxfd_dispatch_fd() >= 0);
+	require(ctxfd_after_func(ctx, count, &note, &handle) == 0);
+	child = ctxfd_with_cancel(ctx);
+	stop_at[0] = ctxfd_done_fd(child); /* a cancel comes to it first */
+	canceller = thread_start(cancel, ctx);
+	wait_for(&there);
+	stopper = thread_start(stop, handle);
+	thread_wait_asleep_in(stopper, SYS_futex);
+	require(sem_post(&go) == 0);
+	require(thread_join(stopper) == handle);
+	thread_join(canceller);
+	require(ctxfd_dispatch() == 0 && note.runs == 0);
+	ctxfd_unref(child);
+	ctxfd_unref(ctx);
+	require(live_allocations() == 0);
+	return 0;
+}
+
 /* ---- Forking -------------------------------------------------------------------------------------------------------- */
 
 struct inside {
@@ -487,6 +555,8 @@ static void need_no_sanitizer(void)
 #define IN_CHILD(name) IN_CHILD_IF((void)0, name)
 
 IN_CHILD(an_event_is_withdrawn)
+IN_CHILD(a_source_is_not_freed_while_it_fires)
+IN_CHILD(stop_meets_a_cancel)
 IN_CHILD(fork_waits_for_a_cancel)
 IN_CHILD(the_dispatching_thread_forks)
 IN_CHILD(a_child_returns_into_the_loop)
@@ -502,6 +572,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_event_is_withdrawn_),
+		cmocka_unit_test(a_source_is_not_freed_while_it_fires_),
+		cmocka_unit_test(stop_meets_a_cancel_),
 		cmocka_unit_test(fork_waits_for_a_cancel_),
 		cmocka_unit_test(the_dispatching_thread_forks_),
 		cmocka_unit_test(a_child_returns_into_the_loop_),
