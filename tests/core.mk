@@ -7,4 +7,4 @@ $(BUILD)/tests/test_io: private LDFLAGS += -Wl,--wrap=syscall
 
 # The tests that stop the library as it makes something for the first time, and in the middle of its dispatcher's work.
 $(BUILD)/tests/test_first_use: private LDFLAGS += -Wl,--wrap=epoll_create1,--wrap=timerfd_create
-$(BUILD)/tests/test_dispatch_halfway: private LDFLAGS += -Wl,--wrap=syscall
+$(BUILD)/tests/test_dispatch_halfway $(BUILD)/tests/test_fork_halfway: private LDFLAGS += -Wl,--wrap=syscall
