@@ -118,12 +118,10 @@ static void fire_by_alarm(int fd)
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
 	struct entry entry = enter();
-	int ready;
 
 	pthread_mutex_lock(&one_at_a_time);
-	while ((ready = poll(&readable, 1, 0)) < 0 && errno == EINTR)
-		continue;
-	if (ready == 0 && arm(fd, 0) == 0)
+	/* Interrupted, it has found nothing either. */
+	if (poll(&readable, 1, 0) <= 0 && arm(fd, 0) == 0)
 		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
 			continue;
 	pthread_mutex_unlock(&one_at_a_time);

@@ -49,6 +49,8 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 			return ready;
 		if (errno != EINTR)
 			return -errno;
+		if (left <= 0 && until != INT64_MAX) /* the kernel looks at the fds before it looks for signals */
+			return 0;
 	}
 }
 

@@ -492,6 +492,30 @@ static void signals_do_not_end_the_wait_for_an_alarm(void **state)
 	assert_int_equal(in_child(cancel_under_signals, NULL), 0);
 }
 
+/* When signals come faster than the machine can handle them every look is interrupted, and the time passes all the same. */
+static int poll_under_signals(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct pollfd pollfd = { .events = POLLIN };
+	int pipe[2];
+	int64_t start = now();
+
+	make_pipe(pipe);
+	pollfd.fd = pipe[0];
+	fault_arm(FAULT_PPOLL_INTERRUPTED, EINTR, 1, INT_MAX);
+	require(ctxfd_poll(ctx, &pollfd, 1, 5 * CTXFD_MSEC) == 0);
+	require(fault_hit() && now() >= start + 5 * CTXFD_MSEC);
+	require(ctxfd_poll(ctx, &pollfd, 1, 0) == 0);
+	close_pair(pipe);
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static void signals_do_not_keep_a_poll_beyond_its_time(void **state)
+{
+	assert_int_equal(in_child(poll_under_signals, NULL), 0);
+}
+
 struct watched {
 	int fd;
 	_Atomic bool watching, over;
@@ -537,6 +561,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),
 	cmocka_unit_test(signals_do_not_end_the_wait_for_an_alarm),
+	cmocka_unit_test(signals_do_not_keep_a_poll_beyond_its_time),
 #define FAULT(id, fate, when, ...) { "survives_" #id, library_survives, NULL, NULL, &(int){ FAULT_##id } },
 #include "faults.def"
 };
