@@ -7,8 +7,6 @@
  * decides, under the dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it
  * comes to it.
  */
-#include <stdlib.h>
-
 #include "dispatch.h"
 
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
@@ -16,18 +14,16 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	struct ctxfd_after *h;
 	uint64_t born;
 	bool timed;
-	int saved = errno, err;
+	int err;
 
 	if (!ctx || !fn)
 		return -EINVAL;
 	err = ensure_dispatcher();
 	if (err)
 		return err;
-	h = malloc(sizeof *h);
-	if (!h) {
-		errno = saved;
+	h = malloc_quietly(sizeof *h);
+	if (!h)
 		return -ENOMEM;
-	}
 	h->fn = fn;
 	h->arg = arg;
 	h->next = NULL;
@@ -98,8 +94,6 @@ _Thread_local struct ctxfd_after *running_here;
 /* Under the lock: runs h, which is due, unless it has been stopped. Returns how many functions that was. */
 int run_after(struct ctxfd_after *h)
 {
-	struct ctxfd_after *outer = running_here; /* in a child of a fork in its fn, a function may dispatch */
-
 	alarm_clear(&dispatcher.alarms, &h->alarm);
 	if (h->state == STOPPED) {
 		free_after(h);
@@ -108,11 +102,12 @@ int run_after(struct ctxfd_after *h)
 	h->state = RUNNING;
 	h->thread = pthread_self();
 	h->forks = dispatcher.forks;
+	h->outer = running_here; /* in a child of a fork in its fn, a function may dispatch */
 	dispatcher.running = running_here = h;
 	pthread_mutex_unlock(&dispatcher.lock);
 	h->fn(h->arg);
 	pthread_mutex_lock(&dispatcher.lock);
-	running_here = outer;
+	running_here = h->outer;
 	if (still_dispatching())
 		dispatcher.running = NULL;
 	if (!h->owned) {

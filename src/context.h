@@ -33,6 +33,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "ctxfd.h"
 
@@ -157,6 +158,22 @@ static inline uint64_t cause_bits(int cause)
 static inline uint64_t cause_of(uint64_t w)
 {
 	return w & ~FLAGS_MASK;
+}
+
+/*
+ * For calls that succeed, or say -ENOMEM themselves, whatever becomes of the memory: keeps errno. Clang takes malloc for a
+ * function that does not change it, and without the barrier leaves its restoring out.
+ */
+static inline void *malloc_quietly(size_t size)
+{
+	int saved = errno;
+	void *p = malloc(size);
+
+	if (!p) {
+		__asm__ volatile("" : : : "memory");
+		errno = saved;
+	}
+	return p;
 }
 
 /*

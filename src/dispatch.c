@@ -254,8 +254,8 @@ static void after_fork_in_child(void)
 
 	/* What forked in its fn runs on, in the child as well, and run_after will find out who dispatches by then. */
 	dispatcher.forks++;
-	if (running_here)
-		running_here->forks = dispatcher.forks;
+	for (struct ctxfd_after *h = running_here; h; h = h->outer)
+		h->forks = dispatcher.forks;
 	close_fds();
 	pthread_cond_init(&dispatcher.idle, NULL);
 	on_dispatcher_thread = serving = false;
@@ -273,19 +273,17 @@ static void after_fork_in_child(void)
 		give_back_batch();
 	}
 	pthread_mutex_unlock(&dispatcher.lock);
-	pthread_mutex_init(&mode_lock, NULL);
+	pthread_mutex_unlock(&mode_lock);
 }
 
-/* Under mode_lock. */
-static int watch_forks(void)
+/*
+ * Before main, so that the handlers of a program, or of a library that uses this one, come before ours in a fork's
+ * preparation: they may wait for a lock whose holder is on its way into the dispatcher. As in done.c it can fail for want
+ * of memory.
+ */
+__attribute__((constructor)) static void watch_forks(void)
 {
-	static bool watched;
-	int err = 0;
-
-	if (!watched)
-		err = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-	watched = !err;
-	return -err;
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* ---- Starting, taking over, ending ------------------------------------------------------------------------------- */
@@ -411,10 +409,8 @@ static void stop_thread(void)
 
 static int start_locked(enum mode wanted)
 {
-	int err = watch_forks();
+	int err = open_fds();
 
-	if (!err)
-		err = open_fds();
 	if (err || wanted == PROGRAM)
 		return err;
 	err = start_thread();

@@ -30,7 +30,8 @@ struct ctxfd_after {
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
 	pthread_t thread; /* that runs fn, while state is RUNNING */
 	unsigned forks;   /* the same: how many there had been; with fewer than now, thread is not in this process */
-	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
+	struct ctxfd_after *outer; /* the same: in whose fn that thread was already, in a child of a fork there */
+	bool owned;                /* somebody has the handle and will stop it; else the dispatcher frees it */
 };
 
 static inline struct ctxfd_after *after_of(struct ctxfd *n)

@@ -11,12 +11,10 @@ static struct shards *shards_of(const struct ctxfd *p)
 
 void split_children(struct ctxfd *p)
 {
-	int saved = errno;
-	struct shards *block = malloc(sizeof *block);
+	struct shards *block = malloc_quietly(sizeof *block);
 	struct ctxfd *last;
 	uint64_t seen;
 
-	errno = saved;
 	if (!block)
 		return;
 	for (int i = 0; i < SHARDS; i++) {

@@ -108,7 +108,9 @@ static void without_memory_it_stays_as_it_is(void **state)
 	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background()), *child = ctxfd_with_cancel(parent);
 
 	fail_allocation(1);
+	errno = EDOM;
 	split_children(parent);
+	assert_int_equal(errno, EDOM);
 	assert_true(allocation_failed());
 	assert_false(is_spread(parent));
 	split_children(parent);

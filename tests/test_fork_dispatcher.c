@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 struct note {
 	_Atomic int runs;
@@ -433,7 +434,7 @@ static void fork_twice(void *arg)
 static void a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made(void **state)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
-	struct nested n = { NULL };
+	struct nested n = { .outer = NULL };
 
 #ifdef __SANITIZE_THREAD__
 	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
@@ -444,6 +445,120 @@ static void a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made(voi
 	assert_int_equal(n.inner.status, 7);
 	assert_false(ctxfd_after_stop(n.outer));
 	ctxfd_unref(ctx);
+}
+
+/*
+ * In the child of a fork in its function one dispatches another, whose function forks: the grandchild is in both of them, and
+ * comes out of both.
+ */
+struct twice {
+	struct ctxfd_after *outer;
+	bool grandchild;
+	int status; /* of the child's end */
+};
+
+static bool forks_and_waits(struct twice *t)
+{
+	pid_t pid = fork();
+
+	require(pid >= 0);
+	if (pid == 0)
+		return false;
+	require(waitpid(pid, &t->status, 0) == pid);
+	return true;
+}
+
+static void run_inner(void *arg)
+{
+	struct twice *t = arg;
+
+	if (forks_and_waits(t))
+		return;
+	t->grandchild = true;
+	require(!ctxfd_after_stop(t->outer));
+}
+
+static void dispatch_one(void (*fn)(void *arg), struct twice *t, struct ctxfd_after **handle)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	require(ctxfd_dispatch_fd() >= 0);
+	require(ctxfd_after_func(ctx, fn, t, handle) == 0);
+	ctxfd_cancel(ctx);
+	require(ctxfd_dispatch() == 1);
+	ctxfd_unref(ctx);
+}
+
+static void run_outer(void *arg)
+{
+	struct twice *t = arg;
+
+	if (!forks_and_waits(t))
+		dispatch_one(run_inner, t, NULL);
+}
+
+static int come_out_of_both(void *arg)
+{
+	struct twice t = { .outer = NULL };
+
+	dispatch_one(run_outer, &t, &t.outer);
+	if (t.grandchild)
+		return 7;
+	require(!ctxfd_after_stop(t.outer));
+	return WIFEXITED(t.status) ? WEXITSTATUS(t.status) : 1;
+}
+
+static void a_grandchild_may_stop_what_it_is_in(void **state)
+{
+	assert_int_equal(in_child_at_rest(come_out_of_both, NULL), 7);
+}
+
+/* ---- Beside a program's own handlers ------------------------------------------------------------------------------ */
+
+static pthread_mutex_t programs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void lock_program(void)
+{
+	pthread_mutex_lock(&programs_lock);
+}
+
+static void unlock_program(void)
+{
+	pthread_mutex_unlock(&programs_lock);
+}
+
+struct locker {
+	struct ctxfd *ctx;
+	_Atomic bool working, over;
+};
+
+static void *call_under_lock(void *arg)
+{
+	struct locker *l = arg;
+	struct ctxfd_after *after;
+
+	while (!l->over) {
+		lock_program();
+		require(ctxfd_after_func(l->ctx, count_run, NULL, &after) == 0);
+		require(ctxfd_after_stop(after));
+		unlock_program();
+		l->working = true;
+	}
+	return NULL;
+}
+
+/* A fork takes the program's lock, by a handler that was there before the dispatcher, and then the dispatcher's. */
+static void a_lock_of_the_programs_comes_first(void **state)
+{
+	struct locker l = { .ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC) };
+	struct thread *thread = thread_start(call_under_lock, &l);
+
+	wait_until(l.working);
+	for (int i = 0; i < rounds(300); i++)
+		assert_int_equal(in_child(ends, NULL), 7);
+	l.over = true;
+	thread_join(thread);
+	ctxfd_close(l.ctx);
 }
 
 #define BY(what, ...)                                                                                      \
@@ -470,12 +585,15 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(nor_for_what_nobody_will_stop),
 	cmocka_unit_test(fork_does_not_wait_for_a_takeover),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
+	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
+	cmocka_unit_test(a_lock_of_the_programs_comes_first),
 };
 
 int main(void)
 {
 	sigset_t set;
 
+	require(pthread_atfork(lock_program, unlock_program, unlock_program) == 0);
 	start_dispatcher();
 	/* Blocks it before any other thread starts, and has the dispatcher make the signalfd that it keeps. */
 	sigemptyset(&set);
