@@ -25,7 +25,7 @@ struct dispatcher dispatcher = {
 	.due_end = &dispatcher.due,
 };
 
-/* Whoever changes dispatcher.mode has this; it comes before the dispatcher's lock. */
+/* Whoever changes dispatcher.mode has this, but for stop_thread; it comes before the dispatcher's lock. */
 static pthread_mutex_t mode_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_t thread;                        /* while mode is THREAD; under mode_lock */
 static bool stopping, ended;                    /* the thread is to end, and has; under the dispatcher's lock */
@@ -383,8 +383,8 @@ static int start_thread(void)
 
 /*
  * Under mode_lock, while mode is THREAD; then it is PROGRAM. The thread ends once the function that it is running has
- * returned. That may wait for a thread that forks, so mode_lock is given up meanwhile, and a second thread may be here
- * as well.
+ * returned, and what the program has it do at its end. Either may wait for a thread that forks, so no lock is held
+ * meanwhile, and others may be here as well: the first to see that it ends joins it.
  */
 static void stop_thread(void)
 {
@@ -394,17 +394,19 @@ static void stop_thread(void)
 	pthread_mutex_unlock(&mode_lock);
 	while (dispatcher.mode == THREAD && !ended)
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
+	if (dispatcher.mode == THREAD) {
+		ended = false;
+		pthread_mutex_unlock(&dispatcher.lock);
+		pthread_join(thread, NULL);
+		pthread_mutex_lock(&dispatcher.lock);
+		dispatcher.mode = PROGRAM;
+		stopping = false;
+		if (dispatcher.due)
+			wake();
+		pthread_cond_broadcast(&dispatcher.idle);
+	}
 	pthread_mutex_unlock(&dispatcher.lock);
 	pthread_mutex_lock(&mode_lock);
-	if (dispatcher.mode != THREAD)
-		return;
-	pthread_join(thread, NULL);
-	pthread_mutex_lock(&dispatcher.lock);
-	dispatcher.mode = PROGRAM;
-	stopping = ended = false;
-	if (dispatcher.due)
-		wake();
-	pthread_mutex_unlock(&dispatcher.lock);
 }
 
 static int start_locked(enum mode wanted)

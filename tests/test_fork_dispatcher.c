@@ -388,6 +388,44 @@ static void fork_does_not_wait_for_a_takeover(void **state)
 	assert_int_equal(in_child_at_rest(forks_during_a_takeover, NULL), 0);
 }
 
+/* The program's own code runs on the thread as long as it lives: here it forks after the last function. */
+static pthread_key_t at_its_end;
+
+static void fork_at_its_end(void *note)
+{
+	((struct note *)note)->runs = in_child(ends, NULL);
+}
+
+static void end_with_a_fork(void *arg)
+{
+	struct busy *b = arg;
+
+	require(pthread_setspecific(at_its_end, &b->note) == 0);
+	b->running = true;
+}
+
+static int takes_over_what_ends_with_a_fork(void *arg)
+{
+	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+
+	require(pthread_key_create(&at_its_end, fork_at_its_end) == 0);
+	require(ctxfd_after_func(b.ctx, end_with_a_fork, &b, NULL) == 0);
+	ctxfd_close(b.ctx);
+	wait_until(b.running);
+	require(ctxfd_dispatch_fd() >= 0);
+	require(b.note.runs == 7);
+	require(pthread_key_delete(at_its_end) == 0);
+	return 0;
+}
+
+static void the_thread_may_fork_at_its_end(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	assert_int_equal(in_child_at_rest(takes_over_what_ends_with_a_fork, NULL), 0);
+}
+
 /* ---- Forking in a function, and again in one of the child's ------------------------------------------------------- */
 
 struct nested {
@@ -584,6 +622,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_child_does_not_wait_for_what_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop),
 	cmocka_unit_test(fork_does_not_wait_for_a_takeover),
+	cmocka_unit_test(the_thread_may_fork_at_its_end),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
 	cmocka_unit_test(a_lock_of_the_programs_comes_first),
