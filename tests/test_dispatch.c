@@ -219,7 +219,7 @@ static int taking_over_keeps_the_order(void *arg)
 	wait_until(slow_one.inside);
 	ctxfd_close(late);
 	taker = thread_start(call_dispatch_fd, NULL);
-	thread_wait_asleep_in(taker, SYS_futex);
+	thread_wait_asleep(taker);
 	slow_one.go = true;
 	require((intptr_t)thread_join(taker) >= 0);
 	require(turns == 0);

@@ -59,7 +59,7 @@ static int a_source_is_not_freed_while_it_fires(void *arg)
 	dispatcher = thread_start(dispatch, NULL);
 	wait_for(&there);
 	owner = thread_start(give_up, ctx);
-	thread_wait_asleep_in(owner, SYS_futex);
+	thread_wait_asleep(owner);
 	require(live_allocations() == 1);
 	require(sem_post(&go) == 0);
 	require((intptr_t)thread_join(dispatcher) == 1);
@@ -95,7 +95,7 @@ static int stop_meets_a_cancel(void *arg)
 	canceller = thread_start(cancel, ctx);
 	wait_for(&there);
 	stopper = thread_start(stop, handle);
-	thread_wait_asleep_in(stopper, SYS_futex);
+	thread_wait_asleep(stopper);
 	require(sem_post(&go) == 0);
 	require(thread_join(stopper) == handle);
 	thread_join(canceller);

@@ -82,7 +82,7 @@ static int one_dispatcher(void *arg)
 	first = thread_start(start_it, &f);
 	wait_for(&there);
 	second = thread_start(start_it, &f);
-	thread_wait_asleep_in(second, SYS_futex);
+	thread_wait_asleep(second);
 	require(sem_post(&go) == 0);
 	thread_join(first);
 	thread_join(second);
