@@ -389,8 +389,10 @@ static int start_thread(void)
 static void stop_thread(void)
 {
 	pthread_mutex_lock(&dispatcher.lock);
-	stopping = true;
-	wake();
+	if (dispatcher.mode == THREAD) { /* still: another may have joined it meanwhile */
+		stopping = true;
+		wake();
+	}
 	pthread_mutex_unlock(&mode_lock);
 	while (dispatcher.mode == THREAD && !ended)
 		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
