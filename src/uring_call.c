@@ -6,14 +6,13 @@
  * the scope arms its poll before the thread goes to sleep. The thread sleeps in the ring, so it can send the cancel
  * itself: a cancel that is linked to the poll inside the kernel would only be one more request in every call.
  */
-#include <time.h>
 
 #include "uring_entry.h"
 
 /* Sleeps a little: the kernel, or the completion queue, may have room again. */
 static void pause_for_room(void)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = CTXFD_MSEC }, NULL);
+	ctxfd_sleep(ctxfd_background(), CTXFD_MSEC);
 }
 
 /* The result of the scope's only operation: the first. A zero-copy send has a second: its buffer is free. */
