@@ -216,10 +216,15 @@ PCS     := ctxfd.pc $(if $(URING_SRC),ctxfd-uring.pc)
 MAN     := $(wildcard src/man/*.[1-9])
 # Where each page goes: man3/ctxfd_cancel.3
 man_path = man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+# The other functions on each page lead to it: man3/ctxfd_close.3=man3/ctxfd_cancel.3
+man_names = $(shell sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $(1))
+MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m))),$(call man_names,$(m))), \
+	$(call man_path,$(n)$(suffix $(m)))=$(call man_path,$(m))))
 
 INSTALLED = $(HEADERS:include/%=$(INCLUDEDIR)/%) $(PCS:%=$(LIBDIR)/pkgconfig/%) \
 	$(foreach l,$(LIBS:$(BUILD)/%=%),$(LIBDIR)/$(l) $(if $(filter %.so,$(l)),$(LIBDIR)/$(l).0)) \
-	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m)))
+	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m))) \
+	$(foreach l,$(MAN_LINKS),$(MANDIR)/$(firstword $(subst =, ,$(l))))
 
 install: libs ## headers, libraries, pkg-config files and man pages, under PREFIX (and DESTDIR)
 	@mkdir -p $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
@@ -232,6 +237,7 @@ install: libs ## headers, libraries, pkg-config files and man pages, under PREFI
 		-e 's,@VERSION@,$(VERSION),' src/$$p.in >$(DESTDIR)$(LIBDIR)/pkgconfig/$$p; done
 	@for m in $(foreach m,$(MAN),$(call man_path,$(m))); do \
 		mkdir -p $(DESTDIR)$(MANDIR)/$${m%/*} && install -m 644 src/man/$${m##*/} $(DESTDIR)$(MANDIR)/$$m || exit 1; done
+	@for l in $(MAN_LINKS); do echo ".so $${l#*=}" >$(DESTDIR)$(MANDIR)/$${l%=*} || exit 1; done
 
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
 	rm -f $(INSTALLED:%=$(DESTDIR)%)

@@ -58,7 +58,11 @@ uring='include/ctxfd_uring.h lib/libctxfd-uring.a lib/libctxfd-uring.so lib/libc
 	lib/pkgconfig/ctxfd-uring.pc'
 man=
 for page in src/man/*.[1-9]; do
-	[ -e "$page" ] && man="$man share/man/man${page##*.}/$(basename "$page")"
+	[ -e "$page" ] || continue
+	# A page of its own for each name on it.
+	for name in $(sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' "$page"); do
+		man="$man share/man/man${page##*.}/$name.${page##*.}"
+	done
 done
 
 uring_here=$URING
