@@ -467,8 +467,10 @@ int main(int argc, char **argv)
 	int option;
 
 	while ((option = getopt(argc, argv, "v")) != -1) {
-		if (option != 'v')
+		if (option != 'v') {
+			fprintf(stderr, "Usage: httpd [-v] [PORT]\n");
 			return 2;
+		}
 		verbose = true;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
