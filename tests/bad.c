@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tests that must fail, each in its own way, for runner.sh to see that they do. The program's name says which: test_leaks,
- * test_crash and so on.
+ * Tests that must fail, each in its own way, for runner.sh to see that they do. The program's name says which:
+ * test_leaks, test_crash and so on.
  */
 #include "harness.h"
 

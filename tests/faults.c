@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Makes calls of the library fail on demand: the wrappers that the table in faults.def describes, and the one fault that is
- * armed at a time. A wrapped call of the library comes here, its plain name leads to the system.
+ * Makes calls of the library fail on demand: the wrappers that the table in faults.def describes, and the one fault
+ * that is armed at a time. A wrapped call of the library comes here, its plain name leads to the system.
  */
 #include "faults.h"
 
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
-/* ---- Which fault is armed ----------------------------------------------------------------------------------------- */
+/* ---- Which fault is armed ---------------------------------------------------------------------------------------- */
 
 /* Written before the threads that read it start; the counts by any. */
 static int armed_id = -1, armed_errno;
@@ -88,7 +88,7 @@ static int fault_now(int id)
 	return armed_errno;
 }
 
-/* ---- The wrappers ------------------------------------------------------------------------------------------------- */
+/* ---- The wrappers ------------------------------------------------------------------------------------------------ */
 
 enum {
 #define CALL(type, name, parameters, arguments, failure, ...) __VA_ARGS__

@@ -12,7 +12,10 @@
 
 #include "harness.h"
 
-/* From now on freed memory is filled with nonsense, or not any more: who goes on with it stumbles. Where malloc can do that. */
+/*
+ * From now on freed memory is filled with nonsense, or not any more: who goes on with it stumbles. Where malloc can do
+ * that.
+ */
 static inline void spoil_freed_memory(bool on)
 {
 #ifdef M_PERTURB
@@ -105,7 +108,9 @@ static void go_on(struct stop *s)
 	sem_destroy(&s->go);
 }
 
-/* Without SET_TICKS who makes a timerfd readable has a lock meanwhile: stopped there, it stops whoever does the same. */
+/*
+ * Without SET_TICKS who makes a timerfd readable has a lock meanwhile: stopped there, it stops whoever does the same.
+ */
 static inline bool can_stop_timers(void)
 {
 	return has_set_ticks();

@@ -346,8 +346,8 @@ void harness_wait_asleep(pid_t tid, long nr, const char *file, int line)
 extern void __gcov_dump(void) __attribute__((weak));
 
 /*
- * A child may leave things behind: its end frees them. valgrind would call that a leak and change the exit code, so there a
- * child without any other error dies without a chance to look, and its result goes through shared memory.
+ * A child may leave things behind: its end frees them. valgrind would call that a leak and change the exit code, so
+ * there a child without any other error dies without a chance to look, and its result goes through shared memory.
  */
 static void leave(int result, int *told)
 {

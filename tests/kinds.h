@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The kinds of descriptors that ctxfd_read and ctxfd_write meet, each as a pair: read from [0] what was written to [1]. */
+/*
+ * The kinds of descriptors that ctxfd_read and ctxfd_write meet, each as a pair: read from [0] what was written to [1].
+ */
 #ifndef KINDS_H
 #define KINDS_H
 
@@ -97,8 +99,8 @@ static inline void close_kind(const struct kind *kind, const int fds[2])
 }
 
 /*
- * Fills fds[1], and what is behind it: a terminal and TCP hand on what they have. TCP may find some more room later, so tests that
- * need something full go on writing until they are told to wait.
+ * Fills fds[1], and what is behind it: a terminal and TCP hand on what they have. TCP may find some more room later, so
+ * tests that need something full go on writing until they are told to wait.
  */
 static inline void fill_up(const struct kind *kind, const int fds[2])
 {

@@ -16,8 +16,8 @@ struct meeting {
 };
 
 /*
- * All of the n threads leave it together, as nearly as can be: they spin for a while, and sleep when it takes longer, for the one
- * that is missing may be waiting for a processor.
+ * All of the n threads leave it together, as nearly as can be: they spin for a while, and sleep when it takes longer,
+ * for the one that is missing may be waiting for a processor.
  */
 static inline void meet(struct meeting *m, unsigned n)
 {

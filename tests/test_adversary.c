@@ -48,7 +48,7 @@ static void make_due(void (*fn)(void *arg), void *arg)
 	ctxfd_close(ctx);
 }
 
-/* ---- A number that is not open ------------------------------------------------------------------------------------ */
+/* ---- A number that is not open ----------------------------------------------------------------------------------- */
 
 static int lowest_free(void)
 {
@@ -75,7 +75,7 @@ static void refuses_a_closed_number(void **state)
 		in_fresh_process(watch_closed, &above);
 }
 
-/* ---- Signals ------------------------------------------------------------------------------------------------------ */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static sigset_t only(int signal)
 {
@@ -145,7 +145,7 @@ static void a_failed_start_loses_no_source(void **state)
 	in_fresh_process(fork_one_that_fails, NULL);
 }
 
-/* ---- More than fits in one round ---------------------------------------------------------------------------------- */
+/* ---- More than fits in one round --------------------------------------------------------------------------------- */
 
 /* Edge-triggered, a second call would have no reason to come. */
 static int dispatch_many(void *arg)
@@ -173,7 +173,7 @@ static void one_dispatch_runs_all_that_is_due(void **state)
 	in_fresh_process(dispatch_many, NULL);
 }
 
-/* ---- Fork --------------------------------------------------------------------------------------------------------- */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 struct forker {
 	int (*child)(void *arg);
@@ -309,7 +309,7 @@ static void fork_does_not_wait_for_a_destroy(void **state)
 	in_fresh_process(fork_during_destroy, NULL);
 }
 
-/* ---- Exit --------------------------------------------------------------------------------------------------------- */
+/* ---- Exit -------------------------------------------------------------------------------------------------------- */
 
 static pthread_barrier_t both;
 

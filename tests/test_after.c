@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* After-funcs: when they run, how often, in which order, and what stopping one promises. On the library's own thread. */
+/*
+ * After-funcs: when they run, how often, in which order, and what stopping one promises. On the library's own thread.
+ */
 #include "harness.h"
 
 /* What a callback leaves behind: how often it ran, and whether it is at it. */
@@ -237,7 +239,7 @@ static void never_runs_on_the_cancelling_thread(void **state)
 	ctxfd_unref(ctx);
 }
 
-/* ---- Stopping ----------------------------------------------------------------------------------------------------- */
+/* ---- Stopping ---------------------------------------------------------------------------------------------------- */
 
 static void stopped_before_the_end_never_runs(void **state)
 {
@@ -331,7 +333,7 @@ static void may_stop_itself(void **state)
 	drain();
 }
 
-/* ---- What a callback may do --------------------------------------------------------------------------------------- */
+/* ---- What a callback may do -------------------------------------------------------------------------------------- */
 
 struct busy {
 	struct ctxfd *own, *other;
@@ -395,7 +397,7 @@ static void the_last_after_func_frees_values(void **state)
 	assert_int_equal(note.runs, 1);
 }
 
-/* ---- Bad input and no memory -------------------------------------------------------------------------------------- */
+/* ---- Bad input and no memory ------------------------------------------------------------------------------------- */
 
 static void bad_arguments(void **state)
 {

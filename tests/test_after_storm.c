@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A storm on after-funcs: threads register, stop, cancel, derive and free at random in one tree. Whatever the schedule,
- * each function ran at most once and with its context done, ran if stop did not win, and did not run after stop returned.
+ * each function ran at most once and with its context done, ran if stop did not win, and did not run after stop
+ * returned.
  */
 #include "harness.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Cancelling: whose cause counts, who wins, and what other threads may see of it. test_halfway.c has what needs a stalled cancel. */
+/*
+ * Cancelling: whose cause counts, who wins, and what other threads may see of it. test_halfway.c has what needs a
+ * stalled cancel.
+ */
 #include "harness.h"
 #include "race.h"
 
@@ -173,7 +176,7 @@ static void cancel_allocates_nothing(void **state)
 	ctxfd_unref(root);
 }
 
-/* ---- Races -------------------------------------------------------------------------------------------------------- */
+/* ---- Races ------------------------------------------------------------------------------------------------------- */
 
 enum { CANCELLERS = 3, LEVELS = 6, FAN = 2, TREE = (1 << LEVELS) - 1 };
 
@@ -291,7 +294,7 @@ static void one_canceller_ends_the_whole_tree(void **state)
 		thread_join(threads[i]);
 }
 
-/* ---- Children before parents --------------------------------------------------------------------------------------- */
+/* ---- Children before parents ------------------------------------------------------------------------------------- */
 
 enum { CHAIN = 8 };
 
@@ -359,7 +362,7 @@ static void whoever_sees_one_done_sees_all_below_it_done(void **state)
 	observe(true, 4000);
 }
 
-/* ---- Deriving during a cancel --------------------------------------------------------------------------------------- */
+/* ---- Deriving during a cancel ------------------------------------------------------------------------------------ */
 
 struct deriving {
 	struct ctxfd *root;
@@ -426,7 +429,7 @@ static void what_is_derived_during_a_cancel_is_done_after_it(void **state)
 	}
 }
 
-/* ---- Freeing during a cancel ---------------------------------------------------------------------------------------- */
+/* ---- Freeing during a cancel ------------------------------------------------------------------------------------- */
 
 struct leaving {
 	struct meeting start, end;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pthread_cancel takes no thread away with a lock, a hold, an fd or memory of the library in hand: with a cancellation
- * pending, every call does its work to the end, but for those that wait on the caller's fds, which have nothing in hand.
+ * pending, every call does its work to the end, but for those that wait on the caller's fds, which have nothing in
+ * hand.
  */
 #include "harness.h"
 

@@ -215,7 +215,10 @@ static void datagram_sockets_connect_at_once(void **state)
 	ctxfd_close(ctx);
 }
 
-/* A local listener with a full queue: no event tells of room in it, and yet the context ends the wait, or a place in it. */
+/*
+ * A local listener with a full queue: no event tells of room in it, and yet the context ends the wait, or a place in
+ * it.
+ */
 static void a_full_local_listener_is_waited_for(void **state)
 {
 	for (int blocking = 0; blocking < 2; blocking++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A parent at which many threads meet. The library spreads its children over shards then (shard.h), and all must be as with any
- * other parent. Most tests here have it spread at once, without a crowd.
+ * A parent at which many threads meet. The library spreads its children over shards then (shard.h), and all must be as
+ * with any other parent. Most tests here have it spread at once, without a crowd.
  */
 #include "gate.h"
 #include "race.h"
@@ -210,7 +210,7 @@ static void children_keep_their_parent(void **state)
 	ctxfd_unref(root);
 }
 
-/* ---- Halfway ------------------------------------------------------------------------------------------------------------- */
+/* ---- Halfway ----------------------------------------------------------------------------------------------------- */
 
 static void *give_all_up(void *arg)
 {
@@ -250,7 +250,7 @@ static void halfway_they_are_like_others(void **state)
 	spoil_freed_memory(false);
 }
 
-/* ---- Races --------------------------------------------------------------------------------------------------------------- */
+/* ---- Races ------------------------------------------------------------------------------------------------------- */
 
 /* Goes on having children until it sees the end; what it makes from then on is born done. */
 static void *have_many(void *arg)

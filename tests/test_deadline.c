@@ -94,7 +94,10 @@ static void cancelling_changes_no_deadline(void **state)
 	ctxfd_close(ctx);
 }
 
-/* Exactly: not a nanosecond before, and not one after; over a clock tick, so that no coarse clock can pass for a good one. */
+/*
+ * Exactly: not a nanosecond before, and not one after; over a clock tick, so that no coarse clock can pass for a good
+ * one.
+ */
 static void err_turns_when_the_clock_reaches_it(void **state)
 {
 	for (int r = 0; r < rounds(100); r++) {

@@ -59,7 +59,7 @@ static pid_t find_thread(void)
 	return 0;
 }
 
-/* ---- The library's thread ----------------------------------------------------------------------------------------- */
+/* ---- The library's thread ---------------------------------------------------------------------------------------- */
 
 static int thread_appears_with_first_use(void *arg)
 {
@@ -123,7 +123,7 @@ static int no_fds_is_an_error(void *arg)
 	return 0;
 }
 
-/* ---- The program's own loop --------------------------------------------------------------------------------------- */
+/* ---- The program's own loop -------------------------------------------------------------------------------------- */
 
 static int nothing_runs_but_in_dispatch(void *arg)
 {
@@ -317,9 +317,11 @@ static int in_an_epoll_loop(void *arg)
 	return 0;
 }
 
-/* ---- Fork --------------------------------------------------------------------------------------------------------- */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
-/* The library's thread is at rest: a fork finds it in no lock of a sanitizer's allocator, which do not all survive one. */
+/*
+ * The library's thread is at rest: a fork finds it in no lock of a sanitizer's allocator, which do not all survive one.
+ */
 static void wait_for_rest(void)
 {
 	pid_t tid;

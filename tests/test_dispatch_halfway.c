@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What others do while the dispatcher is in the middle of its work: free or stop what it is about to come to, exit, close what it
- * waits for. Each test in a child of its own.
+ * What others do while the dispatcher is in the middle of its work: free or stop what it is about to come to, exit,
+ * close what it waits for. Each test in a child of its own.
  */
 #include "stop.h"
 
-/* ---- Freed before its event is come to ------------------------------------------------------------------------------ */
+/* ---- Freed before its event is come to --------------------------------------------------------------------------- */
 
 /* Both are reported in one round. While one is fired the other is freed, and must not be fired. */
 static int an_event_is_withdrawn(void *arg)
@@ -80,7 +80,10 @@ static void *stop(void *handle)
 	return ctxfd_after_stop(handle) ? handle : NULL;
 }
 
-/* It was live when stop looked, and a cancel is about to come to it: stop waits for that, and then it is due, and stopped. */
+/*
+ * It was live when stop looked, and a cancel is about to come to it: stop waits for that, and then it is due, and
+ * stopped.
+ */
 static int stop_meets_a_cancel(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *child;
@@ -106,7 +109,7 @@ static int stop_meets_a_cancel(void *arg)
 	return 0;
 }
 
-/* ---- The library's thread and the end of things --------------------------------------------------------------------- */
+/* ---- The library's thread and the end of things ------------------------------------------------------------------ */
 
 static void end_the_program(void *arg)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every call of the library that can fail does, once at each place where it is made, in a script that uses the whole API.
- * faults.def lists them. Whatever fails, the error that comes out is the one that was dealt, errno is left alone, the same
- * call made again works, a cancel reaches everyone, and in the end nothing is left over.
+ * Every call of the library that can fail does, once at each place where it is made, in a script that uses the whole
+ * API. faults.def lists them. Whatever fails, the error that comes out is the one that was dealt, errno is left alone,
+ * the same call made again works, a cancel reaches everyone, and in the end nothing is left over.
  *
  * Each run is a child process, so that nothing that the library remembers carries over to the next, with contexts that
  * the parent made before: what the child does to them must not reach the parent.
@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <sys/un.h>
 
-/* ---- Calls that may meet the fault -------------------------------------------------------------------------------- */
+/* ---- Calls that may meet the fault ------------------------------------------------------------------------------- */
 
 #define UNTOUCHED 0x7777
 
@@ -54,7 +54,7 @@
 		(void)fault_shown();         \
 	} while (0)
 
-/* ---- The script --------------------------------------------------------------------------------------------------- */
+/* ---- The script -------------------------------------------------------------------------------------------------- */
 
 struct inherited {
 	struct ctxfd *event, *timer, *done;
@@ -336,7 +336,7 @@ enum {
 #undef FAULT
 };
 
-/* ---- One run, and all --------------------------------------------------------------------------------------------- */
+/* ---- One run, and all -------------------------------------------------------------------------------------------- */
 
 /* What a run leaves: as much as one without a fault, which is the dispatcher's fds and what is shared. */
 struct rest {
@@ -492,7 +492,10 @@ static void signals_do_not_end_the_wait_for_an_alarm(void **state)
 	assert_int_equal(in_child(cancel_under_signals, NULL), 0);
 }
 
-/* When signals come faster than the machine can handle them every look is interrupted, and the time passes all the same. */
+/*
+ * When signals come faster than the machine can handle them every look is interrupted, and the time passes all the
+ * same.
+ */
 static int poll_under_signals(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
@@ -532,7 +535,9 @@ static void *watch(void *arg)
 	return NULL;
 }
 
-/* The kernel fires it at the deadline, then somebody asks, and the fd is signalled again: that must not take it back. */
+/*
+ * The kernel fires it at the deadline, then somebody asks, and the fd is signalled again: that must not take it back.
+ */
 static int expire_with_slow_alarms(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 10 * CTXFD_MSEC);

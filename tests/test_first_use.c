@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the library makes when it is first needed: by two threads at once, by a program that leaves little room, and without any.
- * Each test in a child of its own. The first thread is stopped in the system call that makes it (core.mk).
+ * What the library makes when it is first needed: by two threads at once, by a program that leaves little room, and
+ * without any. Each test in a child of its own. The first thread is stopped in the system call that makes it (core.mk).
  */
 #include "harness.h"
 
@@ -49,7 +49,7 @@ int __wrap_timerfd_create(int clock, int flags)
 	return fd;
 }
 
-/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 struct first {
 	struct ctxfd *ctx;

@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 
-/* ---- A parent with something to lose ------------------------------------------------------------------------------ */
+/* ---- A parent with something to lose ----------------------------------------------------------------------------- */
 
 enum { ROOT, CHILD, TIMED, BELOW, MERGED, MEMBERS };
 
@@ -91,7 +91,7 @@ static void end_family(struct family *f)
 	close_pair(f->pipe);
 }
 
-/* ---- What a child may do ------------------------------------------------------------------------------------------ */
+/* ---- What a child may do ----------------------------------------------------------------------------------------- */
 
 static int does_nothing(void *arg)
 {
@@ -243,7 +243,7 @@ static void parent_is_undisturbed_by(void **state)
 	end_family(&f);
 }
 
-/* ---- Each its own ------------------------------------------------------------------------------------------------- */
+/* ---- Each its own ------------------------------------------------------------------------------------------------ */
 
 /* A family without an epoll set and threads. */
 static void make_quiet_family(struct family *f, int64_t timeout)
@@ -479,7 +479,7 @@ static void a_child_without_fds_leaves_the_parents_alone(void **state)
 	end_family(&f);
 }
 
-/* ---- Exec --------------------------------------------------------------------------------------------------------- */
+/* ---- Exec -------------------------------------------------------------------------------------------------------- */
 
 /* Of all open eventfds, timerfds, epoll sets and so on: how many there are, or -1 if one would live through an exec. */
 static int count_close_on_exec(void)

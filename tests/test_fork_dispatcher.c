@@ -111,7 +111,7 @@ static int in_child_at_rest(int (*fn)(void *arg), void *arg)
 	return in_child(fn, arg);
 }
 
-/* ---- What the child does ------------------------------------------------------------------------------------------ */
+/* ---- What the child does ----------------------------------------------------------------------------------------- */
 
 static int does_nothing(void *arg)
 {
@@ -243,7 +243,7 @@ static void parent_is_undisturbed_by(void **state)
 	free_parent(&p);
 }
 
-/* ---- Forking from inside an after-func ---------------------------------------------------------------------------- */
+/* ---- Forking from inside an after-func --------------------------------------------------------------------------- */
 
 struct forker {
 	struct ctxfd *ctx;
@@ -281,7 +281,7 @@ static void an_after_func_can_fork(void **state)
 	ctxfd_close(f.ctx);
 }
 
-/* ---- Forking while an after-func runs ----------------------------------------------------------------------------- */
+/* ---- Forking while an after-func runs ---------------------------------------------------------------------------- */
 
 struct busy {
 	struct ctxfd *ctx;
@@ -345,7 +345,7 @@ static void nor_for_what_nobody_will_stop(void **state)
 	fork_while_one_runs(false);
 }
 
-/* ---- Forking while a thread takes over ---------------------------------------------------------------------------- */
+/* ---- Forking while a thread takes over --------------------------------------------------------------------------- */
 
 static int ends(void *arg)
 {
@@ -426,7 +426,7 @@ static void the_thread_may_fork_at_its_end(void **state)
 	assert_int_equal(in_child_at_rest(takes_over_what_ends_with_a_fork, NULL), 0);
 }
 
-/* ---- Forking in a function, and again in one of the child's ------------------------------------------------------- */
+/* ---- Forking in a function, and again in one of the child's ------------------------------------------------------ */
 
 struct nested {
 	struct ctxfd_after *outer;
@@ -486,8 +486,8 @@ static void a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made(voi
 }
 
 /*
- * In the child of a fork in its function one dispatches another, whose function forks: the grandchild is in both of them, and
- * comes out of both.
+ * In the child of a fork in its function one dispatches another, whose function forks: the grandchild is in both of
+ * them, and comes out of both.
  */
 struct twice {
 	struct ctxfd_after *outer;
@@ -557,7 +557,7 @@ static void a_grandchild_may_stop_what_it_is_in(void **state)
 	assert_int_equal(in_child_at_rest(come_out_of_both, NULL), 0);
 }
 
-/* ---- Beside a program's own handlers ------------------------------------------------------------------------------ */
+/* ---- Beside a program's own handlers ----------------------------------------------------------------------------- */
 
 static pthread_mutex_t programs_lock = PTHREAD_MUTEX_INITIALIZER;
 

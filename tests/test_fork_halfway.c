@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Forking while the dispatcher is in the middle of its work, and children that return into it, or have no descriptors for one of
- * their own. Each test in a child.
+ * Forking while the dispatcher is in the middle of its work, and children that return into it, or have no descriptors
+ * for one of their own. Each test in a child.
  */
 #include "stop.h"
 
 #include <signal.h>
 #include <sys/resource.h>
 
-/* ---- While it is inside the library --------------------------------------------------------------------------------- */
+/* ---- While it is inside the library ------------------------------------------------------------------------------ */
 
 struct inside {
 	struct ctxfd *ctx, *child;
@@ -84,7 +84,9 @@ static void fork_in_handler(int sig)
 	require(signal_child > 0 && sem_post(&there) == 0);
 }
 
-/* The thread that forks in a signal's handler is the very one that is inside the library: it does not wait for itself. */
+/*
+ * The thread that forks in a signal's handler is the very one that is inside the library: it does not wait for itself.
+ */
 static int the_dispatching_thread_forks(void *arg)
 {
 	struct ctxfd *ctx;
@@ -111,7 +113,7 @@ static int the_dispatching_thread_forks(void *arg)
 	return 0;
 }
 
-/* ---- Children that return from the function ------------------------------------------------------------------------- */
+/* ---- Children that return from the function ---------------------------------------------------------------------- */
 
 struct forker {
 	struct note behind;
@@ -137,7 +139,10 @@ static void require_child_is_well(const struct forker *f)
 	require(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGKILL);
 }
 
-/* In the child it returns into a loop that dispatches no longer: what is behind it is left to the child's own dispatcher. */
+/*
+ * In the child it returns into a loop that dispatches no longer: what is behind it is left to the child's own
+ * dispatcher.
+ */
 static int return_into_the_loop(bool owned)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
@@ -233,7 +238,10 @@ static void only_in_the_parent(void *arg)
 	f->behind.runs++;
 }
 
-/* The child's only thread was the library's: when the function returns the child ends, as any process does with its last. */
+/*
+ * The child's only thread was the library's: when the function returns the child ends, as any process does with its
+ * last.
+ */
 static int a_child_returns_on_the_librarys_thread(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
@@ -247,7 +255,7 @@ static int a_child_returns_on_the_librarys_thread(void *arg)
 	return 0;
 }
 
-/* ---- A child that has no descriptors for a dispatcher --------------------------------------------------------------- */
+/* ---- A child that has no descriptors for a dispatcher ------------------------------------------------------------ */
 
 struct inherited {
 	struct ctxfd *timed, *fired, *fd, *signal;
@@ -270,7 +278,10 @@ static void leave_three_fds(void)
 	require(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
-/* Neither the set itself nor, the second time, what it needs to hear signals. What is waited for is kept for a better day. */
+/*
+ * Neither the set itself nor, the second time, what it needs to hear signals. What is waited for is kept for a better
+ * day.
+ */
 static int starts_when_it_can(void *arg)
 {
 	struct inherited *in = arg;

@@ -2,12 +2,12 @@
 /*
  * What others see, and may do, while a cancel is halfway through.
  *
- * A cancel is stopped at a gate (gate.h): a context whose fd it is about to make readable. What is above the gate, up to where the
- * cancel began, is marked by then but not done.
+ * A cancel is stopped at a gate (gate.h): a context whose fd it is about to make readable. What is above the gate, up
+ * to where the cancel began, is marked by then but not done.
  */
 #include "gate.h"
 
-/* ---- Those who come in between -------------------------------------------------------------------------------------- */
+/* ---- Those who come in between ----------------------------------------------------------------------------------- */
 
 static void *call_wait(void *arg)
 {
@@ -27,7 +27,10 @@ static void *call_unref(void *arg)
 	return NULL;
 }
 
-/* top > ctx > inner > gate, and a sibling of each but the first, some of which a cancel comes to before the gate, some after. */
+/*
+ * top > ctx > inner > gate, and a sibling of each but the first, some of which a cancel comes to before the gate, some
+ * after.
+ */
 struct family {
 	struct ctxfd *top, *ctx, *inner, *gate;
 	struct ctxfd *before[3], *after[3];
@@ -59,7 +62,7 @@ static void drop_family(struct family *f)
 	ctxfd_unref(f->top);
 }
 
-/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static void halfway_is_not_done(void **state)
 {
@@ -210,7 +213,10 @@ static void what_is_derived_halfway_is_born_done(void **state)
 	}
 }
 
-/* Siblings of what is at the gate, before and after it, are live or done; either way what comes of them is done in the end. */
+/*
+ * Siblings of what is at the gate, before and after it, are live or done; either way what comes of them is done in the
+ * end.
+ */
 static void what_is_derived_beside_it_is_done_in_the_end(void **state)
 {
 	struct family f;
@@ -315,7 +321,9 @@ static void a_node_stays_until_the_cancel_has_gone_on_from_it(void **state)
 	spoil_freed_memory(false);
 }
 
-/* The last reference below an inner node that has no owner: it, and the nodes above it, go when the cancel is through. */
+/*
+ * The last reference below an inner node that has no owner: it, and the nodes above it, go when the cancel is through.
+ */
 static void an_orphaned_branch_is_freed_after_the_cancel(void **state)
 {
 	long before = live_allocations();
@@ -339,7 +347,7 @@ static void an_orphaned_branch_is_freed_after_the_cancel(void **state)
 	spoil_freed_memory(false);
 }
 
-/* ---- A deadline passes halfway --------------------------------------------------------------------------------------- */
+/* ---- A deadline passes halfway ----------------------------------------------------------------------------------- */
 
 static void deadline_makes_the_verdict_visible_early(void **state)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* test_halfway.c for merges: a cancel that came by one parent is halfway through when another comes by the other, or all is given up. */
+/*
+ * test_halfway.c for merges: a cancel that came by one parent is halfway through when another comes by the other, or
+ * all is given up.
+ */
 #include "gate.h"
 
 struct couple {
@@ -67,8 +70,8 @@ static void *give_up_the_couple(void *arg)
 }
 
 /*
- * All but the parent by which the cancel came is given up meanwhile: when it stands below the merge, or has come back to the merge
- * itself, which is done then, and is still to go on from there.
+ * All but the parent by which the cancel came is given up meanwhile: when it stands below the merge, or has come back
+ * to the merge itself, which is done then, and is still to go on from there.
  */
 static void a_merge_leaves_both_parents_after_the_cancel(void **state)
 {

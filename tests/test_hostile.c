@@ -12,7 +12,7 @@
 
 enum { FAR = 3600 };
 
-/* ---- What every abuse must leave as it was ------------------------------------------------------------------------ */
+/* ---- What every abuse must leave as it was ----------------------------------------------------------------------- */
 
 static struct ctxfd *plain(void)
 {
@@ -64,7 +64,7 @@ static void assert_works_on(struct ctxfd *ctx, int fd)
 	ctxfd_unref(ctx);
 }
 
-/* ---- Reads -------------------------------------------------------------------------------------------------------- */
+/* ---- Reads ------------------------------------------------------------------------------------------------------- */
 
 static int64_t read_count(int fd)
 {
@@ -136,7 +136,7 @@ static void a_read_does_not_empty_an_expired_timerfd(void **state)
 	ctxfd_unref(ctx);
 }
 
-/* ---- Writes ------------------------------------------------------------------------------------------------------- */
+/* ---- Writes ------------------------------------------------------------------------------------------------------ */
 
 static void write_count(int fd, uint64_t n)
 {
@@ -213,7 +213,7 @@ static void a_disarmed_timerfd_is_put_right_by_asking(void **state)
 	assert_works_on(ctx, ctxfd_done_fd(ctx));
 }
 
-/* ---- Who is fooled by it, and who is not -------------------------------------------------------------------------- */
+/* ---- Who is fooled by it, and who is not ------------------------------------------------------------------------- */
 
 static int64_t thread_time(void)
 {
@@ -331,7 +331,7 @@ static void an_edge_is_seen_after_a_stray_one(void **state)
 	}
 }
 
-/* ---- Duplicates and mistaken closes ------------------------------------------------------------------------------- */
+/* ---- Duplicates and mistaken closes ------------------------------------------------------------------------------ */
 
 static void a_dup_is_as_good_and_outlives_the_context(void **state)
 {
@@ -402,7 +402,7 @@ static void a_reused_number_is_hit_but_the_context_is_not(void **state)
 	close_pair(pipe);
 }
 
-/* ---- Flags -------------------------------------------------------------------------------------------------------- */
+/* ---- Flags ------------------------------------------------------------------------------------------------------- */
 
 static void flags_change_nothing(void **state)
 {
@@ -418,7 +418,10 @@ static void flags_change_nothing(void **state)
 	}
 }
 
-/* Whoever was handed the fd can set it to blocking. No signal may wait then, the second and those after a stray write neither. */
+/*
+ * Whoever was handed the fd can set it to blocking. No signal may wait then, the second and those after a stray write
+ * neither.
+ */
 static void a_blocking_eventfd_does_not_block_a_cancel(void **state)
 {
 	struct ctxfd *ctx = plain();
@@ -429,7 +432,7 @@ static void a_blocking_eventfd_does_not_block_a_cancel(void **state)
 	assert_works_on(ctx, fd);
 }
 
-/* ---- Other processes ---------------------------------------------------------------------------------------------- */
+/* ---- Other processes --------------------------------------------------------------------------------------------- */
 
 enum { SENT = 2 };
 
@@ -508,7 +511,7 @@ static void another_process_can_poll_it(void **state)
 	close_pair(socks);
 }
 
-/* ---- Epoll -------------------------------------------------------------------------------------------------------- */
+/* ---- Epoll ------------------------------------------------------------------------------------------------------- */
 
 static void epoll_tells_in_every_mode(void **state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_read and ctxfd_write on all kinds of descriptors, blocking or not: they do what read and write do until the context
- * ends, and leave the descriptor's mode as it is.
+ * ctxfd_read and ctxfd_write on all kinds of descriptors, blocking or not: they do what read and write do until the
+ * context ends, and leave the descriptor's mode as it is.
  */
 #include "kinds.h"
 
@@ -85,7 +85,7 @@ static size_t amount(const struct kind *kind, bool blocking)
 	return kind->messages ? 1000 : 50000;
 }
 
-/* ---- Reading -------------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 /* As much as there is, though more was asked for; and it needs no done fd. */
 static void read_what_is_there(const struct kind *kind, bool blocking)
@@ -211,7 +211,7 @@ static void a_done_context_does_nothing(void **state)
 	with_all_kinds(touch_nothing);
 }
 
-/* ---- Writing -------------------------------------------------------------------------------------------------------------- */
+/* ---- Writing ----------------------------------------------------------------------------------------------------- */
 
 static void write_and_read(const struct kind *kind, bool blocking)
 {

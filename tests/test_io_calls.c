@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* ctxfd_read, write, recv and send in particular: flags, sizes, errors, files, signals. test_io.c has what is common to all kinds. */
+/*
+ * ctxfd_read, write, recv and send in particular: flags, sizes, errors, files, signals. test_io.c has what is common to
+ * all kinds.
+ */
 #include "kinds.h"
 #include "ticks.h"
 
@@ -25,7 +28,7 @@ static struct ctxfd *make_brief(void)
 	return ctx;
 }
 
-/* ---- Errors --------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors ------------------------------------------------------------------------------------------------------ */
 
 static void errors_are_those_of_the_plain_calls(void **state)
 {
@@ -122,7 +125,7 @@ static void the_end_of_a_stream_ends_the_wait(void **state)
 	}
 }
 
-/* ---- Sizes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Sizes ------------------------------------------------------------------------------------------------------- */
 
 /* A read of nothing is done at once; a write of nothing as well, but as an empty message where there are messages. */
 static void nothing(const struct kind *kind, bool blocking)
@@ -174,7 +177,7 @@ static void messages_keep_their_bounds(void **state)
 	ctxfd_close(ctx);
 }
 
-/* ---- Flags ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Flags ------------------------------------------------------------------------------------------------------- */
 
 static void flags_are_passed_on(void **state)
 {
@@ -235,7 +238,7 @@ static void recv_and_send_end_with_the_context(void **state)
 	with_all_kinds(recv_and_send_wait_and_end);
 }
 
-/* ---- Ready, but not for this ---------------------------------------------------------------------------------------------- */
+/* ---- Ready, but not for this ------------------------------------------------------------------------------------- */
 
 /* poll finds room in it, only not for so much: the context ends the call all the same. */
 static void an_eventfd_with_too_little_room(void **state)
@@ -270,7 +273,7 @@ static void data_is_no_error_message(void **state)
 	ctxfd_close(brief);
 }
 
-/* ---- Files ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------------------------------------------------- */
 
 static void files_are_read_and_written_in_order(void **state)
 {
@@ -352,7 +355,7 @@ static void a_timer_is_waited_for(void **state)
 	ctxfd_close(ctx);
 }
 
-/* ---- Signals -------------------------------------------------------------------------------------------------------------- */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static int sigaction_flags;
 
@@ -402,7 +405,7 @@ static void restarting_signals_change_nothing(void **state)
 		with_all_kinds(read_and_write_under_signals);
 }
 
-/* ---- Descriptors ---------------------------------------------------------------------------------------------------------- */
+/* ---- Descriptors ------------------------------------------------------------------------------------------------- */
 
 static void without_a_free_number(const struct kind *kind, bool blocking)
 {

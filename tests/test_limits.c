@@ -9,7 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
-/* ---- No descriptors ----------------------------------------------------------------------------------------------- */
+/* ---- No descriptors ---------------------------------------------------------------------------------------------- */
 
 static void *wait_for_end(void *arg)
 {
@@ -89,7 +89,7 @@ static void calls_that_need_not_wait_need_no_descriptor(void **state)
 	ctxfd_unref(ctx);
 }
 
-/* ---- As many descriptors as there may be -------------------------------------------------------------------------- */
+/* ---- As many descriptors as there may be ------------------------------------------------------------------------- */
 
 enum { MANY = 20000 };
 
@@ -109,8 +109,8 @@ static int room_for_fds(int wanted, struct rlimit *before)
 }
 
 /*
- * Half of them eventfds, half timerfds, below one parent. What it cost on a 2-core virtual machine: to ask for an fd 1 us
- * (eventfd) and 1.5 us (timerfd), to cancel 0.25 us a piece, to free 0.5 us.
+ * Half of them eventfds, half timerfds, below one parent. What it cost on a 2-core virtual machine: to ask for an fd 1
+ * us (eventfd) and 1.5 us (timerfd), to cancel 0.25 us a piece, to free 0.5 us.
  */
 static void twenty_thousand_fds(void **state)
 {
@@ -143,7 +143,7 @@ static void twenty_thousand_fds(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
-/* ---- Deadlines by the thousand ------------------------------------------------------------------------------------ */
+/* ---- Deadlines by the thousand ----------------------------------------------------------------------------------- */
 
 enum { DEADLINES = 10000 };
 
@@ -190,7 +190,7 @@ static void ten_thousand_deadlines_in_a_millisecond(void **state)
 	close(epoll);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
-/* ---- A million contexts ------------------------------------------------------------------------------------------- */
+/* ---- A million contexts ------------------------------------------------------------------------------------------ */
 
 enum { MILLION = 1000000 };
 
@@ -265,7 +265,7 @@ static void a_million_children(void **state)
 		assert_true(sizeof(struct ctxfd) <= 72);
 }
 
-/* ---- No memory ---------------------------------------------------------------------------------------------------- */
+/* ---- No memory --------------------------------------------------------------------------------------------------- */
 
 /* Takes all memory there is under the limit, in contexts. */
 static int without_memory(void *arg)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Contexts with two parents: which end is theirs, whose values, and that neither parent loses or keeps them too long. */
+/*
+ * Contexts with two parents: which end is theirs, whose values, and that neither parent loses or keeps them too long.
+ */
 #include "harness.h"
 #include "race.h"
 
@@ -307,7 +309,7 @@ static void many_ways_lead_to_one(void **state)
 	}
 }
 
-/* ---- Races -------------------------------------------------------------------------------------------------------------- */
+/* ---- Races ------------------------------------------------------------------------------------------------------- */
 
 struct contest {
 	struct meeting start, end;

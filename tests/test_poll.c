@@ -25,7 +25,7 @@ static int make_event(unsigned count)
 	return fd;
 }
 
-/* ---- Ready fds ------------------------------------------------------------------------------------------------------------ */
+/* ---- Ready fds --------------------------------------------------------------------------------------------------- */
 
 static void a_ready_fd_is_told(void **state)
 {
@@ -173,7 +173,7 @@ static void no_memory_for_many(void **state)
 	ctxfd_close(ctx);
 }
 
-/* ---- Timeouts -------------------------------------------------------------------------------------------------------------- */
+/* ---- Timeouts ---------------------------------------------------------------------------------------------------- */
 
 static void timeouts_are_kept(void **state)
 {
@@ -257,7 +257,7 @@ static void signals_change_nothing(void **state)
 	ctxfd_close(ctx);
 }
 
-/* ---- The context ends ----------------------------------------------------------------------------------------------------- */
+/* ---- The context ends -------------------------------------------------------------------------------------------- */
 
 static void a_done_context_comes_first(void **state)
 {
@@ -356,7 +356,7 @@ static void a_ready_fd_beats_the_end(void **state)
 	assert_int_equal(sigaction(SIGUSR1, &was, NULL), 0);
 }
 
-/* ---- No fd where none is needed ------------------------------------------------------------------------------------------- */
+/* ---- No fd where none is needed ---------------------------------------------------------------------------------- */
 
 static void no_fd_is_made_unless_it_must_wait(void **state)
 {

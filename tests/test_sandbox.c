@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Old kernels and sandboxes: a seccomp filter refuses a system call, with every errno that such things give, and what the
- * library does instead must work as well. Each test runs in a child, since a filter cannot be taken back.
+ * Old kernels and sandboxes: a seccomp filter refuses a system call, with every errno that such things give, and what
+ * the library does instead must work as well. Each test runs in a child, since a filter cannot be taken back.
  */
 #include "harness.h"
 
@@ -16,7 +16,7 @@
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
 
-/* ---- Refusing ----------------------------------------------------------------------------------------------------- */
+/* ---- Refusing ---------------------------------------------------------------------------------------------------- */
 
 /* A call to refuse: all of them, or those whose argument `arg` has `value` in the bits of `mask`. */
 struct refusal {
@@ -90,7 +90,7 @@ static void in_sandboxes(int (*fn)(void *sandbox), const struct refusal *refusal
 
 #define IN_SANDBOXES(fn, refusals, ...) in_sandboxes(fn, refusals, COUNT(refusals), (const int[]){ __VA_ARGS__, 0 })
 
-/* ---- TFD_IOC_SET_TICKS -------------------------------------------------------------------------------------------- */
+/* ---- TFD_IOC_SET_TICKS ------------------------------------------------------------------------------------------- */
 
 static const struct refusal set_ticks[] = { { SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS } };
 
@@ -164,7 +164,7 @@ static void without_set_ticks(void **state)
 	IN_SANDBOXES(expiries_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 }
 
-/* ---- Futexes ------------------------------------------------------------------------------------------------------ */
+/* ---- Futexes ----------------------------------------------------------------------------------------------------- */
 
 static const struct refusal futexes[] = {
 #ifdef SYS_futex
@@ -310,7 +310,7 @@ static void without_futex_bitsets(void **state)
 	IN_SANDBOXES(locks_work, futex_bitsets, ENOSYS, EPERM);
 }
 
-/* ---- preadv2 and pwritev2 ----------------------------------------------------------------------------------------- */
+/* ---- preadv2 and pwritev2 ---------------------------------------------------------------------------------------- */
 
 static const struct refusal vectored[] = { { SYS_preadv2, -1, 0, 0 }, { SYS_pwritev2, -1, 0, 0 } };
 
@@ -397,7 +397,7 @@ static void without_preadv2(void **state)
 	IN_SANDBOXES(reading_and_writing_work, vectored, ENOSYS, EPERM, EOPNOTSUPP);
 }
 
-/* ---- What has no other way: an error, and the rest works ---------------------------------------------------------- */
+/* ---- What has no other way: an error, and the rest works --------------------------------------------------------- */
 
 static const struct refusal descriptors[] = { { SYS_eventfd2, -1, 0, 0 }, { SYS_timerfd_create, -1, 0, 0 } };
 
@@ -495,7 +495,7 @@ static void without_a_dispatcher(void **state)
 	IN_SANDBOXES(signals_say_why, signalfds, ENOSYS, EPERM);
 }
 
-/* ---- Processes ---------------------------------------------------------------------------------------------------- */
+/* ---- Processes --------------------------------------------------------------------------------------------------- */
 
 static const struct refusal pidfd_calls[] = { { SYS_pidfd_send_signal, -1, 0, 0 } };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What contexts cost: heap, stack and system calls. (test_limits.c has the time, and what happens when something runs out.)
+ * What contexts cost: heap, stack and system calls. (test_limits.c has the time, and what happens when something runs
+ * out.)
  */
 #include "harness.h"
 
@@ -44,7 +45,7 @@ static bool under_valgrind(void)
 	return preload && strstr(preload, "valgrind");
 }
 
-/* ---- Heap ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Heap -------------------------------------------------------------------------------------------------------- */
 
 /* What malloc has given out, with what it needs itself; 0 where it cannot tell. */
 static size_t heap_in_use(void)
@@ -81,7 +82,7 @@ static void a_context_takes_96_bytes_of_heap(void **state)
 	ctxfd_close(root);
 }
 
-/* ---- Stack: nothing recurses ---------------------------------------------------------------------------------------------- */
+/* ---- Stack: nothing recurses ------------------------------------------------------------------------------------- */
 
 static void on_a_small_stack(void *(*fn)(void *), void *arg)
 {
@@ -199,7 +200,7 @@ static void a_million_on_a_small_stack(void **state)
 		on_a_small_stack(lives[i], &before);
 }
 
-/* ---- System calls --------------------------------------------------------------------------------------------------------- */
+/* ---- System calls ------------------------------------------------------------------------------------------------ */
 
 #ifdef SYS_clock_gettime64
 #define CLOCK_CALL SYS_clock_gettime64

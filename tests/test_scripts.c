@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random scripts by one thread, against a model (storm/model.h): every answer of the library is compared. A script whose answers
- * differ is shrunk and printed.
+ * Random scripts by one thread, against a model (storm/model.h): every answer of the library is compared. A script
+ * whose answers differ is shrunk and printed.
  *
  *     STORM_SECONDS=n   goes on for so long
  *     STORM_SEED=n      another beginning than the usual one
  *     STORM_SCRIPT=...  plays only this
  *
- * Scripts are played in forked children, a few hundred in each, so that one that crashes or hangs can be found and shrunk, too.
+ * Scripts are played in forked children, a few hundred in each, so that one that crashes or hangs can be found and
+ * shrunk, too.
  */
 #include "harness.h"
 #include "storm/exact.h"
@@ -95,7 +96,7 @@ static void make_script(struct script *s, uint64_t seed)
 	random_script(s, &climates[seed % 4 % COUNT(climates)], &c);
 }
 
-/* ---- In children -------------------------------------------------------------------------------------------------- */
+/* ---- In children ------------------------------------------------------------------------------------------------- */
 
 struct batch {
 	uint64_t first;
@@ -180,7 +181,7 @@ static void find_failure(const struct batch *b)
 	fail_msg("a script from seed %llu to %d more fails, but not again", (unsigned long long)b->first, b->n);
 }
 
-/* ---- Tests -------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static void random_scripts(void **state)
 {

@@ -7,7 +7,7 @@
 
 #define CAUSE (-1234)
 
-/* ---- An fd -------------------------------------------------------------------------------------------------------- */
+/* ---- An fd ------------------------------------------------------------------------------------------------------- */
 
 static void ends_when_the_fd_is_ready(void **state)
 {
@@ -126,7 +126,9 @@ static void drain(void)
 	close_pair(pipes);
 }
 
-/* Closed early, the watch is over, and whatever has the number next is not watched, nor touched when the context goes. */
+/*
+ * Closed early, the watch is over, and whatever has the number next is not watched, nor touched when the context goes.
+ */
 static void a_reused_number_is_left_alone(void **state)
 {
 	int old[2], new[2], set = epoll_create1(EPOLL_CLOEXEC);
@@ -204,7 +206,10 @@ static void no_fd_or_memory_is_an_error(void **state)
 	close_pair(pipes);
 }
 
-/* Freed at the moment that it fires: whoever is first, nothing breaks. Under ASan and valgrind this shows what was freed. */
+/*
+ * Freed at the moment that it fires: whoever is first, nothing breaks. Under ASan and valgrind this shows what was
+ * freed.
+ */
 static void freed_while_it_fires(void **state)
 {
 	(void)state;
@@ -224,7 +229,7 @@ static void freed_while_it_fires(void **state)
 	}
 }
 
-/* ---- Signals ------------------------------------------------------------------------------------------------------ */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static sigset_t set_of(int a, int b)
 {
@@ -296,7 +301,7 @@ static void refuses_no_signals(void **state)
 	assert_int_equal(sigismember(&after, SIGUSR1), sigismember(&before, SIGUSR1));
 }
 
-/* ---- A process ---------------------------------------------------------------------------------------------------- */
+/* ---- A process --------------------------------------------------------------------------------------------------- */
 
 static int pidfd_of(pid_t pid)
 {

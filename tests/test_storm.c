@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The storm: random scripts (storm/script.h) by real threads, each claim of storm/shadow.h checked all the time; and the known
- * races (storm/scenarios.h) again and again. test_schedules is the same on a simulated machine; this is the real one,
- * with its memory order, its kernel, its clock.
+ * The storm: random scripts (storm/script.h) by real threads, each claim of storm/shadow.h checked all the time; and
+ * the known races (storm/scenarios.h) again and again. test_schedules is the same on a simulated machine; this is the
+ * real one, with its memory order, its kernel, its clock.
  *
  *     STORM_SECONDS=n   goes on for so long
  *     STORM_SEED=n      another beginning than the usual one
  *     STORM_SCRIPT=...  plays only this, again and again
  *
- * What breaks a claim ends the program, after telling the seed, the claim and what each thread did last. The script that a seed
- * stands for is always the same; when its threads come to what is not.
+ * What breaks a claim ends the program, after telling the seed, the claim and what each thread did last. The script
+ * that a seed stands for is always the same; when its threads come to what is not.
  */
 #include "harness.h"
 #include <sys/eventfd.h>
@@ -22,7 +22,7 @@ static struct script script;
 static uint64_t seed; /* of the script that is played */
 static int threads;
 
-/* ---- What the storm runs on --------------------------------------------------------------------------------------- */
+/* ---- What the storm runs on -------------------------------------------------------------------------------------- */
 
 void broken(const char *format, ...)
 {
@@ -94,7 +94,7 @@ bool may_serve(void)
 	return false;
 }
 
-/* ---- Threads that stay for all rounds ----------------------------------------------------------------------------- */
+/* ---- Threads that stay for all rounds ---------------------------------------------------------------------------- */
 
 static pthread_barrier_t gate;
 static bool over;
@@ -153,7 +153,7 @@ static void play_round(void)
 	}
 }
 
-/* ---- Climates ------------------------------------------------------------------------------------------------------- */
+/* ---- Climates ---------------------------------------------------------------------------------------------------- */
 
 static const struct climate climates[] = {
 	/* Everything, a little. */
@@ -285,7 +285,7 @@ static const struct climate climates[] = {
 	              [OP_STOP] = 1 } },
 };
 
-/* ---- Tests -------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t first_seed(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Done, but its fd does not show it yet: between the two steps of a cancel, and between a deadline and the kernel's timer.
- * Whoever learns that the context is done finds its fd readable.
+ * Done, but its fd does not show it yet: between the two steps of a cancel, and between a deadline and the kernel's
+ * timer. Whoever learns that the context is done finds its fd readable.
  */
 #include "gate.h"
 

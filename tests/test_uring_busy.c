@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A kernel that takes no submission now, for want of memory or because a signal came: what could not be queued is queued
- * later, and nothing is lost. liburing's calls are wrapped by the linker (uring.mk).
+ * A kernel that takes no submission now, for want of memory or because a signal came: what could not be queued is
+ * queued later, and nothing is lost. liburing's calls are wrapped by the linker (uring.mk).
  */
 #include "test_uring.h"
 
@@ -44,7 +44,7 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n)
 	return refusals > 0 && waits_too ? refused(r) : __real_io_uring_submit_and_wait(r, n);
 }
 
-/* ---- What all tests have -------------------------------------------------------------------------------------------- */
+/* ---- What all tests have ----------------------------------------------------------------------------------------- */
 
 /* A ring of four entries, an open scope on it, and a socket to receive from. */
 struct small {
@@ -123,7 +123,7 @@ static int complete_with_a_full_queue(unsigned but, int times)
 	return what;
 }
 
-/* ---- Tests ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tests ------------------------------------------------------------------------------------------------------- */
 
 /* There is no room for both the poll and the operation. */
 static void start_says_so(void **state)
@@ -186,7 +186,9 @@ static void a_poll_stays_until_it_can_be_removed(void **state)
 	free_small(&s);
 }
 
-/* The context has ended, and there is room for the timeout, but not for the cancels: they go out with its completion. */
+/*
+ * The context has ended, and there is room for the timeout, but not for the cancels: they go out with its completion.
+ */
 static void cancels_go_out_later(void **state)
 {
 	struct small s;

@@ -22,7 +22,7 @@ static const struct ctxfd *put(const struct ctxfd *parent, const void *key, void
 	return ctx;
 }
 
-/* ---- Lookup ----------------------------------------------------------------------------------------------------------- */
+/* ---- Lookup ------------------------------------------------------------------------------------------------------ */
 
 static void value_is_seen_from_there_down(void **state)
 {
@@ -135,7 +135,7 @@ static void lookup_steps_over_what_is_no_value(void **state)
 	ctxfd_unref(outer);
 }
 
-/* ---- Beside the tree ---------------------------------------------------------------------------------------------------- */
+/* ---- Beside the tree --------------------------------------------------------------------------------------------- */
 
 static void value_context_ends_with_the_one_above(void **state)
 {
@@ -238,7 +238,7 @@ static void without_cancel_of_one_that_is_done(void **state)
 	ctxfd_unref(root);
 }
 
-/* ---- Destroying --------------------------------------------------------------------------------------------------------- */
+/* ---- Destroying -------------------------------------------------------------------------------------------------- */
 
 static int destroyed, order[10];
 static pthread_t destroyed_on;
