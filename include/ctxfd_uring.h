@@ -183,6 +183,9 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin), it is the context's err when the context is done, and -ECANCELED when
  * the scope is being closed. -ETIMEDOUT can be the operation's own, and -ECANCELED also comes when a chain breaks:
  * ctxfd_err tells them apart.
+ *
+ * If the submission queue is full of your own requests just when the context has ended, and the kernel takes nothing for
+ * want of memory, the cancels go out with the scope's next completion, or with ctxfd_uring_wait.
  */
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
 
