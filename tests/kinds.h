@@ -117,18 +117,26 @@ static inline void fill_up(const struct kind *kind, const int fds[2])
 	}
 }
 
-/* Reads all there is, without waiting; returns how many bytes that was. */
-static inline size_t drain(int fd)
+/* One read that does not wait; returns how many bytes that was, 0 when there is nothing. */
+static inline size_t take(int fd)
 {
 	static char buf[65536];
 	int flags = fcntl(fd, F_GETFL);
-	size_t total = 0;
 	ssize_t n;
 
 	assert_int_equal(fcntl(fd, F_SETFL, flags | O_NONBLOCK), 0);
-	while ((n = read(fd, buf, sizeof buf)) > 0)
-		total += (size_t)n;
+	n = read(fd, buf, sizeof buf);
 	assert_int_equal(fcntl(fd, F_SETFL, flags), 0);
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* Reads all there is; returns how many bytes that was. Not while others write: there could be more for ever. */
+static inline size_t drain(int fd)
+{
+	size_t total = 0, n;
+
+	while ((n = take(fd)) > 0)
+		total += n;
 	return total;
 }
 

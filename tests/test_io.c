@@ -293,7 +293,7 @@ static void wait_and_write(const struct kind *kind, bool blocking)
 	thread = thread_start(call_write_on, c);
 	thread_wait_asleep(thread);
 	given = c->given;
-	wait_until(drain(fds[0]) > 0 && c->given > given);
+	wait_until((take(fds[0]), c->given > given));
 	ctxfd_cancel(ctx);
 	assert_int_equal(result(thread), -ECANCELED);
 	close_kind(kind, fds);

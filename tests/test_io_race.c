@@ -100,7 +100,7 @@ static void race_a_write(const struct kind *kind, bool blocking)
 		s.fd = fds[1];
 		thread = thread_start(keep_writing, &s);
 		for (int i = 0; i < r % 50; i++)
-			taken += drain(fds[0]);
+			taken += take(fds[0]);
 		ctxfd_cancel(s.ctx);
 		thread_join(thread);
 		while (taken < s.given) {
