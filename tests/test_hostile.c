@@ -469,6 +469,7 @@ static void receive_fds(int sock, int fds[SENT])
 static int stranger(int sock)
 {
 	int fds[SENT];
+	uint64_t n;
 
 	receive_fds(sock, fds);
 	require(!readable(fds[0]) && !readable(fds[1]));
@@ -477,7 +478,8 @@ static int stranger(int sock)
 		struct pollfd p = { .fd = fds[i], .events = POLLIN };
 
 		require(poll(&p, 1, 30000 * slow()) == 1);
-		require(read_count(fds[i]) > 0);
+		/* Any number: an emulator turns the bytes of those fds only that it has seen made. */
+		require(read(fds[i], &n, sizeof n) == sizeof n && n > 0);
 		require(fcntl(fds[i], F_SETFL, 0) == 0);
 		close(fds[i]);
 	}
