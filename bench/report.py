@@ -8,6 +8,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import textwrap
 import time
 
 import suite
@@ -174,6 +175,8 @@ def figure_lines(r, partial):
         least = f.value(r, "floor")
         got, least = ("-" if v is None else f"{v:.2f}{f.unit}" for v in (got, least))
         yield f"  {f.text:<82}{f.reach():>10}{got:>10}{least:>10}  {text}"
+        if text == "NO" and f.why:
+            yield from textwrap.wrap(f.why, 112, initial_indent=6 * " ", subsequent_indent=6 * " ")
 
 
 def instruction_lines(r, peers):
