@@ -60,7 +60,7 @@ enum mode { NOBODY, THREAD, PROGRAM }; /* dispatches */
 #define EVENTS 32 /* that one look at the epoll set takes */
 
 struct dispatcher {
-	_Atomic int mode; /* enum mode; changed under a lock of its own, see dispatch.c; read by anyone */
+	_Atomic int mode;                  /* enum mode; changed under a lock of its own, see mode.c; read by anyone */
 	_Alignas(64) pthread_mutex_t lock; /* not beside what everybody reads */
 	pthread_cond_t idle;               /* an after-func has ended, or `inside` has become false */
 
@@ -79,6 +79,7 @@ struct dispatcher {
 
 	unsigned forks; /* that lie between this process and the first */
 
+	bool stopping;    /* the library's thread is to end: it starts no more functions */
 	bool dispatching; /* a thread is at it: */
 	pthread_t thread;
 	bool inside;                 /* it is in the library without the lock: freeing, or */
@@ -100,6 +101,17 @@ static inline int ensure_dispatcher(void)
 
 /* A list of after-funcs, whose contexts are done, is due. Not under the lock. */
 void dispatch(struct ctxfd_after *list);
+
+/* Under the lock: makes the epoll set readable. */
+void dispatcher_wake(void);
+
+/*
+ * Does what is due, and returns how much that was, or -EBUSY when another thread is at it, or a function that it runs.
+ */
+int dispatcher_serve(void);
+
+/* In the child of a fork, under the lock: the parent's round is not going on here, and what was due is due here too. */
+void dispatcher_forked(void);
 
 /* Under the lock: sets the timer for the earliest alarm, if it is not set for it yet. */
 void dispatcher_arm(void);
