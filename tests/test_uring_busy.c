@@ -320,6 +320,34 @@ static void a_call_does_not_sleep_without_its_poll(void **state)
 	free_small(&s);
 }
 
+struct cancelled {
+	struct small small;
+	int result;
+};
+
+/* With a pthread_cancel pending: what waits for the kernel must not be left half done. */
+static void *call_when_cancelled(void *arg)
+{
+	struct cancelled *c = arg;
+
+	pthread_cancel(pthread_self());
+	refuse(3, -EAGAIN, true);
+	c->result = ctxfd_uring_call(c->small.ctx, &ring, prep_recv(&c->small));
+	pthread_testcancel();
+	return NULL;
+}
+
+static void a_call_is_no_cancellation_point(void **state)
+{
+	struct cancelled c = { .result = 0 };
+
+	make_small(&c.small);
+	assert_int_equal(write(c.small.fds[1], "a", 1), 1);
+	assert_ptr_equal(thread_join(thread_start(call_when_cancelled, &c)), PTHREAD_CANCELED);
+	assert_int_equal(c.result, 1);
+	free_small(&c.small);
+}
+
 /* What the library makes of a result that the kernel gives, when the context has ended meanwhile, or has not. */
 static int made_of(int result, bool ended)
 {
@@ -373,6 +401,7 @@ int main(void)
 		cmocka_unit_test(a_call_goes_on),
 		cmocka_unit_test(a_call_waits_for_its_poll_to_be_gone),
 		cmocka_unit_test(a_call_does_not_sleep_without_its_poll),
+		cmocka_unit_test(a_call_is_no_cancellation_point),
 		cmocka_unit_test(interruptions_are_known),
 	};
 	int err = make_ring_of(0, 4, 0);
