@@ -48,6 +48,24 @@ static inline struct ctxfd *watching(const struct ctxfd *parent, int fd, int cau
 	return ctx;
 }
 
+/*
+ * The program's own loop, which dispatches that pipe is readable and so ends *ctx, stopped as it makes that one's fd
+ * readable. The thread gives what ctxfd_dispatch returned.
+ */
+static inline struct thread *stop_as_it_fires(struct ctxfd **ctx, int pipe[2])
+{
+	struct thread *dispatcher;
+
+	make_pipe(pipe);
+	require(ctxfd_dispatch_fd() >= 0);
+	*ctx = watching(ctxfd_background(), pipe[0], -5);
+	stop_at[0] = ctxfd_done_fd(*ctx);
+	require(write(pipe[1], "x", 1) == 1);
+	dispatcher = thread_start(dispatch, NULL);
+	wait_for(&there);
+	return dispatcher;
+}
+
 struct note {
 	_Atomic int runs;
 };

@@ -51,13 +51,7 @@ static int a_source_is_not_freed_while_it_fires(void *arg)
 	struct ctxfd *ctx;
 	int pipe[2];
 
-	make_pipe(pipe);
-	require(ctxfd_dispatch_fd() >= 0);
-	ctx = watching(ctxfd_background(), pipe[0], -5);
-	stop_at[0] = ctxfd_done_fd(ctx);
-	require(write(pipe[1], "x", 1) == 1);
-	dispatcher = thread_start(dispatch, NULL);
-	wait_for(&there);
+	dispatcher = stop_as_it_fires(&ctx, pipe);
 	owner = thread_start(give_up, ctx);
 	thread_wait_asleep(owner);
 	require(live_allocations() == 1);

@@ -94,13 +94,7 @@ static int the_dispatching_thread_forks(void *arg)
 	int pipe[2], status;
 
 	require(signal(SIGUSR1, fork_in_handler) != SIG_ERR);
-	make_pipe(pipe);
-	require(ctxfd_dispatch_fd() >= 0);
-	ctx = watching(ctxfd_background(), pipe[0], -5);
-	stop_at[0] = ctxfd_done_fd(ctx);
-	require(write(pipe[1], "x", 1) == 1);
-	dispatcher = thread_start(dispatch, NULL);
-	wait_for(&there);
+	dispatcher = stop_as_it_fires(&ctx, pipe);
 	thread_wait_asleep(dispatcher);
 	require(pthread_kill(thread_pthread(dispatcher), SIGUSR1) == 0);
 	wait_for(&there);
