@@ -14,8 +14,8 @@
 
 /* Whoever changes dispatcher.mode has this, but for stop_thread; it comes before the dispatcher's lock. */
 static pthread_mutex_t mode_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_t thread;                        /* while mode is THREAD; under mode_lock */
-static bool ended;                              /* the thread has; under the dispatcher's lock */
+static pthread_t thread; /* set under mode_lock, before mode is THREAD; joined by whoever takes `ended` back */
+static bool ended;       /* the thread has; under the dispatcher's lock */
 static _Thread_local bool on_dispatcher_thread; /* the library's */
 
 /* Of the stack of the library's thread, on which the program's functions run. */
