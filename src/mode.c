@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who dispatches: nobody yet, the library's thread, which is a loop around dispatcher_serve, or the program's own loop once
- * it has asked for the epoll set (ctxfd_dispatch_fd): then there is no thread. How one follows another, and what fork and
- * exit do.
+ * Who dispatches: nobody yet, the library's thread, which is a loop around dispatcher_serve, or the program's own loop
+ * once it has asked for the epoll set (ctxfd_dispatch_fd): then there is no thread. How one follows another, and what
+ * fork and exit do.
  */
 #include "dispatch.h"
 
@@ -78,8 +78,8 @@ static void after_fork_in_child(void)
 
 /*
  * Before main, so that the handlers of a program, or of a library that uses this one, come before ours in a fork's
- * preparation: they may wait for a lock whose holder is on its way into the dispatcher. As in done.c it can fail for want
- * of memory.
+ * preparation: they may wait for a lock whose holder is on its way into the dispatcher. As in done.c it can fail for
+ * want of memory.
  */
 __attribute__((constructor)) static void watch_forks(void)
 {
