@@ -8,6 +8,7 @@
  * comes to it.
  */
 #include "dispatch.h"
+#include "lock.h"
 
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
 {

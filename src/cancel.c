@@ -30,7 +30,7 @@ static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 	if (*w & TIMED && !(*w & NEAR)) {
 		if (is_far(n->deadline))
 			return false;
-		*w = NEAR | atomic_fetch_or_explicit(&n->word, NEAR, memory_order_acq_rel);
+		*w = change_flags(n, 0, NEAR);
 	}
 	return *w & TIMED && n->deadline <= ctxfd_now();
 }
@@ -142,7 +142,6 @@ static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 static bool mark(struct ctxfd *n, struct cancel *c)
 {
 	uint64_t w = load_word(n), new;
-	unsigned step = 0;
 
 	for (;;) {
 		if (w & DONE) {
@@ -152,10 +151,6 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 		}
 		if (w & PENDING) {
 			w = await_done(n, INT64_MAX);
-			continue;
-		}
-		if (w & LOCK) {
-			w = lock_pause(n, w, &step);
 			continue;
 		}
 		if (w & TIMED && too_late(c, n))
@@ -182,7 +177,7 @@ static void commit(struct ctxfd *n, struct cancel *c)
 		new = (w & ~(PENDING | HELD | CONTENDED | TIMED)) | DONE;
 	while (!swap_word(n, &w, new));
 	if (w & CONTENDED)
-		futex_wake(n, WAKE_LOCK);
+		futex_wake(n, WAKE_WALK);
 	announce(n, new, c);
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a context is made of, who may touch which part, and the lock on its children. Everything else in src builds on
- * this.
+ * What a context is made of and who may touch which part. Everything else in src builds on this.
  *
  * THE WORD. One atomic 64-bit word holds state, flags and cause, so that a single compare-and-swap decides who ended a
  * context, how, and what is left to do about it. Its low half is also the futex that everybody sleeps on.
@@ -15,6 +14,7 @@
  * THE CHILD LIST (`children`, and the children's `next` and `prev`) belongs to whoever set one of two bits in the word:
  *
  *   LOCK  a spinlock, held for a few instructions to link or unlink one child. No system call, no second lock under it.
+ *         Nobody else may change the word meanwhile (lock.h).
  *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE. The list is
  *         frozen: whoever wants to take a child out waits for the walk (nobody can want to put one in). A walk takes
  *         holds strictly from parent to child, and so does whoever waits for one; so no two can wait for each other.
@@ -47,7 +47,7 @@
 #define WAITERS     (UINT64_C(1) << 6) /* somebody may sleep until it is DONE */
 #define LOCK        (UINT64_C(1) << 7)
 #define HELD        (UINT64_C(1) << 8)
-#define CONTENDED   (UINT64_C(1) << 9) /* somebody may sleep until LOCK and HELD are gone */
+#define CONTENDED   (UINT64_C(1) << 9) /* with HELD: somebody may sleep until it is gone */
 #define CHILDREN    (UINT64_C(1) << 10)
 #define ORPHAN      (UINT64_C(1) << 11)
 #define VALUE       (UINT64_C(1) << 12) /* not a node: with_value or without_cancel (fixed) */
@@ -121,15 +121,6 @@ static inline struct ctxfd *mutable(const struct ctxfd *ctx)
 static inline uint64_t load_word(const struct ctxfd *n)
 {
 	return atomic_load_explicit(&n->word, memory_order_acquire);
-}
-
-/*
- * Every change of a word is one of these. Acquire: what was written before the word came to this is ours to read.
- * Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is now.
- */
-static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
-{
-	return atomic_compare_exchange_weak_explicit(&n->word, w, new, memory_order_acq_rel, memory_order_acquire);
 }
 
 /* The node whose err, fd and deadline are ctx's. */

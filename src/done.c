@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "lock.h"
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -178,7 +178,7 @@ static int replace_inherited(struct ctxfd *n, int fd)
 		}
 		if (!err) {
 			/* In this order: who sees that the fd is its own sees that it is to be signalled. */
-			atomic_fetch_or_explicit(&n->word, UNSIGNALLED, memory_order_acq_rel);
+			change_flags(n, 0, UNSIGNALLED);
 			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
 		}
 	}
@@ -201,8 +201,8 @@ void signal_done(struct ctxfd *n)
 			post(fd);
 		else
 			fire(fd);
-		/* Release: who sees the flag gone may count on the fd. */
-		atomic_fetch_and_explicit(&n->word, ~UNSIGNALLED, memory_order_release);
+		/* Who sees the flag gone may count on the fd. */
+		change_flags(n, UNSIGNALLED, 0);
 	}
 	errno = saved;
 }
@@ -263,7 +263,7 @@ int ctxfd_done_fd(const struct ctxfd *ctx)
 
 	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
 	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
-		atomic_fetch_or_explicit(&n->word, HAS_FD | UNSIGNALLED, memory_order_acq_rel);
+		change_flags(n, 0, HAS_FD | UNSIGNALLED);
 	if (fd >= 0)
 		settle(n);
 	errno = saved;

@@ -2,8 +2,8 @@
 /*
  * Sleeping on the low half of a context's word, and waking those who do.
  *
- * Two kinds of sleepers share the futex and are told apart by its bitset, so that a busy lock does not wake those who
- * wait for the end. Every sleep may end for no reason: the caller looks at the word again.
+ * Two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
+ * wake those who wait for the end of a context. Every sleep may end for no reason: the caller looks at the word again.
  */
 #ifndef FUTEX_H
 #define FUTEX_H
@@ -13,7 +13,7 @@
 #include "context.h"
 
 #define WAKE_DONE UINT32_C(1) /* those who set WAITERS */
-#define WAKE_LOCK UINT32_C(2) /* those who set CONTENDED */
+#define WAKE_WALK UINT32_C(2) /* those who set CONTENDED */
 
 /* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (>= 0; INT64_MAX: none). */
 void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The slow side of the lock on a node's children: what a thread does while it cannot have it. */
+/* What a thread does while it cannot change a word or have the lock on a node's children. */
 #include "lock.h"
 
 /* Bursts of pauses before sleeping: enough for a holder that runs, on another core, to finish linking a child. */
@@ -15,14 +15,27 @@ static inline void cpu_pause(void)
 #endif
 }
 
-uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step)
+/* How long one who waits for an owner that does not run sleeps before it looks again. */
+#define NAP (50 * CTXFD_USEC)
+
+uint64_t await_unlock(struct ctxfd *n)
 {
-	if (*step < BURSTS) {
-		++*step;
-		for (int i = 0; i < PAUSES; i++)
-			cpu_pause();
-	} else if (w & CONTENDED || swap_word(n, &w, w | CONTENDED)) {
-		futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_LOCK);
+	uint64_t w = load_word(n);
+
+	for (int burst = 0; w & LOCK; burst++) {
+		if (burst >= BURSTS)
+			futex_sleep(n, w, ctxfd_now() + NAP, WAKE_WALK);
+		else
+			for (int i = 0; i < PAUSES; i++)
+				cpu_pause();
+		w = load_word(n);
 	}
+	return w;
+}
+
+uint64_t await_walk(struct ctxfd *n, uint64_t w)
+{
+	if (w & CONTENDED || swap_word(n, &w, w | CONTENDED))
+		futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_WALK);
 	return load_word(n);
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The lock on a node's children: bit LOCK of its word (context.h says what it guards and how HELD differs).
+ * Changing a word, and the lock on a node's children: bit LOCK of the word (context.h says what it guards and how HELD
+ * differs).
  *
- * It spins briefly and then sleeps in the kernel, so that a holder who was preempted costs nobody a time slice.
- * Unlocking is the same step that says what the holder changed (a first child, no child left).
+ * A word is changed by compare-and-swap while it has no LOCK, and by nobody but the lock's owner while it has. So the
+ * lock is given back by a plain store, which says as well what the owner changed (a first child, no child left). That
+ * makes a context a fifth cheaper than a second locked instruction would.
  *
- * WHO WAKES WHOM. Who has to wait sets CONTENDED before it sleeps. Whoever gives LOCK or HELD back and saw the flag
- * wakes all sleepers; who is woken and finds the lock taken again sets the flag again. A walk that gives HELD back
- * clears the flag. An unlock leaves it, since that would be a second step on a node that may be freed by then: the next
- * to take the lock clears it, and thereby only what its predecessor has seen.
+ * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) sleeps for some microseconds at a
+ * time. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
+ *
+ * WHO WAITS FOR HELD sets CONTENDED and sleeps until the walk that gives HELD back sees the flag.
  */
 #ifndef LOCK_H
 #define LOCK_H
@@ -16,13 +18,41 @@
 #include "context.h"
 #include "futex.h"
 
-/* One step of waiting for LOCK and HELD to be gone from n's word, which was seen as w. Returns the word anew. */
-uint64_t lock_pause(struct ctxfd *n, uint64_t w, unsigned *step);
+/* Sleeps until LOCK is gone from n's word, which is returned. */
+uint64_t await_unlock(struct ctxfd *n);
 
-/* Under the lock, which was had after so many steps of waiting. */
-static inline void count_contention(struct ctxfd *n, unsigned steps)
+/* One step of waiting for HELD to be gone from n's word, which was seen as w. Returns the word anew. */
+uint64_t await_walk(struct ctxfd *n, uint64_t w);
+
+/*
+ * Every change of a word but the lock owner's is one of these. Acquire: what was written before the word came to this is
+ * ours to read. Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is now,
+ * without LOCK when it had to be waited for.
+ */
+static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
 {
-	if (steps && n->contended < UINT8_MAX)
+	if (*w & LOCK) {
+		*w = await_unlock(n);
+		return false;
+	}
+	return atomic_compare_exchange_weak_explicit(&n->word, w, new, memory_order_acq_rel, memory_order_acquire);
+}
+
+/* Changes flags alone, and returns the word as it is then. */
+static inline uint64_t change_flags(struct ctxfd *n, uint64_t clear, uint64_t set)
+{
+	uint64_t w = load_word(n), new;
+
+	do
+		new = (w & ~clear) | set;
+	while (!swap_word(n, &w, new));
+	return new;
+}
+
+/* Under the lock, which was not to be had at the first try. */
+static inline void count_contention(struct ctxfd *n)
+{
+	if (n->contended < UINT8_MAX)
 		n->contended++;
 }
 
@@ -30,15 +60,16 @@ static inline void count_contention(struct ctxfd *n, unsigned steps)
 static inline uint64_t lock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
-	unsigned step = 0;
+	bool met = false;
 
-	for (;;) {
-		if (w & (LOCK | HELD))
-			w = lock_pause(n, w, &step);
-		else if (swap_word(n, &w, (w & ~CONTENDED) | LOCK))
+	for (;; met = true) {
+		if (w & HELD)
+			w = await_walk(n, w);
+		else if (swap_word(n, &w, w | LOCK))
 			break;
 	}
-	count_contention(n, step);
+	if (met)
+		count_contention(n);
 	return w;
 }
 
@@ -46,35 +77,31 @@ static inline uint64_t lock(struct ctxfd *n)
 static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 {
 	uint64_t w = load_word(n);
-	unsigned step = 0;
+	bool met = false;
 
-	for (;;) {
+	for (;; met = true) {
 		*seen = w;
 		if (w & (PENDING | DONE))
 			return false;
-		if (w & LOCK)
-			w = lock_pause(n, w, &step);
-		else if (swap_word(n, &w, (w & ~CONTENDED) | LOCK))
+		if (swap_word(n, &w, w | LOCK))
 			break;
 	}
-	count_contention(n, step);
+	if (met)
+		count_contention(n);
 	return true;
 }
 
 /*
- * Gives n's lock back, and returns the word as it is then. What the holder changed goes along in the same step:
- * CHILDREN and SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. n may be freed by
- * others from here on.
+ * Gives n's lock back, and returns the word as it is then. What the owner changed goes along in the same step:
+ * CHILDREN and SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. Release pairs with every
+ * acquiring look at the word. n may be freed by others from here on.
  */
 static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {
-	uint64_t w;
+	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed) - LOCK + change;
 
-	change -= LOCK;
-	w = atomic_fetch_add_explicit(&n->word, change, memory_order_acq_rel);
-	if (w & CONTENDED)
-		futex_wake(n, WAKE_LOCK);
-	return w + change;
+	atomic_store_explicit(&n->word, w, memory_order_release);
+	return w;
 }
 
 #endif

@@ -6,8 +6,7 @@
  */
 #include <time.h>
 
-#include "context.h"
-#include "futex.h"
+#include "lock.h"
 
 static int64_t read_clock(clockid_t clock)
 {

@@ -10,7 +10,7 @@
 #define C 4
 #define D 5
 
-proctype canceller() { REGISTERS; cancel(R, 1); thread_ends() }
+proctype canceller() { REGISTERS; done_fd(A); cancel(R, 1); thread_ends() }
 proctype below_R() { REGISTERS; derive(R, B, FOREVER); done_fd(B); err(R); err(B); thread_ends() }
 proctype below_A() {
 	REGISTERS;
@@ -22,7 +22,6 @@ proctype below_A() {
 	unref(D);
 	thread_ends()
 }
-
 
 init {
 	REGISTERS;

@@ -10,7 +10,7 @@ inline deadline_passed(n) {
 		if
 		:: clock < ctx[n].deadline -> late = false
 		:: true ->
-			d_step { touch(n); w = ctx[n].word | NEAR; ctx[n].word = w };
+			change_flags(n, 0, NEAR, w);
 #if EXPIRY_LOOKS_ONCE
 			late = (clock >= ctx[n].deadline)
 #else
@@ -112,6 +112,12 @@ inline announce(n) {
 #define overlooks_pending(n, by_link) false
 #endif
 
+#if MARK_IGNORES_LOCK
+#define swap_in_mark compare_and_swap
+#else
+#define swap_in_mark swap_word
+#endif
+
 /* marked: n is PENDING and HELD by us. Else it is DONE, with all below it, and its fd shows it. */
 inline mark(n, by_link) {
 	load_word(n, w);
@@ -132,12 +138,7 @@ inline mark(n, by_link) {
 		:: overlooks_pending(n, by_link) -> marked = false; break
 		:: else -> await_done(n)
 		fi
-#if MARK_IGNORES_LOCK
 	:: !(w & (DONE | PENDING)) ->
-#else
-	:: !(w & (DONE | PENDING)) && (w & LOCK) -> lock_pause(n)
-	:: !(w & (DONE | PENDING | LOCK)) ->
-#endif
 		if
 		:: (w & TIMED) && now == 0 -> now = clock
 		:: else
@@ -146,17 +147,17 @@ inline mark(n, by_link) {
 #if EXPIRED_TAKES_THE_CANCEL
 		:: false
 #else
-		:: (w & TIMED) && ctx[n].deadline <= now -> swap_word(n, w, (w & ~TIMED) | DONE | EXPIRED)
+		:: (w & TIMED) && ctx[n].deadline <= now -> swap_in_mark(n, w, (w & ~TIMED) | DONE | EXPIRED)
 #endif
 		:: else ->
 			if
 #if PARENT_COMMITTED_FIRST
 			:: (w & CHILDREN) ->
-				swap_word(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | HELD | cause_bits(cause))
+				swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | HELD | cause_bits(cause))
 #else
-			:: (w & CHILDREN) -> swap_word(n, w, (w & FLAGS_MASK) | PENDING | HELD | cause_bits(cause))
+			:: (w & CHILDREN) -> swap_in_mark(n, w, (w & FLAGS_MASK) | PENDING | HELD | cause_bits(cause))
 #endif
-			:: else -> swap_word(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | cause_bits(cause))
+			:: else -> swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | cause_bits(cause))
 			fi;
 			/* A deadline that had passed before the cancel began wins. */
 			assert(!ok || ctx[n].deadline > began)
@@ -176,7 +177,7 @@ inline commit(n) {
 #if COMMIT_FORGETS_LOCKERS
 	:: false
 #else
-	:: (w & CONTENDED) -> futex_wake(n, WAKE_LOCK)
+	:: (w & CONTENDED) -> futex_wake(n, WAKE_WALK)
 #endif
 	:: else
 	fi;

@@ -3,7 +3,7 @@
 
 inline signal_done(n) {
 #if FLAG_CLEARED_BEFORE_POST
-	fetch_and(n, ~UNSIGNALLED);
+	change_flags(n, UNSIGNALLED, 0, unused);
 #endif
 	d_step {
 		touch(n);
@@ -12,7 +12,7 @@ inline signal_done(n) {
 		ctx[n].readable = true
 	};
 #if !FLAG_CLEARED_BEFORE_POST
-	fetch_and(n, ~UNSIGNALLED)
+	change_flags(n, UNSIGNALLED, 0, unused)
 #endif
 }
 
@@ -43,7 +43,7 @@ inline done_fd(n) {
 	settle(n);
 #endif
 #if FLAG_BEFORE_NUMBER
-	fetch_or(n, HAS_FD | UNSIGNALLED);
+	change_flags(n, 0, HAS_FD | UNSIGNALLED, w);
 #endif
 	published_fd(n);
 #if LOSER_DOES_NOT_LOOK
@@ -53,7 +53,7 @@ inline done_fd(n) {
 #endif
 	load_word(n, w);
 	if
-	:: !(w & HAS_FD) -> fetch_or(n, HAS_FD | UNSIGNALLED)
+	:: !(w & HAS_FD) -> change_flags(n, 0, HAS_FD | UNSIGNALLED, w)
 	:: else
 	fi;
 #if !FD_PUBLISHED_AFTER_LOOK

@@ -1,19 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 /* lock.h and lock.c. */
 
-/* w: the word anew. Spins until something has changed, or sleeps. */
-inline lock_pause(n) {
+/* to: the word anew, without LOCK. A nap may end too early, but not last for ever: it comes to the same. */
+inline await_unlock(n, to) {
+	d_step { !(ctx[n].word & LOCK) -> touch(n); to = ctx[n].word }
+}
+
+/* ok, new and old as of compare_and_swap. */
+inline swap_word(n, old, to) {
 	if
-	:: ctx[n].word != w || !ctx[n].alive
-	:: true ->
-		if
-		:: !(w & CONTENDED) -> swap_word(n, w, w | CONTENDED)
-		:: else -> ok = true
-		fi;
-		if
-		:: ok -> until = FOREVER; futex_sleep(n, w | CONTENDED, WAKE_LOCK)
-		:: else
-		fi
+	:: ((old) & LOCK) -> await_unlock(n, old); ok = false
+	:: else -> compare_and_swap(n, old, to)
+	fi
+}
+
+/* What a loop around swap_word comes to that does nothing else. `to` is made of w, the word before. */
+inline update_word(n, to) {
+	d_step { !(ctx[n].word & LOCK) -> touch(n); w = ctx[n].word; new = to; changes(n, w, new); ctx[n].word = new }
+}
+
+/* Of flags that neither end a context nor lock it. to: the word as it is then. */
+inline change_flags(n, clear, set, to) {
+	d_step {
+#if !FLAGS_IGNORE_LOCK
+		!(ctx[n].word & LOCK) ->
+#endif
+		touch(n);
+		to = (ctx[n].word & ~(clear)) | (set);
+		changes(n, ctx[n].word, to);
+		ctx[n].word = to
+	}
+}
+
+/* w: the word anew. */
+inline await_walk(n) {
+	if
+	:: !(w & CONTENDED) -> swap_word(n, w, w | CONTENDED)
+	:: else -> ok = true
+	fi;
+	if
+	:: ok -> until = FOREVER; futex_sleep(n, w | CONTENDED, WAKE_WALK)
+	:: else
 	fi;
 	load_word(n, w)
 }
@@ -21,13 +48,13 @@ inline lock_pause(n) {
 inline lock(n) {
 	load_word(n, w);
 	do
-#if FREE_IGNORES_HOLD
-	:: (w & LOCK) -> lock_pause(n)
+#if !FREE_IGNORES_HOLD
+	:: (w & HELD) -> await_walk(n)
+	:: !(w & HELD) ->
 #else
-	:: (w & (LOCK | HELD)) -> lock_pause(n)
+	:: true ->
 #endif
-	:: else ->
-		swap_word(n, w, (w & ~CONTENDED) | LOCK);
+		swap_word(n, w, w | LOCK);
 		if
 		:: ok -> break
 		:: else
@@ -42,13 +69,12 @@ inline lock_live(n, was) {
 	do
 #if LINKS_BELOW_PENDING
 	:: (w & DONE) -> ok = false; break
-	:: !(w & DONE) && (w & LOCK) -> lock_pause(n)
+	:: !(w & DONE) ->
 #else
 	:: (w & (PENDING | DONE)) -> ok = false; break
-	:: !(w & (PENDING | DONE)) && (w & LOCK) -> lock_pause(n)
+	:: !(w & (PENDING | DONE)) ->
 #endif
-	:: else ->
-		swap_word(n, w, (w & ~CONTENDED) | LOCK);
+		swap_word(n, w, w | LOCK);
 		if
 		:: ok -> break
 		:: else
@@ -59,14 +85,7 @@ inline lock_live(n, was) {
 
 /* new: the word as it is then. `change` is that of CHILDREN and SHARDED. */
 inline unlock(n) {
-	update_word(n, w + change - LOCK);
-	if
-#if UNLOCK_FORGETS_LOCKERS
-	:: false
-#else
-	:: (w & CONTENDED) -> futex_wake(n, WAKE_LOCK)
-#endif
-	:: else
-	fi;
+	load_word(n, w);
+	store_word(n, w + change - LOCK);
 	change = 0
 }

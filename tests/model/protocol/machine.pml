@@ -55,7 +55,7 @@
 #define CLOSED 2
 
 #define WAKE_DONE 1
-#define WAKE_LOCK 2
+#define WAKE_WALK 2
 
 /*
  * struct ctxfd. `prev` points at a pointer: children_of(p) or next_of(sibling). The ctx of a struct merge is some n and
@@ -112,6 +112,7 @@ byte asleep[THREADS]; /* in futex_sleep, with these bits */
 byte asleep_on[THREADS];
 byte running; /* ghost: threads of the scenario that have not ended */
 hidden byte i;
+hidden int unused; /* a result that nobody looks at */
 
 /* What a thread has in registers: the local variables and results of the C functions. */
 #define REGISTERS                                                                                               \
@@ -169,9 +170,12 @@ inline answered(n) {
 
 /* The word of n goes from `old` to `to`. */
 inline changes(n, old, to) {
-	/* The first end decides, once and for good; a mark decides already. */
+	/* The first end decides, once and for good; a mark decides already. Only the lock's owner changes a locked word. */
 	assert(!((old) & DONE) || ((to) & DONE));
 	assert(!((old) & (DONE | PENDING)) || (((to) & (DONE | PENDING)) && verdict_of(to) == verdict_of(old)));
+#ifndef CONSEQUENCES
+	assert(!((old) & LOCK) || ctx[n].owner == _pid + 1);
+#endif
 	if
 	:: ((to) & (LOCK | HELD)) && !((old) & (LOCK | HELD)) -> ctx[n].owner = _pid + 1
 	:: !((to) & (LOCK | HELD)) -> ctx[n].owner = 0
@@ -194,7 +198,7 @@ inline load_word(n, to) {
  * A compare-and-swap. ok: whether it was done; new: what was to be written; old, if it was not: what is there. That a
  * weak one may fail for no reason only makes its loop go round once more.
  */
-inline swap_word(n, old, to) {
+inline compare_and_swap(n, old, to) {
 	d_step {
 		touch(n);
 		new = to;
@@ -205,18 +209,8 @@ inline swap_word(n, old, to) {
 	}
 }
 
-/* What a loop around swap_word comes to that does nothing else. `to` is made of w, the word before. */
-inline update_word(n, to) {
-	d_step { touch(n); w = ctx[n].word; new = to; changes(n, w, new); ctx[n].word = new }
-}
-
-/* Of flags that neither end a context nor lock it. */
-inline fetch_or(n, bits) {
-	d_step { touch(n); ctx[n].word = ctx[n].word | (bits) }
-}
-
-inline fetch_and(n, bits) {
-	d_step { touch(n); ctx[n].word = ctx[n].word & (bits) }
+inline store_word(n, to) {
+	d_step { touch(n); new = to; changes(n, ctx[n].word, new); ctx[n].word = new }
 }
 
 /* malloc and init_node. No memory is used twice, so that a use after free is always seen. */

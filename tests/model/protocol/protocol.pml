@@ -2,7 +2,7 @@
 /*
  * The protocol, function by function as in src, so that both can be read side by side:
  *
- *   lock.pml     lock.h, lock.c   lock_pause, lock, lock_live, unlock
+ *   lock.pml     lock.h, lock.c   swap_word, change_flags, lock, lock_live, unlock, await_unlock, await_walk
  *   wait.pml     wait.c           await_done; wait_for is ctxfd_wait
  *   done.pml     done.c           signal_done, close_done_fd, published_fd; done_fd is ctxfd_done_fd
  *   cancel.pml   cancel.c         deadline_passed, settle, announce, mark, commit, walk;

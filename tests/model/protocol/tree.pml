@@ -122,7 +122,7 @@ inline with_deadline(p, n, at) {
 
 inline inherit_end(n, verdict) {
 	d_step { /* as update_word */
-		touch(n);
+		!(ctx[n].word & LOCK) -> touch(n);
 		w = ctx[n].word;
 		new = MERGE | DONE | (verdict & EXPIRED) | cause_of(verdict);
 		if
@@ -206,7 +206,7 @@ inline drop(n) {
 		do
 		:: (w & CHILDREN) ->
 #if ORPHAN_SET_WITHOUT_LOOK
-			fetch_or(n, ORPHAN);
+			change_flags(n, 0, ORPHAN, w);
 			ok = true;
 #else
 			swap_word(n, w, w | ORPHAN);
