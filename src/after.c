@@ -2,85 +2,63 @@
 /*
  * After-funcs: functions that run once their context is done. dispatch.h says what one is and what guards it.
  *
- * WHO WINS, stop or run? stop clears the alarm and then takes the after-func out of its parent's list, if it is still
- * LIVE: once it is out, nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state`
- * decides, under the dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it
- * comes to it.
+ * WHO WINS, stop or run? stop takes the after-func out of its parent's list, if it is still LIVE: once it is out,
+ * nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state` decides, under the
+ * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
  */
 #include "dispatch.h"
-#include "lock.h"
 
-int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
+/* ---- Expiry ------------------------------------------------------------------------------------------------------ */
+
+/* The dispatcher learns of n's deadline, unless it knows of it already or n has ended. 0 or -ENOMEM. */
+static int set_expiry(struct ctxfd *n)
 {
-	struct ctxfd_after *h;
-	uint64_t born;
-	bool timed;
-	int err;
+	struct expiry *e;
 
-	if (!ctx || !fn)
-		return -EINVAL;
-	err = ensure_dispatcher();
-	if (err)
-		return err;
-	h = malloc_quietly(sizeof *h);
-	if (!h)
+	if (load_word(n) & ALARMED)
+		return 0;
+	e = malloc_quietly(sizeof *e);
+	if (!e)
 		return -ENOMEM;
-	h->fn = fn;
-	h->arg = arg;
-	h->next = NULL;
-	h->alarm.set = false;
-	h->state = WAITING;
-	h->owned = handle;
-	if (handle)
-		*handle = h;
-
-	/* Once it is linked it may run and be freed at any moment, unless we keep the dispatcher from it. */
-	timed = node_of(ctx)->deadline != INT64_MAX;
-	if (timed)
-		pthread_mutex_lock(&dispatcher.lock);
-	born = adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0);
-	if (timed) {
-		if (born & TIMED) {
-			alarm_set(&dispatcher.alarms, &h->alarm, h->ctx.deadline, dispatcher.alarms_set++);
-			dispatcher_arm();
-		}
-		pthread_mutex_unlock(&dispatcher.lock);
+	init_node(&e->node, n, EXPIRY);
+	atomic_init(&e->node.word, DONE);
+	e->alarm.set = false;
+	if (!hide_expiry(n, &e->node)) {
+		free(e);
+		return 0;
 	}
-	if (born & DONE) {
-		/* The context may only be marked: fn must find it done. */
-		await_done(node_of(ctx), INT64_MAX);
-		dispatch(h);
-	}
+	pthread_mutex_lock(&dispatcher.lock);
+	alarm_set(&dispatcher.alarms, &e->alarm, n->deadline, dispatcher.alarms_set++);
+	dispatcher_arm();
+	pthread_mutex_unlock(&dispatcher.lock);
 	return 0;
 }
 
-/* Makes h DONE by its deadline. False: it was DONE already. */
-static bool expire(struct ctxfd_after *h)
+/* It is all that there is in ctx's list. */
+void forget_expiry(struct ctxfd *ctx)
 {
-	uint64_t w = load_word(&h->ctx);
+	struct expiry *e = (struct expiry *)(void *)ctx->children;
 
-	while (!(w & DONE))
-		if (swap_word(&h->ctx, &w, (w & ~TIMED) | DONE | EXPIRED))
-			return true;
-	return false;
+	pthread_mutex_lock(&dispatcher.lock);
+	alarm_clear(&dispatcher.alarms, &e->alarm);
+	pthread_mutex_unlock(&dispatcher.lock);
+	free(e);
 }
 
-/* Under the lock: what has come to its deadline becomes due. */
 void expire_alarms(void)
 {
 	int64_t now = dispatcher.alarms ? ctxfd_now() : 0;
 
 	while (dispatcher.alarms && dispatcher.alarms->at <= now) {
-		struct ctxfd_after *h = alarm_owner(dispatcher.alarms);
+		struct expiry *e =
+		        (struct expiry *)(void *)((char *)dispatcher.alarms - offsetof(struct expiry, alarm));
 
-		alarm_clear(&dispatcher.alarms, &h->alarm);
-		if (expire(h)) {
-			h->next = NULL;
-			*dispatcher.due_end = h;
-			dispatcher.due_end = &h->next;
-		}
+		alarm_clear(&dispatcher.alarms, &e->alarm);
+		add_due(expire_after_funcs(e->node.parent, now));
 	}
 }
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
 static void free_after(struct ctxfd_after *h)
@@ -95,7 +73,6 @@ _Thread_local struct ctxfd_after *running_here;
 /* Under the lock: runs h, which is due, unless it has been stopped. Returns how many functions that was. */
 int run_after(struct ctxfd_after *h)
 {
-	alarm_clear(&dispatcher.alarms, &h->alarm);
 	if (h->state == STOPPED) {
 		free_after(h);
 		return 0;
@@ -118,6 +95,41 @@ int run_after(struct ctxfd_after *h)
 		pthread_cond_broadcast(&dispatcher.idle);
 	}
 	return 1;
+}
+
+/* ---- Registering and stopping ------------------------------------------------------------------------------------ */
+
+int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
+{
+	struct ctxfd_after *h;
+	struct ctxfd *n;
+	int err;
+
+	if (!ctx || !fn)
+		return -EINVAL;
+	n = node_of(ctx);
+	err = ensure_dispatcher();
+	if (!err && n->deadline != INT64_MAX)
+		err = set_expiry(n);
+	if (err)
+		return err;
+	h = malloc_quietly(sizeof *h);
+	if (!h)
+		return -ENOMEM;
+	h->fn = fn;
+	h->arg = arg;
+	h->next = NULL;
+	h->state = WAITING;
+	h->owned = handle;
+	if (handle)
+		*handle = h;
+	/* Once it is linked it may run and be freed at any moment. */
+	if (adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0) & DONE) {
+		/* The context may only be marked: fn must find it done. */
+		await_done(n, INT64_MAX);
+		dispatch(h);
+	}
+	return 0;
 }
 
 static bool is_running(const struct ctxfd_after *h)
@@ -153,12 +165,5 @@ static bool stop_ended(struct ctxfd_after *h)
 
 bool ctxfd_after_stop(struct ctxfd_after *h)
 {
-	if (!h)
-		return false;
-	if (h->ctx.deadline != INT64_MAX) {
-		pthread_mutex_lock(&dispatcher.lock);
-		alarm_clear(&dispatcher.alarms, &h->alarm);
-		pthread_mutex_unlock(&dispatcher.lock);
-	}
-	return reap_live(&h->ctx) || stop_ended(h);
+	return h && (reap_live(&h->ctx) || stop_ended(h));
 }

@@ -169,7 +169,7 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 }
 
 /* The way back: everything below n is done. n stays valid until its parent on our way is committed. */
-static void commit(struct ctxfd *n, struct cancel *c)
+static inline void commit(struct ctxfd *n, struct cancel *c)
 {
 	uint64_t w = load_word(n), new;
 
@@ -210,6 +210,26 @@ static void walk(struct ctxfd *root, struct cancel *c)
 		n = list_owner(child);
 		child = child->next;
 	}
+}
+
+/*
+ * n's deadline has passed: ends the after-funcs on it, and returns them in the order of their registration. NULL if a
+ * walk has n, which ends them.
+ */
+struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now)
+{
+	struct cancel c = { .now = now };
+	uint64_t w = settle(n);
+
+	do
+		if (w & HELD)
+			return NULL;
+	while (!swap_word(n, &w, w | HELD));
+	for (struct ctxfd *child = n->children; child; child = child->next)
+		if (load_word(child) & HOOK)
+			mark(child, &c);
+	commit(n, &c);
+	return c.due;
 }
 
 void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)

@@ -21,8 +21,8 @@
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
- * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "the list is not empty". The
- * last owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in
+ * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "there is somebody in the list"
+ * (an expiry is nobody: it goes with its node). The last owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in
  * the word, so exactly one of the two sees that it is the one to free.
  *
  * Fields marked "fixed" are written by the constructor and never change.
@@ -59,6 +59,7 @@
 #define SHARDED     (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
 #define SHARD       (UINT64_C(1) << 19) /* it is one (fixed) */
 #define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
+#define ALARMED     (UINT64_C(1) << 21) /* behind the shards comes its expiry; see dispatch.h */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -75,7 +76,8 @@ enum kind {
 	WITH_FD,
 	WITH_SIGNALS,
 	WITH_PROCESS,
-	SHARD_OF_CHILDREN
+	SHARD_OF_CHILDREN,
+	EXPIRY
 };
 
 struct ctxfd {
@@ -203,6 +205,7 @@ void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 bool drop(struct ctxfd *ctx);
 void reap(struct ctxfd *ctx);
 bool reap_live(struct ctxfd *ctx);
+bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry);
 
 /* cancel.c */
 uint64_t settle(struct ctxfd *n);

@@ -48,16 +48,19 @@ void dispatcher_arm(void)
 		dispatcher.armed = at;
 }
 
+void add_due(struct ctxfd_after *list)
+{
+	*dispatcher.due_end = list;
+	while (*dispatcher.due_end)
+		dispatcher.due_end = &(*dispatcher.due_end)->next;
+}
+
 void dispatch(struct ctxfd_after *list)
 {
-	struct ctxfd_after *last = list;
 	int saved = errno;
 
-	while (last->next)
-		last = last->next;
 	pthread_mutex_lock(&dispatcher.lock);
-	*dispatcher.due_end = list;
-	dispatcher.due_end = &last->next;
+	add_due(list);
 	dispatcher_wake();
 	pthread_mutex_unlock(&dispatcher.lock);
 	errno = saved;

@@ -6,7 +6,7 @@
  * THE DISPATCHER'S LOCK is a mutex, `dispatcher.lock`. It guards every field of struct dispatcher, struct ctxfd_after
  * and struct source that is not called fixed. It comes before LOCK, after which it is never taken, and it is not held
  * while a walk is waited for or a function of the program runs. System calls under it do not wait, but for a done fd
- * where SET_TICKS is refused (done.c).
+ * where SET_TICKS is refused (done.c), and for LOCK.
  */
 #ifndef DISPATCH_H
 #define DISPATCH_H
@@ -18,15 +18,15 @@
 #include "heap.h"
 
 /*
- * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its alarm, is what
- * makes it due; stopping it is a child leaving its parent. While it is linked it keeps its context alive.
+ * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its context's
+ * expiry, is what makes it due; stopping it is a child leaving its parent. While it is linked it keeps its context
+ * alive.
  */
 struct ctxfd_after {
 	struct ctxfd ctx;
 	void (*fn)(void *arg);    /* fixed */
 	void *arg;                /* fixed */
 	struct ctxfd_after *next; /* in the list of the cancel that ended it, then in the dispatcher's */
-	struct alarm alarm;       /* set while its deadline can end it */
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
 	pthread_t thread; /* that runs fn, while state is RUNNING */
 	unsigned forks;   /* the same: how many there had been; with fewer than now, thread is not in this process */
@@ -39,10 +39,14 @@ static inline struct ctxfd_after *after_of(struct ctxfd *n)
 	return (struct ctxfd_after *)((char *)n - offsetof(struct ctxfd_after, ctx));
 }
 
-static inline struct ctxfd_after *alarm_owner(struct alarm *a)
-{
-	return (struct ctxfd_after *)((char *)a - offsetof(struct ctxfd_after, alarm));
-}
+/*
+ * The dispatcher's alarm for all after-funcs on one context with a deadline. It is made with the first of them, goes
+ * with the context, and stands in its list, behind the shards and before all others, as a child that is DONE from birth.
+ */
+struct expiry {
+	struct ctxfd node;
+	struct alarm alarm;
+};
 
 /* A context that ends by an fd or a signal. */
 struct source {
@@ -99,8 +103,9 @@ static inline int ensure_dispatcher(void)
 	return atomic_load_explicit(&dispatcher.mode, memory_order_acquire) == NOBODY ? dispatcher_start() : 0;
 }
 
-/* A list of after-funcs, whose contexts are done, is due. Not under the lock. */
+/* A list of after-funcs, whose contexts are done, is due. Not under the lock; and under it, on the dispatching thread. */
 void dispatch(struct ctxfd_after *list);
+void add_due(struct ctxfd_after *list);
 
 /* Under the lock: makes the epoll set readable. */
 void dispatcher_wake(void);
@@ -135,6 +140,12 @@ void run_destroy(void (*destroy)(void *value), void *value);
 /* after.c, under the lock, on the dispatching thread. */
 void expire_alarms(void);
 int run_after(struct ctxfd_after *h);
+
+/* after.c: called before ctx, which is ALARMED, is freed; not under the lock. */
+void forget_expiry(struct ctxfd *ctx);
+
+/* cancel.c, under the lock. */
+struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now);
 
 /* source.c */
 void forget_source(struct ctxfd *ctx); /* called before ctx is freed; not under the lock */

@@ -15,16 +15,22 @@ static inline void cpu_pause(void)
 #endif
 }
 
-/* How long one who waits for an owner that does not run sleeps before it looks again. */
-#define NAP (50 * CTXFD_USEC)
+/*
+ * How long one who waits for an owner that does not run sleeps before it looks again: the first time, and each time
+ * twice as long, up to 64 times that. Or hundreds who wait would keep the owner from running.
+ */
+#define NAP       (50 * CTXFD_USEC)
+#define DOUBLINGS 6
 
 uint64_t await_unlock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 
 	for (int burst = 0; w & LOCK; burst++) {
-		if (burst >= BURSTS)
-			futex_sleep(n, w, ctxfd_now() + NAP, WAKE_WALK);
+		int nap = burst - BURSTS;
+
+		if (nap >= 0)
+			futex_sleep(n, w, ctxfd_now() + (NAP << (nap < DOUBLINGS ? nap : DOUBLINGS)), WAKE_WALK);
 		else
 			for (int i = 0; i < PAUSES; i++)
 				cpu_pause();

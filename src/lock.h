@@ -7,8 +7,8 @@
  * lock is given back by a plain store, which says as well what the owner changed (a first child, no child left). That
  * makes a context a fifth cheaper than a second locked instruction would.
  *
- * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) sleeps for some microseconds at a
- * time. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
+ * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) takes naps, each longer than the one
+ * before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
  *
  * WHO WAITS FOR HELD sets CONTENDED and sleeps until the walk that gives HELD back sees the flag.
  */
@@ -18,7 +18,7 @@
 #include "context.h"
 #include "futex.h"
 
-/* Sleeps until LOCK is gone from n's word, which is returned. */
+/* Waits until LOCK is gone from n's word, which is returned. */
 uint64_t await_unlock(struct ctxfd *n);
 
 /* One step of waiting for HELD to be gone from n's word, which was seen as w. Returns the word anew. */

@@ -33,7 +33,7 @@ void split_children(struct ctxfd *p)
 		uint64_t change = 0;
 
 		if (!(seen & SHARDED)) {
-			change = SHARDED + (p->children ? 0 : CHILDREN);
+			change = SHARDED + (has_children(p, seen) ? 0 : CHILDREN);
 			last->next = p->children;
 			if (last->next)
 				last->next->prev = &last->next;
@@ -91,12 +91,11 @@ bool last_shard(struct ctxfd *shard)
 bool leave_shards(struct ctxfd *p)
 {
 	struct ctxfd *last = &shards_of(p)->shard[SHARDS - 1].node;
-	uint64_t w;
+	uint64_t w = lock(p) & ~SHARDED;
 
-	lock(p);
 	p->children = last->next;
 	if (last->next)
 		last->next->prev = &p->children;
-	w = unlock(p, p->children ? 0 : -CHILDREN);
+	w = unlock(p, -SHARDED - (has_children(p, w) ? 0 : CHILDREN));
 	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
 }

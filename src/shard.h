@@ -52,12 +52,22 @@ bool last_shard(struct ctxfd *shard);
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */
 bool leave_shards(struct ctxfd *p);
 
-/* Under p's lock, which saw p's word: where in its list a new child goes. */
+/* Under p's lock, which saw p's word: where in its list a new child goes, behind what is hidden. */
 static inline struct ctxfd **list_head(struct ctxfd *p, uint64_t seen)
 {
-	if (!(seen & SHARDED))
-		return &p->children;
-	return &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next;
+	struct ctxfd **head = &p->children;
+
+	if (seen & SHARDED)
+		head = &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next;
+	if (seen & ALARMED)
+		head = &(*head)->next;
+	return head;
+}
+
+/* The same: whether CHILDREN is to be in p's word. */
+static inline bool has_children(struct ctxfd *p, uint64_t seen)
+{
+	return seen & SHARDED || *list_head(p, seen);
 }
 
 static inline uint8_t shard_number(const struct ctxfd *shard)

@@ -36,7 +36,7 @@ const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
 static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 {
 	struct ctxfd **head = list_head(p, seen);
-	uint64_t change = p->children ? 0 : CHILDREN;
+	uint64_t change = has_children(p, seen) ? 0 : CHILDREN;
 
 	child->linked = true;
 	child->next = *head;
@@ -97,7 +97,7 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 		atomic_init(&n->word, word);
 		count_on(n, parent);
 	} else if ((list = lock_list(p, flags, &seen))) {
-		bool crowded = list == p && p->contended == CROWDED;
+		bool crowded = list == p && p->contended >= CROWDED && !(seen & SHARDED);
 
 		if (deadline == INT64_MAX)
 			word |= (seen & TIMED) | cause_of(seen);
@@ -120,6 +120,19 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 		count_on(n, parent);
 	}
 	return word;
+}
+
+/* Puts n's expiry into its list. False: n is not LIVE, or has one. */
+bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry)
+{
+	uint64_t seen;
+
+	if (!lock_live(n, &seen))
+		return false;
+	if (!(seen & ALARMED))
+		link_child(n, seen, expiry);
+	unlock(n, seen & ALARMED ? 0 : ALARMED);
+	return !(seen & ALARMED);
 }
 
 static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
@@ -282,9 +295,8 @@ static void push(struct ctxfd **list, struct ctxfd *n)
  */
 static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
 {
-	uint64_t w;
+	uint64_t w = lock(p);
 
-	lock(p);
 	if (if_live && load_word(n) & DONE) {
 		unlock(p, 0);
 		return false;
@@ -292,7 +304,7 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 	*n->prev = n->next;
 	if (n->next)
 		n->next->prev = n->prev;
-	w = unlock(p, p->children ? 0 : -CHILDREN);
+	w = unlock(p, has_children(p, w) ? 0 : -CHILDREN);
 	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
 		push(list, p);
 	return true;
@@ -304,6 +316,8 @@ static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
 
 	if (w & SOURCE)
 		forget_source(ctx);
+	if (w & ALARMED)
+		forget_expiry(ctx);
 	if (ctx->linked)
 		leave_list(ctx, list_owner(ctx), false, list);
 	if (w & MERGE && merge_of(ctx)->link.linked)

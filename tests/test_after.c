@@ -408,17 +408,27 @@ static void bad_arguments(void **state)
 	assert_ptr_equal(handle, (void *)state);
 }
 
+/* On a context with a deadline the first after-func takes memory twice, any further one once. */
 static void no_memory(void **state)
 {
 	struct ctxfd_after *handle = (struct ctxfd_after *)(void *)state; /* anything but NULL */
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *plain = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *timed = ctxfd_with_timeout(plain, 3600 * CTXFD_SEC);
+	struct {
+		struct ctxfd *ctx;
+		int nth;
+	} all[] = { { plain, 1 }, { timed, 1 }, { timed, 2 }, { timed, 1 } };
 	struct note note = { .runs = 0 };
 
-	fail_allocation(1);
-	assert_int_equal(ctxfd_after_func(ctx, run, &note, &handle), -ENOMEM);
-	assert_true(allocation_failed());
-	assert_ptr_equal(handle, (void *)state);
-	ctxfd_close(ctx);
+	for (size_t i = 0; i < COUNT(all); i++) {
+		fail_allocation(all[i].nth);
+		assert_int_equal(ctxfd_after_func(all[i].ctx, run, &note, &handle), -ENOMEM);
+		assert_true(allocation_failed());
+		assert_ptr_equal(handle, (void *)state);
+	}
+	fail_allocation(0);
+	ctxfd_close(plain);
+	ctxfd_close(timed);
 	drain();
 	assert_int_equal(note.runs, 0);
 }

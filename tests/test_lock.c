@@ -34,12 +34,21 @@ void __wrap_counted_free(void *p)
 		__real_counted_free(p);
 }
 
+static bool is_futex(long nr)
+{
+#ifdef SYS_futex_time64
+	if (nr == SYS_futex_time64)
+		return true;
+#endif
+	return nr == SYS_futex;
+}
+
 static _Thread_local bool counts_naps;
 static atomic_int naps;
 
 long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	if (counts_naps && nr == SYS_futex && d)
+	if (counts_naps && is_futex(nr) && d)
 		atomic_fetch_add(&naps, 1);
 	return __real_syscall(nr, a, b, c, d, e, f);
 }

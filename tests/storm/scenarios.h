@@ -105,6 +105,13 @@ static const struct scenario {
 	{ "cancel against two after-funcs", "new a - | cause a | after a 1; after a 0 | after a 2; stop 2" },
 	{ "stop against cancel", "new a -; new b a; after b 1; free b | cause a | stop 1" },
 	{ "an after-func of a deadline", "deadline a - 11 | clock 11; look a | after a 1; stop 1 | cause a; look a" },
+	{ "an after-func of a deadline that passes under a walk",
+	  "deadline a - 11; new b a; new c a; after a 1 | cause a; look a | clock 11; look a | free b; free c; stop "
+	  "1" },
+	{ "two after-funcs of a deadline, whose owner leaves",
+	  "deadline a - 11; after a 1 | clock 11 | after a 2; stop 2; free a | stop 1" },
+	{ "after-funcs of a deadline beside shards", "deadline a - 11; new b a | after a 1; look b; stop 1 | split a; "
+	                                             "new c a; free c; look a | clock 11; look a" },
 	{ "after-funcs in order, on one that ends",
 	  "new a -; new b a; after b 1 | cause a | look b; after b 2; look b" },
 	{ "the dispatcher is taken over", "new a -; after a 1 | cause a | serve; stop 1 | serve; after a 2; serve" },

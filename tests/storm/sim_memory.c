@@ -209,7 +209,8 @@ static void tell_word(const char *what, const void *at, uint64_t old, uint64_t n
 {
 	static const char *const flags[] = { "PENDING", "DONE",  "EXPIRED", "TIMED",     "HAS_FD",   "UNSIGNALLED",
 		                             "WAITERS", "LOCK",  "HELD",    "CONTENDED", "CHILDREN", "ORPHAN",
-		                             "VALUE",   "NEVER", "MERGE",   "LINK",      "HOOK",     "SOURCE" };
+		                             "VALUE",   "NEVER", "MERGE",   "LINK",      "HOOK",     "SOURCE",
+		                             "SHARDED", "SHARD", "NEAR",    "ALARMED" };
 	char names[300] = "";
 	const struct block *b = in_arena(at) ? block_at(at) : NULL;
 

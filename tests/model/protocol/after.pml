@@ -2,10 +2,11 @@
 /*
  * after.c and dispatch.c, as far as a context's end meets them: who has the last word about an after-func, stop or run?
  *
- * What happens under the dispatcher's lock is one step, but for after_func, which links a child meanwhile.
+ * What happens under the dispatcher's lock is one step, but for an expiry. A context's expiry is in no list here: the
+ * flag ALARMED and alarm_set stand for it.
  */
 
-bool dispatcher_locked; /* by after_func */
+bool dispatcher_locked; /* for an expiry */
 byte ran;               /* ghost: functions, there is one in a scenario */
 
 /* An after-func of p that was made before the threads started, and that somebody has a handle of. */
@@ -15,44 +16,59 @@ inline plant_after(n, p) {
 	ctx[n].owned = true
 }
 
+/* In a d_step. */
+inline add_due() {
+	do
+	:: due != 0 ->
+		touch(due);
+		assert(!ctx[due].queued && ctx[due].state != RUNNING && ctx[due].state != RAN);
+		ctx[due].queued = true;
+		due = ctx[due].after_next
+	:: else -> break
+	od;
+	skip
+}
+
 /* What a cancel has ended goes to the dispatcher. */
 inline dispatch() {
-	atomic {
-		!dispatcher_locked ->
-		d_step {
-			do
-			:: due != 0 ->
-				touch(due);
-				assert(!ctx[due].queued && ctx[due].state != RUNNING && ctx[due].state != RAN);
-				ctx[due].queued = true;
-				due = ctx[due].after_next
-			:: else -> break
-			od
-		}
-	}
+	atomic { !dispatcher_locked -> d_step { add_due() } }
+}
+
+inline set_expiry(n) {
+	load_word(n, w);
+	if
+	:: !(w & ALARMED) ->
+		lock_live(n, seen);
+		if
+		:: ok ->
+			d_step { last = !(seen & ALARMED); change = (last -> ALARMED : 0) };
+			unlock(n);
+			if
+			:: last -> atomic { !dispatcher_locked -> touch(n); ctx[n].alarm_set = true }
+			:: else
+			fi
+		:: else
+		fi
+	:: else
+	fi
+}
+
+inline forget_expiry(n) {
+#if FREE_LEAVES_THE_ALARM
+	skip
+#else
+	atomic { !dispatcher_locked -> ctx[n].alarm_set = false }
+#endif
 }
 
 /* ctxfd_after_func. with_handle: somebody will stop n; else nobody knows of n but the library. */
 inline after_func(p, n, with_handle) {
 	ctx[n].owned = with_handle;
 	if
-#if !ALARM_SET_UNLOCKED
-	:: ctx[p].deadline != FOREVER -> atomic { !dispatcher_locked -> dispatcher_locked = true }
-#endif
+	:: ctx[p].deadline != FOREVER -> set_expiry(p)
 	:: else
 	fi;
 	adopt(p, n, FOREVER, HOOK);
-	if
-	:: ctx[p].deadline != FOREVER ->
-		d_step {
-			if
-			:: (born & TIMED) -> touch(n); ctx[n].alarm_set = true
-			:: else
-			fi;
-			dispatcher_locked = false
-		}
-	:: else
-	fi;
 	if
 	:: (born & DONE) ->
 #if !AFTER_FUNC_DOES_NOT_WAIT
@@ -65,17 +81,38 @@ inline after_func(p, n, with_handle) {
 	d_step { forget() }
 }
 
-/* In one step. n's alarm, which is set, has come. */
-inline expire_alarm(n) {
-	touch(n);
-	ctx[n].alarm_set = false;
+/* In cancel.c. due: the after-funcs that n's deadline has ended. */
+inline expire_after_funcs(n) {
+	settle(n);
+	do
+#if !EXPIRY_IGNORES_THE_WALK
+	:: (w & HELD) -> ok = false; break
+	:: !(w & HELD) ->
+#else
+	:: true ->
+#endif
+		swap_word(n, w, w | HELD);
+		if
+		:: ok -> break
+		:: else
+		fi
+	od;
 	if
-	:: !(ctx[n].word & DONE) ->
-		new = (ctx[n].word & ~TIMED) | DONE | EXPIRED;
-		changes(n, ctx[n].word, new);
-		ctx[n].word = new;
-		ctx[n].queued = true;
-		new = 0
+	:: ok ->
+#if EXPIRY_WITHOUT_HOLD
+		update_word(n, w & ~HELD);
+#endif
+		d_step { mine(n); now = clock; child = ctx[n].children };
+		do
+		:: child != 0 ->
+			if
+			:: (ctx[child].word & HOOK) -> mark(child, false)
+			:: else
+			fi;
+			d_step { mine(n); touch(child); child = ctx[child].next }
+		:: else -> break
+		od;
+		commit(n)
 	:: else
 	fi
 }
@@ -84,7 +121,6 @@ inline expire_alarm(n) {
 inline run_after(n) {
 	d_step {
 		touch(n);
-		ctx[n].alarm_set = false;
 		gone = (ctx[n].state == STOPPED);
 		if
 		:: !gone -> ctx[n].state = RUNNING; ran++; touch(ctx[n].parent); assert(ended(ctx[n].parent))
@@ -110,15 +146,20 @@ inline run_after(n) {
 	d_step { forget() }
 }
 
-/* The dispatcher, as far as it has to do with after-func n. */
-proctype dispatcher(byte n) {
+/* The dispatcher, as far as it has to do with after-func n, and with the expiry of p unless that is 0. */
+proctype dispatcher(byte n, p) {
 	REGISTERS;
 
 end:	do
 	:: atomic {
-		!dispatcher_locked && ctx[n].alarm_set && clock >= ctx[n].deadline ->
-		d_step { expire_alarm(n) }
-	}
+		p != 0 && !dispatcher_locked && ctx[p].alarm_set && clock >= ctx[p].deadline ->
+		ctx[p].alarm_set = false;
+		dispatcher_locked = true;
+		running++
+	};
+		expire_after_funcs(p);
+		d_step { add_due(); dispatcher_locked = false; forget() };
+		thread_ends()
 	:: atomic { !dispatcher_locked && ctx[n].queued -> ctx[n].queued = false; running++ };
 		run_after(n);
 		thread_ends()
@@ -127,12 +168,6 @@ end:	do
 
 /* ctxfd_after_stop, with stop_ended. stopped: fn never ran and never will. */
 inline after_stop(n) {
-#if !STOP_LEAVES_THE_ALARM
-	if
-	:: ctx[n].deadline != FOREVER -> atomic { !dispatcher_locked -> touch(n); ctx[n].alarm_set = false }
-	:: else
-	fi;
-#endif
 	reap_live(n);
 	stopped = gone;
 	if

@@ -30,8 +30,9 @@
 #define LINK        32768
 #define SHARDED     65536
 #define SHARD       131072
+#define ALARMED     262144
 
-#define CAUSE_SHIFT 18
+#define CAUSE_SHIFT 19
 #define FLAGS_MASK  ((1 << CAUSE_SHIFT) - 1)
 
 #define cause_bits(cause) ((cause) << CAUSE_SHIFT)
@@ -96,7 +97,7 @@ typedef context {
 	bool owned;
 	byte after_next;
 	bool queued;     /* the dispatcher has it in its list */
-	bool alarm_set;  /* and among its alarms */
+	bool alarm_set;  /* of a context that is ALARMED: so is its expiry among its alarms */
 
 	bool alive;  /* ghost: between malloc and free */
 	byte owner;  /* ghost: the thread that set LOCK or HELD, plus one */

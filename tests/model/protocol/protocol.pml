@@ -13,8 +13,10 @@
  *                                 reap_one, reap_shard, reap_list, reap, reap_live; derive, with_deadline, merge,
  *                                 unref and close are ctxfd_with_cancel, ctxfd_with_deadline, ctxfd_merge,
  *                                 ctxfd_unref and ctxfd_close
- *   after.pml    after.c          run_after; after_func and after_stop are ctxfd_after_func and ctxfd_after_stop,
- *                dispatch.c       expire_alarm is a round of expire_alarms, dispatcher of serve; dispatch
+ *   after.pml    after.c          set_expiry, forget_expiry, run_after; after_func and after_stop are
+ *                                 ctxfd_after_func and ctxfd_after_stop
+ *                cancel.c         expire_after_funcs
+ *                dispatch.c       add_due, dispatch; dispatcher is a round of serve
  *
  * machine.pml is what they run on. The C functions' parameters that only carry values along are left out, and what a
  * function returns is in the register that its comment names: an inline of Promela has no result.

@@ -101,7 +101,7 @@ inline leave_shards(p) {
 	:: after != 0 -> d_step { touch(after); ctx[after].prev = children_of(p) }
 	:: else
 	fi;
-	change = (after != 0 -> 0 : -CHILDREN);
+	change = -SHARDED - (after != 0 -> 0 : CHILDREN);
 	unlock(p);
 	d_step { after = 0; last = ((new & (CHILDREN | ORPHAN)) == ORPHAN) }
 }

@@ -263,6 +263,10 @@ inline leave_list(n, p, if_live) {
 }
 
 inline reap_one() {
+	if
+	:: (ctx[dying].word & ALARMED) -> forget_expiry(dying)
+	:: else
+	fi;
 #if FD_CLOSED_BEFORE_LEAVING
 	if
 	:: (ctx[dying].word & HAS_FD) -> close_done_fd(dying)
