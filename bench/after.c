@@ -49,7 +49,7 @@ static void stop_timed(struct bench *b)
 BENCH("ctxfd", "after/stop-timed", stop_timed)
 
 /* A function, its argument and its state beside what a child is. */
-#define HANDLE 168
+#define HANDLE 136
 
 static void floor_stop(struct bench *b)
 {
@@ -67,29 +67,33 @@ static void floor_stop(struct bench *b)
 	}
 }
 BENCH("floor", "after/stop", floor_stop)
+BENCH("floor", "after/stop-timed", floor_stop)
 
-/* The dispatcher's alarms are a second structure, with a lock of its own, in which what is stopped must not be left. */
-static void floor_stop_timed(struct bench *b)
+/* The first after-func on a context with a deadline: that is when the dispatcher learns of the deadline. */
+static void stop_first(struct bench *b)
 {
-	struct floor_list parent = { 0 }, alarms = { 0 };
+	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background());
+	int calls = 0;
 
 	while (bench_more(b)) {
+		bool wrong = false;
+
 		bench_start(b);
 		for (long i = 0, count = b->n; i < count; i++) {
-			struct floor_item *item = floor_make(&parent, HANDLE);
+			struct ctxfd *ctx = ctxfd_with_timeout(root, HOUR);
+			struct ctxfd_after *handle;
 
-			floor_lock(&alarms);
-			bench_use(item);
-			floor_unlock(&alarms);
-			floor_lock(&alarms);
-			bench_use(item);
-			floor_unlock(&alarms);
-			floor_free(&parent, item);
+			wrong |= ctxfd_after_func(ctx, count_call, &calls, &handle) != 0;
+			wrong |= !ctxfd_after_stop(handle);
+			ctxfd_close(ctx);
 		}
 		bench_stop(b, b->n);
+		bench_check(!wrong);
 	}
+	ctxfd_close(root);
+	bench_check(calls == 0);
 }
-BENCH("floor", "after/stop-timed", floor_stop_timed)
+BENCH("ctxfd", "after/stop-first", stop_first)
 
 struct call {
 	int64_t at;

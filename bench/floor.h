@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The least that a child of a tree shared by threads can be: memory that goes into its parent's list under a lock, and
- * out of it under the lock again. Four locked instructions on one word, one after the other, are most of what it takes.
+ * out of it under the lock again. Malloc, free and two locked instructions are most of what it takes; the lock is given
+ * back by a plain store.
  */
 #ifndef FLOOR_H
 #define FLOOR_H
@@ -32,7 +33,7 @@ static inline void floor_lock(struct floor_list *l)
 
 static inline void floor_unlock(struct floor_list *l)
 {
-	atomic_fetch_sub_explicit(&l->state, 1, memory_order_acq_rel);
+	atomic_store_explicit(&l->state, 0, memory_order_release);
 }
 
 static inline struct floor_item *floor_make(struct floor_list *l, size_t size)

@@ -83,7 +83,8 @@ GROUPS = [
     ]),
     ("After-funcs", [
         Row("after/stop", what="after_func, after_stop", floor="malloc, in and out of a locked list, free"),
-        Row("after/stop-timed", what="the same, an hour to the deadline", floor="the same, and a second list"),
+        Row("after/stop-timed", what="the same, an hour to the deadline", floor="the same"),
+        Row("after/stop-first", what="with_timeout, after_func, after_stop, close"),
         wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
     ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
@@ -225,16 +226,11 @@ FIGURES = [
     Figure("deadline lateness, poll, p50, by Go", 0.6, "x", value=ratio("late/poll", "go", other_row="late/wait")),
     Figure("deadline lateness, ctxfd_wait, p50, by Go", 0.6, "x", value=ratio("late/wait", "go")),
     Figure("two threads under one parent, by the rate of one", 1.5, "x", True, speedup("threads/shared", 2, 1)),
-    Figure("two threads under one parent, by the rate of std::stop", 5, "x", True, faster_than("threads/shared", 2, "stop"),
-           why="Nothing is contended any more: two threads under a parent each take as long. What is left is one child's own price."),
+    Figure("two threads under one parent, by the rate of std::stop", 5, "x", True, faster_than("threads/shared", 2, "stop")),
     Figure("value at depth 100 among as many cancel nodes, hit, by Go with a pointer key", 0.6, "x",
            value=ratio("value-mixed/hit", "go", 100)),
-    Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop"),
-           why="A stop_callback is on its caller's stack, an after-func has memory of its own; that and two turns at the context's "
-               "lock are the floor. Tried: taking the lock by fetch_add (1 ns), inlining all of freeing (1.3 ns), -O3 (1.6 ns)."),
-    Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop"),
-           why="It is in two structures, the context's list and the dispatcher's alarms, with a lock each: the floor of that alone is "
-               "above. One alarm for each context instead would cost contexts with one after-func an allocation more."),
+    Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop")),
+    Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop")),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
 ]
