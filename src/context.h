@@ -15,15 +15,19 @@
  *
  *   LOCK  a spinlock, held for a few instructions to link or unlink one child. No system call, no second lock under it.
  *         Nobody else may change the word meanwhile (lock.h).
- *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE. The list is
- *         frozen: whoever wants to take a child out waits for the walk (nobody can want to put one in). A walk takes
- *         holds strictly from parent to child, and so does whoever waits for one; so no two can wait for each other.
+ *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE; or the
+ *         dispatcher, which ends the after-funcs of one that has expired. The list is frozen: whoever wants to take a
+ *         child out waits for the walk (nobody can want to put one in). A walk takes holds strictly from parent to
+ *         child, and so does whoever waits for one; so no two can wait for each other.
+ *
+ * What is hidden comes first in it: the shards of a node that many threads use (shard.h), then the expiry of one that
+ * has after-funcs and a deadline (dispatch.h). Either flag, SHARDED and ALARMED, belongs to the LOCK.
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
- * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "there is somebody in the list"
- * (an expiry is nobody: it goes with its node). The last owner frees a node that has none, else sets ORPHAN and leaves it to the last child's leaving. Both bits are in
- * the word, so exactly one of the two sees that it is the one to free.
+ * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (but
+ * for the expiry, which goes with its node). The last owner frees a node that has none, else sets ORPHAN and leaves it
+ * to the last child's leaving. Both bits are in the word, so exactly one of the two sees that it is the one to free.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
