@@ -139,7 +139,7 @@ const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx);
 /*
  * Gives up a reference; NULL is fine. The last one frees the context and closes its fd, without cancelling anything:
  * children live on until their other ancestors end. May run value destructors. May wait for a cancel that is at work on
- * the context's parent.
+ * the context's parent, or for the dispatcher that ends after-funcs on it.
  */
 void ctxfd_unref(const struct ctxfd *ctx);
 
@@ -305,7 +305,8 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  * others. Like any thread it keeps a process alive whose main thread ends by pthread_exit; exit and return from main
  * end it.
  *
- * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it. *handle is for
+ * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it. It may look at
+ * ctx then, but leave nothing behind on it, neither a context derived nor another after-func. *handle is for
  * ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run. Errors:
  * -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE, -ENOSPC (epoll watches). On a context
  * that is never done fn never runs, and only stopping frees it.

@@ -15,20 +15,19 @@ static int set_expiry(struct ctxfd *n)
 {
 	struct expiry *e;
 
-	if (load_word(n) & ALARMED)
+	if (load_word(n) & (ALARMED | PENDING | DONE))
 		return 0;
 	e = malloc_quietly(sizeof *e);
 	if (!e)
 		return -ENOMEM;
 	init_node(&e->node, n, EXPIRY);
 	atomic_init(&e->node.word, DONE);
-	e->alarm.set = false;
 	if (!hide_expiry(n, &e->node)) {
 		free(e);
 		return 0;
 	}
 	pthread_mutex_lock(&dispatcher.lock);
-	alarm_set(&dispatcher.alarms, &e->alarm, n->deadline, dispatcher.alarms_set++);
+	alarm_set(&dispatcher.alarms, &e->alarm, n->deadline);
 	dispatcher_arm();
 	pthread_mutex_unlock(&dispatcher.lock);
 	return 0;
@@ -124,7 +123,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (handle)
 		*handle = h;
 	/* Once it is linked it may run and be freed at any moment. */
-	if (adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0) & DONE) {
+	if (!adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
 		await_done(n, INT64_MAX);
 		dispatch(h);

@@ -12,7 +12,8 @@
  *
  * So whoever sees a node DONE sees all below it DONE, and one that another cancel has PENDING is waited for (it lies
  * below us: waits only ever go downward). An expired node needs no walk: nothing below it has a later deadline, and
- * each sees by the clock that it is done.
+ * each sees by the clock that it is done. Its after-funcs are ended by the dispatcher, whose hold ends as a walk's
+ * does.
  *
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
  * (settle).
@@ -213,8 +214,9 @@ static void walk(struct ctxfd *root, struct cancel *c)
 }
 
 /*
- * n's deadline has passed: ends the after-funcs on it, and returns them in the order of their registration. NULL if a
- * walk has n, which ends them.
+ * Under the dispatcher's lock, on the dispatching thread: n's deadline has passed. Ends the after-funcs on it, and
+ * returns them in the order of their registration; NULL if there are none, or a walk has n, which ends them. The list
+ * may be long, so the dispatcher steps out of its lock meanwhile; what is held and has children is not freed.
  */
 struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now)
 {
@@ -222,12 +224,14 @@ struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now)
 	uint64_t w = settle(n);
 
 	do
-		if (w & HELD)
+		if (w & HELD || !(w & CHILDREN))
 			return NULL;
 	while (!swap_word(n, &w, w | HELD));
+	dispatcher_step_out();
 	for (struct ctxfd *child = n->children; child; child = child->next)
 		if (load_word(child) & HOOK)
 			mark(child, &c);
+	dispatcher_step_in();
 	commit(n, &c);
 	return c.due;
 }

@@ -158,8 +158,8 @@ static inline uint64_t cause_of(uint64_t w)
 }
 
 /*
- * For calls that succeed, or say -ENOMEM themselves, whatever becomes of the memory: keeps errno. Clang takes malloc for a
- * function that does not change it, and without the barrier leaves its restoring out.
+ * For calls that succeed, or say -ENOMEM themselves, whatever becomes of the memory: keeps errno. Clang takes malloc
+ * for a function that does not change it, and without the barrier leaves its restoring out.
  */
 static inline void *malloc_quietly(size_t size)
 {
@@ -203,8 +203,7 @@ static inline int err_of(uint64_t w)
 }
 
 /* tree.c */
-uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
-               int cause);
+bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause);
 void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 bool drop(struct ctxfd *ctx);
 void reap(struct ctxfd *ctx);

@@ -41,7 +41,8 @@ static inline struct ctxfd_after *after_of(struct ctxfd *n)
 
 /*
  * The dispatcher's alarm for all after-funcs on one context with a deadline. It is made with the first of them, goes
- * with the context, and stands in its list, behind the shards and before all others, as a child that is DONE from birth.
+ * with the context, and stands in its list, behind the shards and before all others, as a child that is DONE from
+ * birth.
  */
 struct expiry {
 	struct ctxfd node;
@@ -76,7 +77,6 @@ struct dispatcher {
 	int64_t armed; /* what the timer is set to; INT64_MAX: to nothing */
 
 	struct alarm *alarms;
-	uint64_t alarms_set;
 	struct ctxfd_after *due, **due_end;
 	struct ctxfd_after *batch; /* taken from due, to run in this round */
 	struct source *sources;
@@ -103,9 +103,9 @@ static inline int ensure_dispatcher(void)
 	return atomic_load_explicit(&dispatcher.mode, memory_order_acquire) == NOBODY ? dispatcher_start() : 0;
 }
 
-/* A list of after-funcs, whose contexts are done, is due. Not under the lock; and under it, on the dispatching thread. */
+/* A list of after-funcs, whose contexts are done, is due. Not under the lock. */
 void dispatch(struct ctxfd_after *list);
-void add_due(struct ctxfd_after *list);
+void add_due(struct ctxfd_after *list); /* the same, under it, on the dispatching thread */
 
 /* Under the lock: makes the epoll set readable. */
 void dispatcher_wake(void);
@@ -144,7 +144,7 @@ int run_after(struct ctxfd_after *h);
 /* after.c: called before ctx, which is ALARMED, is freed; not under the lock. */
 void forget_expiry(struct ctxfd *ctx);
 
-/* cancel.c, under the lock. */
+/* cancel.c, under the lock, on the dispatching thread; steps out of it meanwhile. */
 struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now);
 
 /* source.c */

@@ -4,17 +4,12 @@
 
 #include <stddef.h>
 
-static bool earlier(const struct alarm *a, const struct alarm *b)
-{
-	return a->at != b->at ? a->at < b->at : a->order < b->order;
-}
-
 /* Makes one heap of two, either of which may be empty. */
 static struct alarm *meld(struct alarm *a, struct alarm *b)
 {
 	if (!a || !b)
 		return a ? a : b;
-	if (earlier(b, a)) {
+	if (b->at < a->at) {
 		struct alarm *t = a;
 		a = b;
 		b = t;
@@ -52,9 +47,9 @@ static struct alarm *meld_all(struct alarm *list)
 	return all;
 }
 
-void alarm_set(struct alarm **heap, struct alarm *a, int64_t at, uint64_t order)
+void alarm_set(struct alarm **heap, struct alarm *a, int64_t at)
 {
-	*a = (struct alarm){ .at = at, .order = order, .set = true };
+	*a = (struct alarm){ .at = at, .set = true };
 	*heap = meld(*heap, a);
 }
 

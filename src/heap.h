@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Alarms by time: an intrusive pairing heap. Setting one costs a comparison, and clearing one that is not the earliest
- * costs a few pointers, which is what happens to nearly every alarm. Of two for the same time the one set first is the
- * earlier. No lock of its own: whoever owns the heap guards it.
+ * costs a few pointers, which is what happens to nearly every alarm. No lock of its own: whoever owns the heap guards
+ * it.
  */
 #ifndef HEAP_H
 #define HEAP_H
@@ -12,7 +12,6 @@
 
 struct alarm {
 	int64_t at;
-	uint64_t order; /* when it was set, among those for the same time */
 	bool set;
 	struct alarm *child; /* the first of those that are later */
 	struct alarm *next;  /* the next child of the same parent */
@@ -20,7 +19,7 @@ struct alarm {
 };
 
 /* The heap is its earliest alarm, NULL when it is empty. */
-void alarm_set(struct alarm **heap, struct alarm *a, int64_t at, uint64_t order);
+void alarm_set(struct alarm **heap, struct alarm *a, int64_t at);
 void alarm_clear(struct alarm **heap, struct alarm *a); /* nothing if it is not set */
 
 #endif

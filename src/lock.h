@@ -7,8 +7,8 @@
  * lock is given back by a plain store, which says as well what the owner changed (a first child, no child left). That
  * makes a context a fifth cheaper than a second locked instruction would.
  *
- * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) takes naps, each longer than the one
- * before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
+ * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) takes naps, each longer than the
+ * one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
  *
  * WHO WAITS FOR HELD sets CONTENDED and sleeps until the walk that gives HELD back sees the flag.
  */
@@ -25,9 +25,9 @@ uint64_t await_unlock(struct ctxfd *n);
 uint64_t await_walk(struct ctxfd *n, uint64_t w);
 
 /*
- * Every change of a word but the lock owner's is one of these. Acquire: what was written before the word came to this is
- * ours to read. Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is now,
- * without LOCK when it had to be waited for.
+ * Every change of a word but the lock owner's is one of these. Acquire: what was written before the word came to this
+ * is ours to read. Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is
+ * now, without LOCK when it had to be waited for.
  */
 static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
 {
@@ -93,8 +93,8 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 
 /*
  * Gives n's lock back, and returns the word as it is then. What the owner changed goes along in the same step:
- * CHILDREN and SHARDED belong to the lock, so adding or subtracting the flag sets or clears it. Release pairs with every
- * acquiring look at the word. n may be freed by others from here on.
+ * CHILDREN, SHARDED and ALARMED belong to the lock, so adding or subtracting the flag sets or clears it. Release pairs
+ * with every acquiring look at the word. n may be freed by others from here on.
  */
 static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {

@@ -83,9 +83,9 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 
 /*
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
- * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. Returns the word that n is born with.
+ * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
  */
-uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
+bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
 {
 	struct ctxfd *p = node_of(parent), *list;
 	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
@@ -115,11 +115,11 @@ uint64_t adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint
 			split_children(p);
 	} else {
 		/* Born done, with the parent's verdict, and in no list. */
-		word = flags | DONE | (seen & EXPIRED) | cause_of(seen);
-		atomic_init(&n->word, word);
+		atomic_init(&n->word, flags | DONE | (seen & EXPIRED) | cause_of(seen));
 		count_on(n, parent);
+		return false;
 	}
-	return word;
+	return true;
 }
 
 /* Puts n's expiry into its list. False: n is not LIVE, or has one. */
@@ -364,7 +364,7 @@ void reap(struct ctxfd *ctx)
 	reap_list(ctx);
 }
 
-/* The same of an after-func's, unless it is DONE: then it stays, and this is false. It cannot expire meanwhile. */
+/* The same of an after-func's, unless it is DONE: then it stays, and this is false. */
 bool reap_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;

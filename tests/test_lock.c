@@ -2,7 +2,8 @@
 /*
  * The lock on a node's children, whose owner does not run: it is stopped while it links a child, by a page fault at the
  * sibling that it has to write to. Whoever wants to change the same context has to wait, must do so asleep, and loses
- * nothing by it.
+ * nothing by it. And the dispatcher's lock, which must not be held while the dispatcher goes through a list: it is
+ * stopped there by the same means.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -78,34 +79,53 @@ struct scene {
 	struct sigaction before;
 };
 
-static void make_scene(struct scene *s, int64_t timeout)
+static void make_page(struct scene *s)
 {
 	struct sigaction stop = { .sa_sigaction = stop_here, .sa_flags = SA_SIGINFO };
-	char byte;
 
 	page_size = (size_t)sysconf(_SC_PAGESIZE);
 	page = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(page, MAP_FAILED);
 	make_pipe(stopped);
 	make_pipe(go);
-	s->parent = ctxfd_with_timeout(ctxfd_background(), timeout);
-	s->leaver = ctxfd_with_cancel(s->parent);
+	assert_int_equal(sigaction(SIGSEGV, &stop, &s->before), 0);
+}
+
+static void make_sibling(struct scene *s)
+{
 	atomic_store(&for_sibling, true);
 	s->sibling = ctxfd_with_cancel(s->parent);
 	assert_ptr_equal(s->sibling, page);
-	assert_int_equal(sigaction(SIGSEGV, &stop, &s->before), 0);
+}
+
+static void wait_stopped(void)
+{
+	char byte;
+
+	assert_int_equal(read(stopped[0], &byte, 1), 1);
+}
+
+static void let_go(void)
+{
+	assert_int_equal(mprotect(page, page_size, PROT_READ | PROT_WRITE), 0);
+	assert_int_equal(write(go[1], "", 1), 1);
+}
+
+static void make_scene(struct scene *s, int64_t timeout)
+{
+	make_page(s);
+	s->parent = ctxfd_with_timeout(ctxfd_background(), timeout);
+	s->leaver = ctxfd_with_cancel(s->parent);
+	make_sibling(s);
 	assert_int_equal(mprotect(page, page_size, PROT_READ), 0);
 	s->owner = thread_start(derive, s->parent);
-	assert_int_equal(read(stopped[0], &byte, 1), 1);
+	wait_stopped();
 	atomic_store(&naps, 0);
 }
 
 static void release(struct scene *s)
 {
-	char byte = 0;
-
-	assert_int_equal(mprotect(page, page_size, PROT_READ | PROT_WRITE), 0);
-	assert_int_equal(write(go[1], &byte, 1), 1);
+	let_go();
 	s->child = thread_join(s->owner);
 }
 
@@ -235,12 +255,66 @@ static void a_deadline_is_latched_after_it(void **state)
 	end_scene(&s);
 }
 
+/* ---- The dispatcher at an expiry --------------------------------------------------------------------------------- */
+
+/* In the program's own loop: the library's thread has all signals blocked. */
+static void *dispatch(void *arg)
+{
+	(void)arg;
+	return (void *)(intptr_t)ctxfd_dispatch();
+}
+
+static void count(void *arg)
+{
+	atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+static void register_and_cancel(int64_t timeout)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), timeout);
+	struct ctxfd_after *handle;
+	atomic_int runs = 0;
+
+	assert_int_equal(ctxfd_after_func(ctx, count, &runs, &handle), 0);
+	ctxfd_cancel(ctx);
+	assert_true(ctxfd_after_stop(handle));
+	ctxfd_unref(ctx);
+}
+
+/* While it looks through the children of an expired context nobody else has to wait for it. */
+static void an_expiry_holds_up_nobody(void **state)
+{
+	struct ctxfd_after *handle;
+	struct scene s = { 0 };
+	atomic_int runs = 0;
+
+	make_page(&s);
+	s.parent = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC);
+	assert_int_equal(ctxfd_after_func(s.parent, count, &runs, &handle), 0);
+	make_sibling(&s);
+	wait_until(ctxfd_remaining(s.parent) == 0);
+	assert_int_equal(mprotect(page, page_size, PROT_NONE), 0);
+	s.owner = thread_start(dispatch, NULL);
+	wait_stopped();
+
+	register_and_cancel(INT64_MAX);
+	register_and_cancel(3600 * CTXFD_SEC);
+	assert_int_equal(runs, 0);
+	let_go();
+	assert_int_equal((intptr_t)thread_join(s.owner), 1);
+	assert_int_equal(runs, 1);
+	assert_false(ctxfd_after_stop(handle));
+	end_scene(&s);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_second_child_waits),           cmocka_unit_test(a_child_that_leaves_waits),
 		cmocka_unit_test(an_fd_is_not_forgotten),         cmocka_unit_test(a_cancel_takes_the_new_child_along),
-		cmocka_unit_test(a_deadline_is_latched_after_it),
+		cmocka_unit_test(a_deadline_is_latched_after_it), cmocka_unit_test(an_expiry_holds_up_nobody),
 	};
+
+	require(ctxfd_dispatch_fd() >= 0);
 	return run_all(tests);
 }

@@ -2,7 +2,7 @@
 /*
  * after.c and dispatch.c, as far as a context's end meets them: who has the last word about an after-func, stop or run?
  *
- * What happens under the dispatcher's lock is one step, but for an expiry. A context's expiry is in no list here: the
+ * What happens under the dispatcher's lock is one step, but for the ends of an expiry. A context's expiry is in no list here: the
  * flag ALARMED and alarm_set stand for it.
  */
 
@@ -81,15 +81,16 @@ inline after_func(p, n, with_handle) {
 	d_step { forget() }
 }
 
-/* In cancel.c. due: the after-funcs that n's deadline has ended. */
+/* In cancel.c. due: the after-funcs that n's deadline has ended. Out of the dispatcher's lock meanwhile. */
 inline expire_after_funcs(n) {
 	settle(n);
 	do
 #if !EXPIRY_IGNORES_THE_WALK
-	:: (w & HELD) -> ok = false; break
-	:: !(w & HELD) ->
+	:: (w & HELD) || !(w & CHILDREN) -> ok = false; break
+	:: !(w & HELD) && (w & CHILDREN) ->
 #else
-	:: true ->
+	:: !(w & CHILDREN) -> ok = false; break
+	:: (w & CHILDREN) ->
 #endif
 		swap_word(n, w, w | HELD);
 		if
@@ -102,6 +103,7 @@ inline expire_after_funcs(n) {
 #if EXPIRY_WITHOUT_HOLD
 		update_word(n, w & ~HELD);
 #endif
+		dispatcher_locked = false;
 		d_step { mine(n); now = clock; child = ctx[n].children };
 		do
 		:: child != 0 ->
@@ -112,6 +114,7 @@ inline expire_after_funcs(n) {
 			d_step { mine(n); touch(child); child = ctx[child].next }
 		:: else -> break
 		od;
+		atomic { !dispatcher_locked -> dispatcher_locked = true };
 		commit(n)
 	:: else
 	fi
