@@ -61,6 +61,15 @@ uint64_t settle(struct ctxfd *n)
 	return w;
 }
 
+/* Out of line, so that err itself is a few instructions. */
+__attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
+{
+	if ((w & (DONE | TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
+		return 0;
+	w = settle(node_of(ctx));
+	return w & DONE ? err_of(w) : 0;
+}
+
 int ctxfd_err(const struct ctxfd *ctx)
 {
 	uint64_t w = load_word(ctx);
@@ -69,8 +78,7 @@ int ctxfd_err(const struct ctxfd *ctx)
 		return err_of(w);
 	if (!(w & (DONE | TIMED | VALUE)))
 		return 0;
-	w = settle(node_of(ctx));
-	return w & DONE ? err_of(w) : 0;
+	return err_by_clock(ctx, w);
 }
 
 int ctxfd_cause(const struct ctxfd *ctx)
