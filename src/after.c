@@ -22,14 +22,14 @@ static int set_expiry(struct ctxfd *n)
 		return -ENOMEM;
 	init_node(&e->node, n, EXPIRY);
 	atomic_init(&e->node.word, DONE);
-	if (!hide_expiry(n, &e->node)) {
+	if (hide_expiry(n, &e->node)) {
+		pthread_mutex_lock(&dispatcher.lock);
+		alarm_set(&dispatcher.alarms, &e->alarm, n->deadline);
+		dispatcher_arm();
+		pthread_mutex_unlock(&dispatcher.lock);
+	} else {
 		free(e);
-		return 0;
 	}
-	pthread_mutex_lock(&dispatcher.lock);
-	alarm_set(&dispatcher.alarms, &e->alarm, n->deadline);
-	dispatcher_arm();
-	pthread_mutex_unlock(&dispatcher.lock);
 	return 0;
 }
 

@@ -125,14 +125,16 @@ bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t
 /* Puts n's expiry into its list. False: n is not LIVE, or has one. */
 bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry)
 {
+	bool is_first = false;
 	uint64_t seen;
 
-	if (!lock_live(n, &seen))
-		return false;
-	if (!(seen & ALARMED))
-		link_child(n, seen, expiry);
-	unlock(n, seen & ALARMED ? 0 : ALARMED);
-	return !(seen & ALARMED);
+	if (lock_live(n, &seen)) {
+		is_first = !(seen & ALARMED);
+		if (is_first)
+			link_child(n, seen, expiry);
+		unlock(n, is_first ? ALARMED : 0);
+	}
+	return is_first;
 }
 
 static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
