@@ -196,7 +196,7 @@ FIGURES = [
     Figure("with the done fd, by bare eventfd make + write + close", 1.10, "x", value=ratio("make/plain+fd", "floor")),
     Figure("timed with the done fd, by bare timerfd make + arm + SET_TICKS + close", 1.10, "x",
            value=ratio("make/timed+fd", "floor"),
-           why="1.09 to 1.11 from run to run: the four calls are the same, the rest is making a child with a deadline. It was 1.12 "
+           why="1.06 to 1.11 from run to run: the four calls are the same, the rest is making a child with a deadline. It was 1.12 "
                "with libc's close, which is a cancellation point."),
     Figure("err, live", 1.5, " ns", value=plain("err/live")),
     Figure("err, done", 1.5, " ns", value=plain("err/done")),
@@ -227,9 +227,9 @@ FIGURES = [
     Figure("deadline lateness, ctxfd_wait, p50, by Go", 0.6, "x", value=ratio("late/wait", "go")),
     Figure("two threads under one parent, by the rate of one", 1.5, "x", True, speedup("threads/shared", 2, 1),
            why="Where the machine gives its two CPUs from one core, as virtual ones can, two threads get that core's work done: the "
-               "floor's rate grows no more. Else it is 1.5 to 1.8."),
+               "floor's rate grows no more. Else it is 1.45 to 1.6, as the floor's."),
     Figure("two threads under one parent, by the rate of std::stop", 5, "x", True, faster_than("threads/shared", 2, "stop"),
-           why="5.3 to 5.6 where the two CPUs are cores, 3.9 to 4.6 where they share one: a stop_source's threads wait for each other "
+           why="5.2 to 5.6 where the two CPUs are cores, 3.7 to 4.6 where they share one: a stop_source's threads wait for each other "
                "then as before, and a child takes its 400 instructions. Under parents of their own they are no faster."),
     Figure("value at depth 100 among as many cancel nodes, hit, by Go with a pointer key", 0.6, "x",
            value=ratio("value-mixed/hit", "go", 100)),

@@ -4,9 +4,9 @@
  * and source.c put things in its care.
  *
  * THE DISPATCHER'S LOCK is a mutex, `dispatcher.lock`. It guards every field of struct dispatcher, struct ctxfd_after
- * and struct source that is not called fixed. It comes before LOCK, after which it is never taken, and it is not held
- * while a walk is waited for or a function of the program runs. System calls under it do not wait, but for a done fd
- * where SET_TICKS is refused (done.c), and for LOCK.
+ * and struct source that is not called fixed, and all alarms. It comes before LOCK, after which it is never taken, and
+ * it is not held while a walk is waited for or a function of the program runs. System calls under it do not wait, but
+ * for a done fd where SET_TICKS is refused (done.c), and for LOCK.
  */
 #ifndef DISPATCH_H
 #define DISPATCH_H
