@@ -64,7 +64,7 @@ uint64_t settle(struct ctxfd *n)
 /* Out of line, so that err itself is a few instructions. */
 __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
 {
-	if ((w & (DONE | TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
+	if ((w & (TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
 		return 0;
 	w = settle(node_of(ctx));
 	return w & DONE ? err_of(w) : 0;

@@ -86,7 +86,7 @@ struct dispatcher {
 	bool stopping;    /* the library's thread is to end: it starts no more functions */
 	bool dispatching; /* a thread is at it: */
 	pthread_t thread;
-	bool inside;                 /* it is in the library without the lock: freeing, or */
+	bool inside;                 /* it is in the library without the lock: freeing, ending after-funcs, or */
 	struct source *cancelling;   /* cancelling this, which must not be freed meanwhile */
 	struct ctxfd_after *running; /* or in this one's fn */
 	struct epoll_event events[EVENTS];

@@ -433,6 +433,24 @@ static void no_memory(void **state)
 	assert_int_equal(note.runs, 0);
 }
 
+/* Where a deadline cannot end anything any more the dispatcher need not know of it. */
+static void an_ended_context_takes_memory_once(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+	struct note note = { .runs = 0 };
+	struct ctxfd_after *handle;
+
+	(void)state;
+	ctxfd_cancel(ctx);
+	fail_allocation(2);
+	assert_int_equal(ctxfd_after_func(ctx, run, &note, &handle), 0);
+	assert_false(allocation_failed());
+	fail_allocation(0);
+	wait_until(note.runs == 1);
+	ctxfd_after_stop(handle);
+	ctxfd_unref(ctx);
+}
+
 /* Registering and stopping cost no fd, and after the first time no thread. */
 static void costs_no_fd(void **state)
 {
@@ -470,6 +488,7 @@ int main(void)
 		cmocka_unit_test(the_last_after_func_frees_values),
 		cmocka_unit_test(bad_arguments),
 		cmocka_unit_test(no_memory),
+		cmocka_unit_test(an_ended_context_takes_memory_once),
 		cmocka_unit_test(costs_no_fd),
 	};
 
