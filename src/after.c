@@ -7,6 +7,7 @@
  * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
  */
 #include "dispatch.h"
+#include "shard.h"
 
 /* ---- Expiry ------------------------------------------------------------------------------------------------------ */
 
@@ -82,7 +83,13 @@ int run_after(struct ctxfd_after *h)
 	h->outer = running_here; /* in a child of a fork in its fn, a function may dispatch */
 	dispatcher.running = running_here = h;
 	pthread_mutex_unlock(&dispatcher.lock);
+	/* fn may do with its context whatever an owner may, so it is one. A counted h makes it one already. */
+	if (h->ctx.linked)
+		own_from_below(list_owner(&h->ctx));
 	h->fn(h->arg);
+	/* Before h leaves the list: so there is always something that keeps the context. */
+	if (h->ctx.linked)
+		drop(list_owner(&h->ctx));
 	pthread_mutex_lock(&dispatcher.lock);
 	running_here = h->outer;
 	if (still_dispatching())

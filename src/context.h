@@ -25,9 +25,12 @@
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
- * LIFETIME. `refs` counts owners only. What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (but
- * for the expiry, which goes with its node). The last owner frees a node that has none, else sets ORPHAN and leaves it
- * to the last child's leaving. Both bits are in the word, so exactly one of the two sees that it is the one to free.
+ * LIFETIME. `refs` counts the owners, all of them: whoever may be called back on a context is one until that returns.
+ * What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (except the expiry, which goes with its
+ * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
+ * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
+ * the one to free. A node in the list may make its caller an owner again (own_from_below): that ends ORPHAN. So `refs`
+ * comes to 0 under the LOCK only, and stays at 1 in what is freed.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
@@ -206,6 +209,7 @@ static inline int err_of(uint64_t w)
 bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause);
 void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 bool drop(struct ctxfd *ctx);
+void own_from_below(struct ctxfd *n);
 void reap(struct ctxfd *ctx);
 bool reap_live(struct ctxfd *ctx);
 bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry);

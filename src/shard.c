@@ -28,6 +28,7 @@ void split_children(struct ctxfd *p)
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
 	atomic_init(&block->left, SHARDS);
+	block->orphaned = false;
 	last = &block->shard[SHARDS - 1].node;
 	if (lock_live(p, &seen)) {
 		uint64_t change = 0;
@@ -65,19 +66,21 @@ struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
 	return locked ? s : NULL;
 }
 
-void orphan_shards(struct ctxfd *p)
+bool orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
+	bool ours;
 
 	/* Ours is the last count while we are at it, so that the block does not go away under our feet. */
 	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
 	for (int i = 0; i < SHARDS; i++)
 		if (drop(&block->shard[i].node))
 			last_shard(&block->shard[i].node);
-	if (atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) == 1) {
-		leave_shards(p);
-		free(block);
-	}
+	if (atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) != 1)
+		return false;
+	ours = leave_shards(p);
+	free(block);
+	return ours;
 }
 
 bool last_shard(struct ctxfd *shard)

@@ -9,7 +9,8 @@
  *   - The shards of a parent are one block of memory and stand first in its list, so `children` points at them, and
  *     stays so as long as there is any: it may then be read without the lock.
  *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the
- *     last of them to be empty takes the block out of the list.
+ *     last of them to be empty takes the block out of the list. Both happen once. A parent that has ended may have
+ *     owners again later (own_from_below), but nothing is linked below it any more, so it has no use for its shards.
  *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock
  *     and then finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it
  *     needs the lock.
@@ -33,6 +34,7 @@ struct shard {
 struct shards {
 	struct shard shard[SHARDS];
 	_Atomic unsigned left; /* that have an owner or a child */
+	bool orphaned;         /* p's last owner has left, for the first time; under p's lock */
 };
 
 /* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
@@ -41,8 +43,18 @@ void split_children(struct ctxfd *p);
 /* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
 struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen);
 
-/* p has lost its last owner: so have its shards. */
-void orphan_shards(struct ctxfd *p);
+/* Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due. */
+static inline bool claim_shards(struct ctxfd *p)
+{
+	struct shards *block = (struct shards *)(void *)p->children;
+	bool first = !block->orphaned;
+
+	block->orphaned = true;
+	return first;
+}
+
+/* p has lost its last owner: so have its shards. True: p is the caller's to free. */
+bool orphan_shards(struct ctxfd *p);
 
 /*
  * A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed.

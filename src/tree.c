@@ -76,6 +76,8 @@ static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 /* Locks the list that a child of p goes into. NULL: p is not LIVE. *seen: p's word, known to be so under the lock. */
 static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 {
+	if (*seen & (PENDING | DONE)) /* first: the shards of what has ended may be gone */
+		return NULL;
 	if (*seen & SHARDED && !(flags & HOOK))
 		return lock_shard(p, seen);
 	return lock_live(p, seen) ? p : NULL;
@@ -259,29 +261,59 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 
 /* ---- Freeing ----------------------------------------------------------------------------------------------------- */
 
+/*
+ * Gives up the reference of ctx's only owner, who may become two meanwhile through what is in the list. True: the
+ * caller is the one to free ctx.
+ */
+static bool drop_last(struct ctxfd *ctx)
+{
+	bool sharded = false;
+	uint64_t w = load_word(ctx), change = 0;
+
+	do
+		if (!(w & CHILDREN))
+			return true;
+	while (!swap_word(ctx, &w, w | LOCK));
+	if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) == 1) {
+		change = ORPHAN;
+		sharded = w & SHARDED && claim_shards(ctx);
+	}
+	unlock(ctx, change);
+	return sharded && orphan_shards(ctx);
+}
+
 /* Gives up one owner of ctx. True: there is no other and nothing below it, so the caller is the one to free it. */
 bool drop(struct ctxfd *ctx)
 {
-	uint64_t w = load_word(ctx);
+	uint32_t refs;
 
-	if (w & NEVER)
+	if (load_word(ctx) & NEVER)
 		return false;
-	/*
-	 * A sole owner cannot become two but through itself. Acquire pairs with the release of the owners who left
-	 * before.
-	 */
-	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 &&
-	    atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) != 1)
-		return false;
-	w = load_word(ctx);
-	if (w & SHARDED) {
-		orphan_shards(ctx);
-		w = load_word(ctx);
-	}
-	while (w & CHILDREN)
-		if (swap_word(ctx, &w, w | ORPHAN))
+	/* Acquire pairs with the release of the owners who left before. */
+	refs = atomic_load_explicit(&ctx->refs, memory_order_acquire);
+	while (refs > 1)
+		if (atomic_compare_exchange_weak_explicit(&ctx->refs, &refs, refs - 1, memory_order_acq_rel,
+		                                          memory_order_acquire))
 			return false;
-	return true;
+	return drop_last(ctx);
+}
+
+/* Makes the caller, who has a node in n's list that stays there, an owner of n: also when n has none left. */
+void own_from_below(struct ctxfd *n)
+{
+	uint32_t refs = atomic_load_explicit(&n->refs, memory_order_relaxed);
+	uint64_t w;
+
+	while (refs > 0)
+		if (atomic_compare_exchange_weak_explicit(&n->refs, &refs, refs + 1, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return;
+	w = load_word(n);
+	while (!swap_word(n, &w, w | LOCK))
+		continue;
+	/* Others may have done the same. */
+	atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	unlock(n, w & ORPHAN ? -ORPHAN : 0);
 }
 
 /* Puts n on the list of what is to be freed, which goes through `values`: nobody looks there any more. */
