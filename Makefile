@@ -49,8 +49,9 @@ all: libs ## the libraries (the default)
 # ---- Libraries -----------------------------------------------------------------------------------------------------
 
 # One set of objects makes both the static and the shared library. Without interposition a public function that
-# another one of the library calls is inlined or called directly, and never through the PLT.
-LIB_FLAGS = $(FLAGS) -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -include src/export.h
+# another one of the library calls is inlined or called directly, and never through the PLT. Exceptions of C++, and
+# pthread_exit, may go through it out of a function of the program.
+LIB_FLAGS = $(FLAGS) -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -fexceptions -include src/export.h
 
 SRC       := $(filter-out src/uring%,$(wildcard src/*.c))
 OBJ       := $(SRC:src/%.c=$(BUILD)/obj/%.o)

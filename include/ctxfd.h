@@ -293,54 +293,92 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
  */
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
 
-/* ---- After-funcs ------------------------------------------------------------------------------------------------- */
+/* ---- After-funcs and dispatchers --------------------------------------------------------------------------------- */
 
 /*
- * Calls fn(arg) once, after ctx is done: Go's AfterFunc. Due at once if ctx is done already. fn runs on the dispatcher,
- * never inside ctxfd_cancel, with no lock held: it may use any context, this one too, and derive, cancel, close,
- * register and stop as it likes. What was registered on a context before it ended starts in the order of registration.
+ * Calls fn(arg) once, after ctx is done: Go's AfterFunc. Due at once if ctx is done already. fn runs on ctx's dispatcher
+ * (below), never inside ctxfd_cancel, with no lock held. While it runs it owns a reference on ctx, so it may do with
+ * ctx and any other context what every owner may: derive, register, stop, cancel, close, leave things behind. What was
+ * registered on a context before it ended starts in the order of registration, on each dispatcher.
  *
- * The dispatcher is a thread of the library, "ctxfd", that starts with the first call, has all signals blocked and
- * sleeps when nothing is due; or the program's own loop, once it has called ctxfd_dispatch_fd. A slow fn delays the
- * others. Like any thread it keeps a process alive whose main thread ends by pthread_exit; exit and return from main
- * end it.
- *
- * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it. It may look at
- * ctx then, but leave nothing behind on it, neither a context derived nor another after-func. *handle is for
- * ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run. Errors:
- * -EINVAL (ctx or fn is NULL), -ENOMEM, -EAGAIN (no thread), -EMFILE, -ENFILE, -ENOSPC (epoll watches). On a context
+ * Registering holds ctx: if its owner gives it up, fn still runs when a parent or the deadline ends it. *handle is for
+ * ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run. On a context
  * that is never done fn never runs, and only stopping frees it.
+ *
+ * fn may end its thread (pthread_exit) or throw an exception of C++ through ctxfd_dispatcher_run: what else was due
+ * stays due, and the library's thread is replaced. It must not leave by longjmp. It must not wait for what only its own
+ * dispatcher can bring about (another after-func, the end of a ctxfd_with_fd context): that waits for ever. fn runs
+ * with pthread_cancel held off.
+ *
+ * Errors: -EINVAL (ctx or fn is NULL), -ENOMEM; where the library's thread has to start also -EAGAIN (no thread),
+ * -EMFILE, -ENFILE, -ENOSPC (epoll watches).
  */
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle);
 
 /*
  * Gives up an after-func and frees its handle. True: fn never ran and never will. False: it has run; if it is running
  * on another thread this waits for its end, so that arg can be freed in either case. From inside fn it does not wait.
- * NULL gives false.
+ * As it may wait for fn, do not call it with a lock held that fn takes. NULL gives false.
  */
 bool ctxfd_after_stop(struct ctxfd_after *handle);
 
 /*
- * Takes over dispatching: returns an fd to poll (POLLIN; or add to an epoll set), and from then on nothing runs but
- * inside ctxfd_dispatch. A library thread that runs stops first: when this returns it has ended, what it had not yet
- * started is the program's to dispatch. The fd belongs to the library, is close-on-exec, and is the same at every call.
- * Not to be called from inside fn on the library's thread: -EDEADLK. Errors: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC.
+ * WHERE CALLBACKS RUN. Each context has a dispatcher: that of the nearest ctxfd_with_dispatcher above it, else the
+ * library's own. It serves what is registered on the context: after-funcs, and the fds, signals and processes of
+ * contexts made from it. A server with a loop per core makes a dispatcher for each loop, and derives the requests of a
+ * loop from a context that names it. A library that registers an after-func on a request's context is then called back
+ * on that request's loop, and nothing that one part of a program does takes callbacks from another.
+ *
+ * The library's own dispatcher is run by a thread, "ctxfd", that starts when something is first registered with it. It
+ * has a stack of the default size, and has all signals blocked but those by which the kernel answers what fn does
+ * (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn starts inherits that mask unless fn
+ * sets another. It sleeps when nothing is due. A slow fn delays the others on the same dispatcher. Like any thread it
+ * keeps a process alive whose main thread ends by pthread_exit; exit and return from main end it.
+ *
+ * FORK. In the child, what was registered with the library's own dispatcher is served by a thread of the child's, which
+ * starts with the first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any call that waits or registers, or a
+ * cancel that ends an after-func. A dispatcher of the program's works again in the child when its fd is asked for anew,
+ * or when it is run; the fd that the child inherited is closed.
  */
-int ctxfd_dispatch_fd(void);
+struct ctxfd_dispatcher;
+
+/* A dispatcher for a loop of the program's. It starts no thread. NULL and errno: EMFILE, ENFILE, ENOMEM, ENOSPC. */
+struct ctxfd_dispatcher *ctxfd_dispatcher_new(void);
 
 /*
- * Runs what is due and returns how many after-funcs and sources that was; does not wait for more to come due. One
- * thread at a time dispatches: -EBUSY when another one is at it, or when it is called from inside fn. -EINVAL before
- * ctxfd_dispatch_fd.
+ * Gives up the caller's reference; NULL is fine. Contexts that name d hold one each: its fd works, and it can be run,
+ * until the last of them is gone. If nobody runs it any more, what is registered with it stays undone, and is freed with
+ * its contexts.
  */
-int ctxfd_dispatch(void);
+void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d);
+
+/*
+ * An fd that polls readable when there is something for ctxfd_dispatcher_run to do. Add it to the loop, level- or
+ * edge-triggered, in as many threads as you like. It belongs to d and is close-on-exec. Every call returns the same
+ * number, but in the child of a fork, which must ask again. Errors, in such a child: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC.
+ */
+int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d);
+
+/*
+ * Does what is due, and returns how many after-funcs ran and contexts were ended. Does not wait for more to come due.
+ * One thread at a time runs a dispatcher: -EBUSY when another one is at it, or when it is called from inside fn of d.
+ * Nothing is lost by that: what has come due meanwhile is done by that run, or makes the fd ready anew, for edges too.
+ * Running another dispatcher inside fn is fine. Errors in the child of a fork: as ctxfd_dispatcher_fd.
+ */
+int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d);
+
+/*
+ * A context whose dispatcher is d; NULL: the library's own. It is like ctxfd_with_value: not a node of the cancellation
+ * tree, handed down through ctxfd_without_cancel, and a merge takes that of its first parent. It holds a reference on d.
+ * Errors: EINVAL (parent is NULL), ENOMEM.
+ */
+const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctxfd_dispatcher *d);
 
 /* ---- Other reasons to end ---------------------------------------------------------------------------------------- */
 
 /*
- * Contexts that end by themselves. All of them are watched by the dispatcher (see ctxfd_after_func), and
- * can be cancelled like any other. Errors beyond those of every constructor: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC
- * (too many epoll watches).
+ * Contexts that end by themselves. They are watched by their parent's dispatcher (above), and can be cancelled like any
+ * other. Errors beyond those of every constructor: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (too many epoll watches).
  */
 
 /*
@@ -355,15 +393,21 @@ int ctxfd_dispatch(void);
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
 
 /*
- * A child that is cancelled by the first signal of `set` that is sent to the process (kill, a terminal; not one that a
- * thread sends itself or another thread), with the signal's number as its cause: Go's signal.NotifyContext. Several
- * such contexts on one signal all hear it.
+ * A child that is cancelled by the first signal of `set` that comes to the process, with the signal's number as its
+ * cause: Go's signal.NotifyContext. Several such contexts on one signal all hear it. No mask is needed: it works
+ * whichever threads there are, and leaves their masks alone.
  *
- * This blocks the signals of `set` in the calling thread and leaves them blocked. Every other thread of the program
- * must have them blocked too, or the kernel delivers them there: call this before starting threads, which inherit the
- * mask. A program started by exec inherits it too: unblock between fork and exec. While any live context listens for a
- * signal, it is consumed; after that it stays pending, so to let a second Ctrl-C end the program, unblock the set once
- * the context is done. SIGKILL and SIGSTOP cannot be had and are ignored. Errors: EINVAL (set is NULL or empty).
+ * While a live context listens for a signal, the signal ends contexts and nothing else: the process lives on, and the
+ * program's own handler is not called. An ignored signal (nohup) is heard as well. It is heard where every thread has
+ * it blocked, too. As soon as no live context listens any more, a signal does what it would have done before: so a
+ * second Ctrl-C ends a program that does not come to its end by itself, even if its loop hangs. The disposition itself
+ * is put back before a context that a signal ends is seen done, and when the last one that listens is freed, unless the
+ * program has set another one meanwhile.
+ *
+ * A signal interrupts calls of the thread that takes it as a handler with SA_RESTART does. A program started by exec has
+ * the default disposition for what is listened for, as for every handled signal. In the child of a fork inherited
+ * contexts hear the child's signals; one that was ignored is ignored until the first look at a context there.
+ * SIGKILL and SIGSTOP cannot be had and are left out. Errors: EINVAL (set is NULL or empty).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set);
 

@@ -1,112 +1,245 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * After-funcs: functions that run once their context is done. dispatch.h says what one is and what guards it.
+ * After-funcs: functions that run once their context is done. dispatcher.h says what one is and what guards it.
  *
  * WHO WINS, stop or run? stop takes the after-func out of its parent's list, if it is still LIVE: once it is out,
- * nothing can end it. If it is DONE it is on its way to the dispatcher's list, and `state` decides, under the
+ * nothing can end it. If it is DONE it is on its way to its dispatcher's queue, and `state` decides, under the
  * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
+ *
+ * EXPIRY. A deadline ends a context by the clock, with no cancel to end the after-funcs on it. So a dispatcher that has
+ * after-funcs on a context with a deadline has an alarm for it. When that rings, all after-funcs on the context are
+ * ended, those of other dispatchers too.
  */
-#include "dispatch.h"
+#include "dispatcher.h"
 #include "shard.h"
+
+static struct ctxfd_after *after_of(struct hook *h)
+{
+	return (struct ctxfd_after *)(void *)h;
+}
+
+/* ---- Coming due -------------------------------------------------------------------------------------------------- */
+
+struct hook *after_funcs_ended(struct hook *list)
+{
+	struct ctxfd_dispatcher *d = after_of(list)->dispatcher;
+	int saved = errno;
+
+	pthread_mutex_lock(&d->lock);
+	do {
+		struct hook *h = list;
+
+		list = h->next;
+		h->next = NULL;
+		*d->due_end = h;
+		d->due_end = &h->next;
+	} while (list && list->ctx.kind == AFTER_FUNC && after_of(list)->dispatcher == d);
+	if (!d->serving) /* else who does looks at the queue when its round ends */
+		dispatcher_wake(d);
+	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
+	if (d == &library)
+		library_ensure(); /* in the child of a fork; if it fails, the next look tries again */
+	errno = saved;
+	return list;
+}
 
 /* ---- Expiry ------------------------------------------------------------------------------------------------------ */
 
-/* The dispatcher learns of n's deadline, unless it knows of it already or n has ended. 0 or -ENOMEM. */
-static int set_expiry(struct ctxfd *n)
+/* Under n's LOCK, which saw its word: the first of n's expiries, or NULL. */
+static struct expiry *first_expiry(struct ctxfd *n, uint64_t seen)
 {
-	struct expiry *e;
+	return seen & ALARMED ? (struct expiry *)(void *)*expiry_place(n, seen) : NULL;
+}
 
-	if (load_word(n) & (ALARMED | PENDING | DONE))
+static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispatcher *d)
+{
+	for (const struct expiry *e = first_expiry(n, seen); e; e = e->more)
+		if (e->dispatcher == d)
+			return true;
+	return false;
+}
+
+/* Puts e into n's list, or behind the first one there. False: n is not LIVE, or its dispatcher has one already. */
+static bool add_expiry(struct ctxfd *n, struct expiry *e)
+{
+	uint64_t seen, change = e->dispatcher == &library ? LIBRARY : 0;
+	struct expiry *first;
+	bool added;
+
+	if (!lock_live(n, &seen))
+		return false;
+	first = first_expiry(n, seen);
+	added = !has_expiry(n, seen, e->dispatcher);
+	if (added && first) {
+		e->more = first->more;
+		first->more = e;
+	} else if (added) {
+		struct ctxfd **place = expiry_place(n, seen);
+
+		e->node.linked = true;
+		e->node.next = *place;
+		e->node.prev = place;
+		if (e->node.next)
+			e->node.next->prev = &e->node.next;
+		*place = &e->node;
+		change += ALARMED;
+	}
+	unlock(n, added ? change : 0);
+	return added;
+}
+
+/* d learns of n's deadline, unless it knows of it already or n has ended. 0 or -ENOMEM. */
+static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
+{
+	uint64_t w = load_word(n);
+	struct expiry *e;
+	bool known;
+
+	if (w & (PENDING | DONE) || (d == &library && w & LIBRARY))
 		return 0;
+	if (d != &library && w & ALARMED) {
+		if (!lock_live(n, &w))
+			return 0;
+		known = has_expiry(n, w, d);
+		unlock(n, 0);
+		if (known)
+			return 0;
+	}
 	e = malloc_quietly(sizeof *e);
 	if (!e)
 		return -ENOMEM;
 	init_node(&e->node, n, EXPIRY);
-	atomic_init(&e->node.word, DONE);
-	if (hide_expiry(n, &e->node)) {
-		pthread_mutex_lock(&dispatcher.lock);
-		alarm_set(&dispatcher.alarms, &e->alarm, n->deadline);
-		dispatcher_arm();
-		pthread_mutex_unlock(&dispatcher.lock);
-	} else {
+	atomic_init(&e->node.word, DONE | DISCARD);
+	e->dispatcher = d;
+	e->more = NULL;
+	e->link.prev = NULL;
+	e->alarm.set = false;
+	dispatcher_ref(d);
+	if (!add_expiry(n, e)) {
+		ctxfd_dispatcher_free(d);
 		free(e);
+		return 0;
 	}
+	pthread_mutex_lock(&d->lock);
+	alarm_set(&d->alarms, &e->alarm, n->deadline);
+	dispatcher_arm(d);
+	pthread_mutex_unlock(&d->lock);
 	return 0;
 }
 
-/* It is all that there is in ctx's list. */
-void forget_expiry(struct ctxfd *ctx)
+/* Before the context is freed. */
+void forget_expiry(struct ctxfd *expiry)
 {
-	struct expiry *e = (struct expiry *)(void *)ctx->children;
-
-	pthread_mutex_lock(&dispatcher.lock);
-	alarm_clear(&dispatcher.alarms, &e->alarm);
-	pthread_mutex_unlock(&dispatcher.lock);
-	free(e);
+	for (struct expiry *e = (struct expiry *)(void *)expiry; e; e = e->more) {
+		pthread_mutex_lock(&e->dispatcher->lock);
+		alarm_clear(&e->dispatcher->alarms, &e->alarm);
+		list_remove(&e->link);
+		pthread_mutex_unlock(&e->dispatcher->lock);
+	}
+	expiry->linked = false;
 }
 
-void expire_alarms(void)
+/* Afterwards: all but the memory of the first one. */
+void discard_expiry(struct ctxfd *expiry)
 {
-	int64_t now = dispatcher.alarms ? ctxfd_now() : 0;
+	struct expiry *e = (struct expiry *)(void *)expiry, *more = e->more;
 
-	while (dispatcher.alarms && dispatcher.alarms->at <= now) {
-		struct expiry *e =
-		        (struct expiry *)(void *)((char *)dispatcher.alarms - offsetof(struct expiry, alarm));
-
-		alarm_clear(&dispatcher.alarms, &e->alarm);
-		add_due(expire_after_funcs(e->node.parent, now));
+	ctxfd_dispatcher_free(e->dispatcher);
+	while ((e = more)) {
+		more = e->more;
+		ctxfd_dispatcher_free(e->dispatcher);
+		free(e);
 	}
+}
+
+/* The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold. */
+void expire(struct ctxfd_dispatcher *d, struct expiry *e)
+{
+	struct ctxfd *n = e->node.parent;
+
+	if (!hold_expired(n))
+		return;
+	dispatcher_step_out(d);
+	tell_hooks(end_hooks(n));
+	dispatcher_step_in(d);
 }
 
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
-/* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
-static void free_after(struct ctxfd_after *h)
-{
-	dispatcher_step_out();
-	reap(&h->ctx);
-	dispatcher_step_in();
-}
-
 _Thread_local struct ctxfd_after *running_here;
 
-/* Under the lock: runs h, which is due, unless it has been stopped. Returns how many functions that was. */
-int run_after(struct ctxfd_after *h)
+/* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
+static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+{
+	struct ctxfd *garbage;
+
+	dispatcher_step_out(d);
+	garbage = detach(&h->hook.ctx);
+	dispatcher_step_in(d);
+	pthread_mutex_unlock(&d->lock);
+	discard(garbage);
+	pthread_mutex_lock(&d->lock);
+}
+
+/* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */
+static void after_ran(void *arg)
+{
+	struct ctxfd_after *h = arg;
+	struct ctxfd_dispatcher *d = h->dispatcher;
+
+	pthread_mutex_lock(&d->lock);
+	/* Before h leaves the list: so there is always something that keeps the context. */
+	if (h->hook.ctx.linked)
+		drop(list_owner(&h->hook.ctx));
+	running_here = h->outer;
+	if (d->running == h)
+		d->running = NULL;
+	if (!h->owned) {
+		free_after(d, h);
+	} else {
+		h->state = RAN;
+		pthread_cond_broadcast(&d->idle);
+	}
+}
+
+int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	if (h->state == STOPPED) {
-		free_after(h);
+		free_after(d, h);
 		return 0;
 	}
 	h->state = RUNNING;
 	h->thread = pthread_self();
-	h->forks = dispatcher.forks;
-	h->outer = running_here; /* in a child of a fork in its fn, a function may dispatch */
-	dispatcher.running = running_here = h;
-	pthread_mutex_unlock(&dispatcher.lock);
+	h->forks = dispatcher_forks;
+	h->outer = running_here;
+	d->running = running_here = h;
 	/* fn may do with its context whatever an owner may, so it is one. A counted h makes it one already. */
-	if (h->ctx.linked)
-		own_from_below(list_owner(&h->ctx));
+	if (h->hook.ctx.linked)
+		own(list_owner(&h->hook.ctx));
+	pthread_mutex_unlock(&d->lock);
+	pthread_cleanup_push(after_ran, h);
 	h->fn(h->arg);
-	/* Before h leaves the list: so there is always something that keeps the context. */
-	if (h->ctx.linked)
-		drop(list_owner(&h->ctx));
-	pthread_mutex_lock(&dispatcher.lock);
-	running_here = h->outer;
-	if (still_dispatching())
-		dispatcher.running = NULL;
-	if (!h->owned) {
-		free_after(h);
-	} else {
-		h->state = RAN;
-		pthread_cond_broadcast(&dispatcher.idle);
-	}
+	pthread_cleanup_pop(true);
 	return 1;
+}
+
+/* fn's ownership goes, and so does h, unless somebody has the handle. */
+void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+{
+	if (h->hook.ctx.linked)
+		drop(list_owner(&h->hook.ctx));
+	if (h->owned)
+		return;
+	h->state = STOPPED;
+	h->hook.next = d->batch;
+	d->batch = &h->hook;
 }
 
 /* ---- Registering and stopping ------------------------------------------------------------------------------------ */
 
 int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, struct ctxfd_after **handle)
 {
+	struct ctxfd_dispatcher *d;
 	struct ctxfd_after *h;
 	struct ctxfd *n;
 	int err;
@@ -114,33 +247,34 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (!ctx || !fn)
 		return -EINVAL;
 	n = node_of(ctx);
-	err = ensure_dispatcher();
+	err = dispatcher_of(ctx, &d);
 	if (!err && n->deadline != INT64_MAX)
-		err = set_expiry(n);
+		err = set_expiry(n, d);
 	if (err)
 		return err;
 	h = malloc_quietly(sizeof *h);
 	if (!h)
 		return -ENOMEM;
+	h->dispatcher = d;
 	h->fn = fn;
 	h->arg = arg;
-	h->next = NULL;
+	h->hook.next = NULL;
 	h->state = WAITING;
 	h->owned = handle;
 	if (handle)
 		*handle = h;
 	/* Once it is linked it may run and be freed at any moment. */
-	if (!adopt(&h->ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
+	if (!adopt(&h->hook.ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
 		await_done(n, INT64_MAX);
-		dispatch(h);
+		after_funcs_ended(&h->hook);
 	}
 	return 0;
 }
 
 static bool is_running(const struct ctxfd_after *h)
 {
-	return h->state == RUNNING && h->forks == dispatcher.forks;
+	return h->state == RUNNING && h->forks == dispatcher_forks;
 }
 
 /*
@@ -148,10 +282,11 @@ static bool is_running(const struct ctxfd_after *h)
  */
 static bool stop_ended(struct ctxfd_after *h)
 {
+	struct ctxfd_dispatcher *d = h->dispatcher;
 	bool never_ran = false, ours = true;
 	struct entry entry = enter();
 
-	pthread_mutex_lock(&dispatcher.lock);
+	pthread_mutex_lock(&d->lock);
 	if (h->state == WAITING) {
 		h->state = STOPPED;
 		never_ran = true;
@@ -161,15 +296,15 @@ static bool stop_ended(struct ctxfd_after *h)
 		ours = false;
 	}
 	while (ours && is_running(h))
-		pthread_cond_wait(&dispatcher.idle, &dispatcher.lock);
-	pthread_mutex_unlock(&dispatcher.lock);
+		pthread_cond_wait(&d->idle, &d->lock);
+	pthread_mutex_unlock(&d->lock);
 	leave(entry);
 	if (ours)
-		reap(&h->ctx);
+		reap(&h->hook.ctx);
 	return never_ran;
 }
 
 bool ctxfd_after_stop(struct ctxfd_after *h)
 {
-	return h && (reap_live(&h->ctx) || stop_ended(h));
+	return h && (reap_live(&h->hook.ctx) || stop_ended(h));
 }

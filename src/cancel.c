@@ -12,14 +12,13 @@
  *
  * So whoever sees a node DONE sees all below it DONE, and one that another cancel has PENDING is waited for (it lies
  * below us: waits only ever go downward). An expired node needs no walk: nothing below it has a later deadline, and
- * each sees by the clock that it is done. Its after-funcs are ended by the dispatcher, whose hold ends as a walk's
- * does.
+ * each sees by the clock that it is done. Its hooks are ended by whoever has an alarm for them, whose hold ends as a
+ * walk's does.
  *
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
  * (settle).
  */
 #include "context.h"
-#include "dispatch.h"
 #include "lock.h"
 #include "shard.h"
 
@@ -61,9 +60,12 @@ uint64_t settle(struct ctxfd *n)
 	return w;
 }
 
+void (*_Atomic first_look)(void);
+
 /* Out of line, so that err itself is a few instructions. */
 __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
 {
+	look_first();
 	if ((w & (TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
 		return 0;
 	w = settle(node_of(ctx));
@@ -76,16 +78,19 @@ int ctxfd_err(const struct ctxfd *ctx)
 
 	if (w & DONE && !(w & UNSIGNALLED))
 		return err_of(w);
-	if (!(w & (DONE | TIMED | VALUE)))
+	if (!(w & (DONE | TIMED | VALUE)) && !atomic_load_explicit(&first_look, memory_order_relaxed))
 		return 0;
 	return err_by_clock(ctx, w);
 }
 
 int ctxfd_cause(const struct ctxfd *ctx)
 {
-	uint64_t w = settle(node_of(ctx));
-	int cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
+	uint64_t w;
+	int cause;
 
+	look_first();
+	w = settle(node_of(ctx));
+	cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
 	if (!(w & DONE))
 		return 0;
 	return cause ? cause : err_of(w);
@@ -117,9 +122,8 @@ int64_t ctxfd_remaining(const struct ctxfd *ctx)
 /* One call of cancel. */
 struct cancel {
 	uint64_t cause;
-	int64_t now; /* when it first met a deadline; 0 before */
-	struct ctxfd_after
-	        *due; /* the after-funcs that it ended, those of one context in the order of their registration */
+	int64_t now;        /* when it first met a deadline; 0 before */
+	struct hook *ended; /* those of one context in the order in which they were made */
 };
 
 /* Whether n's deadline went by before the cancel came to it. One look at the clock serves the whole walk. */
@@ -134,9 +138,11 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
 	if (w & HOOK) {
+		struct hook *h = (struct hook *)(void *)n;
+
 		/* The list is last in, first out, and the walk meets the youngest first. */
-		after_of(n)->next = c->due;
-		c->due = after_of(n);
+		h->next = c->ended;
+		c->ended = h;
 	}
 	if (w & UNSIGNALLED)
 		signal_done(n);
@@ -222,26 +228,36 @@ static void walk(struct ctxfd *root, struct cancel *c)
 }
 
 /*
- * Under the dispatcher's lock, on the dispatching thread: n's deadline has passed. Ends the after-funcs on it, and
- * returns them in the order of their registration; NULL if there are none, or a walk has n, which ends them. The list
- * may be long, so the dispatcher steps out of its lock meanwhile; what is held and has children is not freed.
+ * n's deadline has passed, and n is not being freed: takes the hold of n, so that it is not, if there is something in
+ * its list. False: there is not, or a walk has n, which ends the hooks on it.
  */
-struct ctxfd_after *expire_after_funcs(struct ctxfd *n, int64_t now)
+bool hold_expired(struct ctxfd *n)
 {
-	struct cancel c = { .now = now };
 	uint64_t w = settle(n);
 
 	do
 		if (w & HELD || !(w & CHILDREN))
-			return NULL;
+			return false;
 	while (!swap_word(n, &w, w | HELD));
-	dispatcher_step_out();
+	return true;
+}
+
+/* Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks. */
+struct hook *end_hooks(struct ctxfd *n)
+{
+	struct cancel c = { .now = n->deadline };
+
 	for (struct ctxfd *child = n->children; child; child = child->next)
 		if (load_word(child) & HOOK)
 			mark(child, &c);
-	dispatcher_step_in();
 	commit(n, &c);
-	return c.due;
+	return c.ended;
+}
+
+void tell_hooks(struct hook *list)
+{
+	while (list)
+		list = kinds[list->ctx.kind].ended(list);
 }
 
 void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
@@ -253,8 +269,7 @@ void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 		return;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
-	if (c.due)
-		dispatch(c.due);
+	tell_hooks(c.ended);
 }
 
 void ctxfd_cancel(struct ctxfd *ctx)

@@ -21,7 +21,7 @@
  *         child, and so does whoever waits for one; so no two can wait for each other.
  *
  * What is hidden comes first in it: the shards of a node that many threads use (shard.h), then the expiry of one that
- * has after-funcs and a deadline (dispatch.h). Either flag, SHARDED and ALARMED, belongs to the LOCK.
+ * has after-funcs and a deadline (after.c). Their flags, SHARDED, ALARMED and LIBRARY, belong to the LOCK.
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
@@ -29,8 +29,8 @@
  * What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (except the expiry, which goes with its
  * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
  * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
- * the one to free. A node in the list may make its caller an owner again (own_from_below): that ends ORPHAN. So `refs`
- * comes to 0 under the LOCK only, and stays at 1 in what is freed.
+ * the one to free. Who has a node in its list may own it again (own): that ends ORPHAN. So may who has found a LISTED
+ * node in a list that it leaves before it is freed: that one comes to 0 also when it is freed by its last owner.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
@@ -43,6 +43,7 @@
 #include <stdlib.h>
 
 #include "ctxfd.h"
+#include "kind.h"
 
 /* Flags in the low half of the word. */
 #define PENDING     (UINT64_C(1) << 0)
@@ -61,31 +62,18 @@
 #define NEVER       (UINT64_C(1) << 13) /* background or todo (fixed) */
 #define MERGE       (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
 #define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
-#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct ctxfd_after: when it ends, its fn is due (fixed) */
-#define SOURCE      (UINT64_C(1) << 17) /* the ctx of a struct source: it ends by an fd or a signal (fixed) */
+#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct hook: its kind is told when it has ended (fixed) */
+#define LISTED      (UINT64_C(1) << 17) /* a list outside of the tree has it: others may own it by that (fixed) */
 #define SHARDED     (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
 #define SHARD       (UINT64_C(1) << 19) /* it is one (fixed) */
 #define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
-#define ALARMED     (UINT64_C(1) << 21) /* behind the shards comes its expiry; see dispatch.h */
+#define ALARMED     (UINT64_C(1) << 21) /* behind the shards comes its expiry; see after.c */
+#define LIBRARY     (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
+
+#define DISCARD (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
-
-enum kind {
-	BACKGROUND,
-	TODO,
-	CANCEL,
-	DEADLINE,
-	WITH_VALUE,
-	WITHOUT_CANCEL,
-	MERGED,
-	AFTER_FUNC,
-	WITH_FD,
-	WITH_SIGNALS,
-	WITH_PROCESS,
-	SHARD_OF_CHILDREN,
-	EXPIRY
-};
 
 struct ctxfd {
 	_Atomic uint64_t word;
@@ -122,6 +110,12 @@ struct merge {
 	struct ctxfd *entered_by; /* ctx or link: the way that the walk which holds ctx came */
 };
 
+/* A node without children whose end is somebody's business: see kind.h. */
+struct hook {
+	struct ctxfd ctx;
+	struct hook *next; /* in the list of the cancel that ended it, then its kind's */
+};
+
 static inline struct ctxfd *mutable(const struct ctxfd *ctx)
 {
 	return (struct ctxfd *)(uintptr_t)ctx;
@@ -142,7 +136,7 @@ static inline struct ctxfd *node_of(const struct ctxfd *ctx)
 /* The first value context that a lookup from ctx looks at. */
 static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 {
-	return ctx->kind == WITH_VALUE ? mutable(ctx) : ctx->values;
+	return ctx->kind == WITH_VALUE || ctx->kind == WITH_DISPATCHER ? mutable(ctx) : ctx->values;
 }
 
 static inline struct merge *merge_of(struct ctxfd *n)
@@ -199,6 +193,20 @@ static inline void leave(struct entry e)
 	errno = e.saved_errno;
 }
 
+/*
+ * In the child of a fork: what the first look at any context calls, before it looks; else NULL. Relaxed: it is set
+ * while the child has one thread, and reset by what it calls.
+ */
+extern void (*_Atomic first_look)(void);
+
+static inline void look_first(void)
+{
+	void (*call)(void) = atomic_load_explicit(&first_look, memory_order_relaxed);
+
+	if (call)
+		call();
+}
+
 /* What a word that is no longer LIVE says of how it ended. */
 static inline int err_of(uint64_t w)
 {
@@ -208,14 +216,23 @@ static inline int err_of(uint64_t w)
 /* tree.c */
 bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause);
 void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
-bool drop(struct ctxfd *ctx);
-void own_from_below(struct ctxfd *n);
-void reap(struct ctxfd *ctx);
+struct ctxfd *drop(struct ctxfd *ctx);
+bool own(struct ctxfd *n);
+void reap(struct ctxfd *dead);
+struct ctxfd *detach(struct ctxfd *dead);
+void discard(struct ctxfd *garbage);
 bool reap_live(struct ctxfd *ctx);
-bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry);
 
 /* cancel.c */
 uint64_t settle(struct ctxfd *n);
+bool hold_expired(struct ctxfd *n);
+struct hook *end_hooks(struct ctxfd *n);
+void tell_hooks(struct hook *list);
+
+/* value.c */
+struct ctxfd *with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
+                         void (*destroy)(void *value));
+void discard_value(struct ctxfd *v);
 
 /* done.c */
 void signal_done(struct ctxfd *n);

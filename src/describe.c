@@ -23,20 +23,7 @@ const char *ctxfd_strerror(int err)
 /* How one context came to be. part has room for the longest. */
 static size_t part_of(const struct ctxfd *ctx, char part[64])
 {
-	static const char *const names[] = {
-		[BACKGROUND] = "background",
-		[TODO] = "todo",
-		[CANCEL] = "with_cancel",
-		[DEADLINE] = "with_deadline",
-		[WITH_VALUE] = "with_value",
-		[WITHOUT_CANCEL] = "without_cancel",
-		[MERGED] = "merge",
-		[AFTER_FUNC] = "after_func",
-		[WITH_FD] = "with_fd",
-		[WITH_SIGNALS] = "with_signals",
-		[WITH_PROCESS] = "with_process",
-	};
-	const char *name = names[ctx->kind], *dot = ctx->parent ? "." : "";
+	const char *name = kinds[ctx->kind].name, *dot = ctx->parent ? "." : "";
 	int length;
 
 	if (ctx->kind == DEADLINE)

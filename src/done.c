@@ -261,6 +261,7 @@ int ctxfd_done_fd(const struct ctxfd *ctx)
 	struct ctxfd *n = node_of(ctx);
 	int saved = errno, fd;
 
+	look_first();
 	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
 	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
 		change_flags(n, 0, HAS_FD | UNSIGNALLED);

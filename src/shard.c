@@ -27,6 +27,8 @@ void split_children(struct ctxfd *p)
 		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
+	init_node(&block->owner, p, SHARD_OF_CHILDREN);
+	atomic_init(&block->owner.word, SHARD);
 	atomic_init(&block->left, SHARDS);
 	block->orphaned = false;
 	last = &block->shard[SHARDS - 1].node;
@@ -66,21 +68,16 @@ struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
 	return locked ? s : NULL;
 }
 
-bool orphan_shards(struct ctxfd *p)
+struct ctxfd *orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
-	bool ours;
 
-	/* Ours is the last count while we are at it, so that the block does not go away under our feet. */
+	/* Ours is the last count, which keeps the block until the caller gives it up. */
 	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
 	for (int i = 0; i < SHARDS; i++)
 		if (drop(&block->shard[i].node))
 			last_shard(&block->shard[i].node);
-	if (atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) != 1)
-		return false;
-	ours = leave_shards(p);
-	free(block);
-	return ours;
+	return &block->owner;
 }
 
 bool last_shard(struct ctxfd *shard)

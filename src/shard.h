@@ -10,7 +10,7 @@
  *     stays so as long as there is any: it may then be read without the lock.
  *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the
  *     last of them to be empty takes the block out of the list. Both happen once. A parent that has ended may have
- *     owners again later (own_from_below), but nothing is linked below it any more, so it has no use for its shards.
+ *     owners again later (own), but nothing is linked below it any more, so it has no use for its shards.
  *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock
  *     and then finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it
  *     needs the lock.
@@ -33,6 +33,7 @@ struct shard {
 
 struct shards {
 	struct shard shard[SHARDS];
+	struct ctxfd owner;    /* stands for what p's owners count in `left`, on the list of what is to be freed */
 	_Atomic unsigned left; /* that have an owner or a child */
 	bool orphaned;         /* p's last owner has left, for the first time; under p's lock */
 };
@@ -53,8 +54,8 @@ static inline bool claim_shards(struct ctxfd *p)
 	return first;
 }
 
-/* p has lost its last owner: so have its shards. True: p is the caller's to free. */
-bool orphan_shards(struct ctxfd *p);
+/* p has lost its last owner: so have its shards. Returns what the caller must reap, as if it were an empty shard. */
+struct ctxfd *orphan_shards(struct ctxfd *p);
 
 /*
  * A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed.
@@ -64,16 +65,18 @@ bool last_shard(struct ctxfd *shard);
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */
 bool leave_shards(struct ctxfd *p);
 
+/* Under p's lock, which saw p's word: where p's expiry stands, if it is ALARMED. */
+static inline struct ctxfd **expiry_place(struct ctxfd *p, uint64_t seen)
+{
+	return seen & SHARDED ? &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next : &p->children;
+}
+
 /* Under p's lock, which saw p's word: where in its list a new child goes, behind what is hidden. */
 static inline struct ctxfd **list_head(struct ctxfd *p, uint64_t seen)
 {
-	struct ctxfd **head = &p->children;
+	struct ctxfd **place = expiry_place(p, seen);
 
-	if (seen & SHARDED)
-		head = &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next;
-	if (seen & ALARMED)
-		head = &(*head)->next;
-	return head;
+	return seen & ALARMED ? &(*place)->next : place;
 }
 
 /* The same: whether CHILDREN is to be in p's word. */

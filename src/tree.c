@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "context.h"
-#include "dispatch.h"
 #include "lock.h"
 #include "shard.h"
 
@@ -122,21 +121,6 @@ bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t
 		return false;
 	}
 	return true;
-}
-
-/* Puts n's expiry into its list. False: n is not LIVE, or has one. */
-bool hide_expiry(struct ctxfd *n, struct ctxfd *expiry)
-{
-	bool is_first = false;
-	uint64_t seen;
-
-	if (lock_live(n, &seen)) {
-		is_first = !(seen & ALARMED);
-		if (is_first)
-			link_child(n, seen, expiry);
-		unlock(n, is_first ? ALARMED : 0);
-	}
-	return is_first;
 }
 
 static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
@@ -259,68 +243,86 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	return n;
 }
 
-/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
+/* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
 /*
- * Gives up the reference of ctx's only owner, who may become two meanwhile through what is in the list. True: the
- * caller is the one to free ctx.
+ * Gives up the reference of ctx's only owner, who may become two meanwhile, through what is in ctx's list or by a list
+ * that ctx is in. Returns what drop does.
  */
-static bool drop_last(struct ctxfd *ctx)
+static struct ctxfd *drop_last(struct ctxfd *ctx)
 {
-	bool sharded = false;
 	uint64_t w = load_word(ctx), change = 0;
+	bool sharded = false;
+	uint32_t one = 1;
 
-	do
-		if (!(w & CHILDREN))
-			return true;
-	while (!swap_word(ctx, &w, w | LOCK));
-	if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) == 1) {
-		change = ORPHAN;
-		sharded = w & SHARDED && claim_shards(ctx);
+	while (w & CHILDREN) {
+		if (!swap_word(ctx, &w, w | LOCK))
+			continue;
+		if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) == 1) {
+			change = ORPHAN;
+			sharded = w & SHARDED && claim_shards(ctx);
+		}
+		unlock(ctx, change);
+		return sharded ? orphan_shards(ctx) : NULL;
 	}
-	unlock(ctx, change);
-	return sharded && orphan_shards(ctx);
+	if (w & LISTED &&
+	    !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel, memory_order_acquire))
+		return drop(ctx);
+	return ctx;
 }
 
-/* Gives up one owner of ctx. True: there is no other and nothing below it, so the caller is the one to free it. */
-bool drop(struct ctxfd *ctx)
+/*
+ * Gives up one owner of ctx. Returns what the caller is the one to free, for reap or detach: ctx if there is no other
+ * owner and nothing below it, or a shard of it; else NULL.
+ */
+struct ctxfd *drop(struct ctxfd *ctx)
 {
 	uint32_t refs;
 
 	if (load_word(ctx) & NEVER)
-		return false;
+		return NULL;
 	/* Acquire pairs with the release of the owners who left before. */
 	refs = atomic_load_explicit(&ctx->refs, memory_order_acquire);
 	while (refs > 1)
 		if (atomic_compare_exchange_weak_explicit(&ctx->refs, &refs, refs - 1, memory_order_acq_rel,
 		                                          memory_order_acquire))
-			return false;
+			return NULL;
 	return drop_last(ctx);
 }
 
-/* Makes the caller, who has a node in n's list that stays there, an owner of n: also when n has none left. */
-void own_from_below(struct ctxfd *n)
+/*
+ * Makes the caller an owner of n, whose owners may all have gone. It has a node in n's list that stays there; or has
+ * found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
+ */
+bool own(struct ctxfd *n)
 {
 	uint32_t refs = atomic_load_explicit(&n->refs, memory_order_relaxed);
+	bool alive;
 	uint64_t w;
 
 	while (refs > 0)
 		if (atomic_compare_exchange_weak_explicit(&n->refs, &refs, refs + 1, memory_order_relaxed,
 		                                          memory_order_relaxed))
-			return;
+			return true;
 	w = load_word(n);
 	while (!swap_word(n, &w, w | LOCK))
 		continue;
-	/* Others may have done the same. */
-	atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
-	unlock(n, w & ORPHAN ? -ORPHAN : 0);
+	alive = w & CHILDREN;
+	if (alive) /* added: others may have done the same */
+		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	unlock(n, alive && w & ORPHAN ? -ORPHAN : 0);
+	return alive;
 }
 
-/* Puts n on the list of what is to be freed, which goes through `values`: nobody looks there any more. */
+/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
+
+/* Puts n, unless it is NULL, on the list of what is to be freed, which goes through `values`: nobody looks there. */
 static void push(struct ctxfd **list, struct ctxfd *n)
 {
-	n->values = *list;
-	*list = n;
+	if (n) {
+		n->values = *list;
+		*list = n;
+	}
 }
 
 /*
@@ -344,78 +346,126 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 	return true;
 }
 
-static void reap_one(struct ctxfd *ctx, struct ctxfd **list)
+/* Takes ctx, which has no owner and no child, out of everything, and puts on the list what only it kept. */
+static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 {
 	uint64_t w = load_word(ctx);
 
-	if (w & SOURCE)
-		forget_source(ctx);
-	if (w & ALARMED)
-		forget_expiry(ctx);
+	if (w & LISTED)
+		kinds[ctx->kind].before_free(ctx);
+	if (w & ALARMED) { /* it is all that there is in the list */
+		struct ctxfd *expiry = ctx->children;
+
+		kinds[EXPIRY].before_free(expiry);
+		push(list, expiry);
+	}
 	if (ctx->linked)
 		leave_list(ctx, list_owner(ctx), false, list);
 	if (w & MERGE && merge_of(ctx)->link.linked)
 		leave_list(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
 	if (w & HAS_FD)
 		close_done_fd(ctx);
-	if (w & VALUE && ctx->destroy)
-		run_destroy(ctx->destroy, ctx->value);
-	if (ctx->counted && drop(ctx->parent))
-		push(list, ctx->parent);
+	if (ctx->counted)
+		push(list, drop(ctx->parent));
+}
+
+/*
+ * The same for a shard. Returns the block's memory, which begins with its first shard, if this was the last one.
+ */
+static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
+{
+	struct ctxfd *p = shard->parent, *block = p->children;
+
+	if (!last_shard(shard))
+		return NULL;
+	if (leave_shards(p))
+		push(list, p);
+	return block;
+}
+
+static void discard_one(struct ctxfd *ctx)
+{
+	if (load_word(ctx) & DISCARD)
+		kinds[ctx->kind].discard(ctx);
 	free(ctx);
 }
 
-static void reap_shard(struct ctxfd *shard, struct ctxfd **list)
-{
-	struct ctxfd *p = shard->parent;
-	void *block = p->children;
-
-	if (!last_shard(shard))
-		return;
-	if (leave_shards(p))
-		push(list, p);
-	free(block);
-}
-
-/* Frees all on the list, and everything above that only they kept: a loop, however deep they hang. */
-static void reap_list(struct ctxfd *list)
+/*
+ * Frees all on the list, and everything above that only they kept: a loop, however deep they hang. With garbage, what
+ * is to be freed is only taken out of everything, and put there.
+ */
+static void reap_list(struct ctxfd *list, struct ctxfd **garbage)
 {
 	struct ctxfd *ctx;
 
 	while ((ctx = list)) {
 		list = ctx->values;
 		if (load_word(ctx) & SHARD)
-			reap_shard(ctx, &list);
+			ctx = detach_shard(ctx, &list);
 		else
-			reap_one(ctx, &list);
+			detach_node(ctx, &list);
+		if (!ctx)
+			continue;
+		if (garbage) {
+			*garbage = ctx;
+			garbage = &ctx->values;
+			*garbage = NULL;
+		} else {
+			discard_one(ctx);
+		}
 	}
 }
 
-/* Frees ctx, which has no owner and no child. */
-void reap(struct ctxfd *ctx)
+/* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
+void reap(struct ctxfd *dead)
 {
-	ctx->values = NULL;
-	reap_list(ctx);
+	dead->values = NULL;
+	reap_list(dead, NULL);
 }
 
-/* The same of an after-func's, unless it is DONE: then it stays, and this is false. */
+/*
+ * The same in two steps. detach takes all out of the tree, and runs neither code of the program nor the allocator's, so
+ * that a fork can wait for its end. Returns what is left, for discard.
+ */
+struct ctxfd *detach(struct ctxfd *dead)
+{
+	struct ctxfd *garbage = NULL;
+
+	dead->values = NULL;
+	reap_list(dead, &garbage);
+	return garbage;
+}
+
+void discard(struct ctxfd *garbage)
+{
+	while (garbage) {
+		struct ctxfd *next = garbage->values;
+
+		discard_one(garbage);
+		garbage = next;
+	}
+}
+
+/* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
 bool reap_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
 	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
 		return false;
-	if (ctx->counted && drop(ctx->parent))
-		push(&list, ctx->parent);
+	if (ctx->counted)
+		push(&list, drop(ctx->parent));
 	free(ctx);
-	reap_list(list);
+	reap_list(list, NULL);
 	return true;
 }
 
 void ctxfd_unref(const struct ctxfd *ctx)
 {
-	if (ctx && drop(mutable(ctx)))
-		reap(mutable(ctx));
+	struct ctxfd *dead = ctx ? drop(mutable(ctx)) : NULL;
+
+	if (dead)
+		reap(dead);
 }
 
 void ctxfd_close(struct ctxfd *ctx)
@@ -427,7 +477,7 @@ void ctxfd_close(struct ctxfd *ctx)
 	 * owners' leaving.
 	 */
 	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 ||
-	    load_word(ctx) & (CHILDREN | VALUE | NEVER)) {
+	    load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;

@@ -10,8 +10,13 @@
 
 static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
 {
-	struct ctxfd *v = malloc(sizeof *v);
+	struct ctxfd *v;
 
+	if (!parent) {
+		errno = EINVAL;
+		return NULL;
+	}
+	v = malloc(sizeof *v);
 	if (!v)
 		return NULL;
 	atomic_init(&v->word, VALUE);
@@ -30,30 +35,38 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	return v;
 }
 
-const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
-                                     void (*destroy)(void *value))
+struct ctxfd *with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
+                         void (*destroy)(void *value))
 {
-	struct ctxfd *v;
+	struct ctxfd *v = beside(parent, kind, parent ? node_of(parent) : NULL);
 
-	if (!parent || !key) {
-		errno = EINVAL;
-		return NULL;
-	}
-	v = beside(parent, WITH_VALUE, node_of(parent));
 	if (!v)
 		return NULL;
+	if (destroy)
+		atomic_init(&v->word, VALUE | DISCARD);
 	v->key = key;
 	v->value = value;
 	v->destroy = destroy;
 	return v;
 }
 
-const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)
+void discard_value(struct ctxfd *v)
 {
-	if (!parent) {
+	v->destroy(v->value);
+}
+
+const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
+                                     void (*destroy)(void *value))
+{
+	if (!key) {
 		errno = EINVAL;
 		return NULL;
 	}
+	return with_value(parent, WITH_VALUE, key, value, destroy);
+}
+
+const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)
+{
 	return beside(parent, WITHOUT_CANCEL, mutable(ctxfd_background()));
 }
 

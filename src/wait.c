@@ -56,13 +56,16 @@ uint64_t await_done(struct ctxfd *n, int64_t until)
 
 int ctxfd_wait(const struct ctxfd *ctx)
 {
+	look_first();
 	return err_of(await_done(node_of(ctx), INT64_MAX));
 }
 
 int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns)
 {
 	int64_t now = ctxfd_now();
-	uint64_t w = await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
+	uint64_t w;
 
+	look_first();
+	w = await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
 	return w & DONE ? err_of(w) : 0;
 }

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kinds of contexts, a row each. By this table the tree serves kinds that it does not know: what is special about
+ * one is a name, and what others have to do when it ends or goes. Everything here is fixed.
+ */
+#ifndef KIND_H
+#define KIND_H
+
+struct ctxfd;
+struct hook;
+
+enum kind {
+	BACKGROUND,
+	TODO,
+	CANCEL,
+	DEADLINE,
+	WITH_VALUE,
+	WITHOUT_CANCEL,
+	WITH_DISPATCHER,
+	MERGED,
+	AFTER_FUNC,
+	WITH_FD,
+	WITH_SIGNALS,
+	WITH_PROCESS,
+	SHARD_OF_CHILDREN,
+	EXPIRY,
+	KINDS
+};
+
+struct kind_row {
+	const char *name; /* for describe */
+	/*
+	 * For what has HOOK: a cancel has ended all on the list, the first of which is of this kind, and their parents.
+	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once.
+	 */
+	struct hook *(*ended)(struct hook *list);
+	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
+	void (*before_free)(struct ctxfd *n);
+	/* For what has DISCARD: gives up all but n's own memory. May run code of the program; no lock is held. */
+	void (*discard)(struct ctxfd *n);
+};
+
+extern const struct kind_row kinds[KINDS];
+
+#endif

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Contexts that end by a signal.
+ *
+ * HOW A SIGNAL IS HEARD. While contexts listen for a signal it has our handler. The handler goes through the list of
+ * listeners, notes the signal in each live one that wants it, and wakes their dispatchers, which cancel them. If no
+ * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
+ * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
+ * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
+ * there is a signalfd in the dispatchers' epoll sets, and whoever reads it does what the handler does.
+ *
+ * A listener listens until it is fired or freed, or is found to have ended otherwise. The last one to leave gives the
+ * signal its disposition back, unless the program has changed it meanwhile.
+ *
+ * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
+ * the list as it is, and `handlers` counts them. What they may be reading is changed only once they have left
+ * (await_handlers): a listener that has left the list before it is freed, a disposition before it is written.
+ */
+#include "signals.h"
+
+#include <sched.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lock.h"
+#include "source.h"
+
+struct listener {
+	struct source source;          /* its cause is the first signal that came, 0 before */
+	uint64_t set;                  /* of the signals that it wants, a bit each; fixed */
+	struct listener *_Atomic next; /* in `listeners`; handlers read it */
+	bool listed;                   /* in that list; under the lock */
+};
+
+static pthread_mutex_t lock_of_signals = PTHREAD_MUTEX_INITIALIZER;
+static struct listener *_Atomic listeners;
+static _Atomic unsigned handlers;
+static struct {
+	unsigned listeners;      /* that want this signal */
+	struct sigaction before; /* while there are any */
+} signals[NSIG];
+static int signals_fd = -1;
+char signals_event;
+
+static uint64_t bit(int sig)
+{
+	return UINT64_C(1) << (sig - 1);
+}
+
+static struct listener *listener_of(struct source *s)
+{
+	return container_of(s, struct listener, source);
+}
+
+/* ---- In a signal handler ----------------------------------------------------------------------------------------- */
+
+/* Looks, and changes nothing: a handler may interrupt whoever is changing it. */
+static bool is_live(struct ctxfd *n)
+{
+	uint64_t w = load_word(n);
+
+	return !(w & DONE) && !(w & TIMED && n->deadline <= ctxfd_now());
+}
+
+/* Notes sig where it is wanted. False: nobody wants it. */
+static bool note(int sig)
+{
+	bool wanted = false;
+	uint64_t one = 1;
+
+	/* Acquire pairs with the release of listen: a listener is whole when it is seen. */
+	for (struct listener *l = atomic_load_explicit(&listeners, memory_order_acquire); l;
+	     l = atomic_load_explicit(&l->next, memory_order_acquire)) {
+		struct ctxfd_dispatcher *d = l->source.dispatcher;
+		int none = 0, wake;
+
+		if (!(l->set & bit(sig)) || !is_live(&l->source.ctx))
+			continue;
+		wanted = true;
+		atomic_compare_exchange_strong_explicit(&l->source.cause, &none, sig, memory_order_relaxed,
+		                                        memory_order_relaxed);
+		/* Release pairs with the acquire of who looks for marks. */
+		atomic_store_explicit(&d->signalled, true, memory_order_release);
+		wake = atomic_load_explicit(&d->wake, memory_order_relaxed);
+		if (wake >= 0)
+			syscall(SYS_write, wake, &one, sizeof one);
+	}
+	return wanted;
+}
+
+/* What the kernel ignores unless somebody wants it. */
+static bool is_ignored_by_default(int sig)
+{
+	return sig == SIGCHLD || sig == SIGURG || sig == SIGWINCH || sig == SIGCONT;
+}
+
+static void act_as_before(int sig, siginfo_t *info, void *context, const struct sigaction *before)
+{
+	struct sigaction none = { .sa_handler = SIG_DFL };
+
+	if (before->sa_flags & SA_SIGINFO) {
+		before->sa_sigaction(sig, info, context);
+	} else if (before->sa_handler == SIG_DFL && !is_ignored_by_default(sig)) {
+		sigaction(sig, &none, NULL);
+		raise(sig); /* it is delivered when we return */
+	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
+		before->sa_handler(sig);
+	}
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	struct sigaction before;
+	bool wanted;
+
+	/* Sequentially consistent, as are the list's changes and await_handlers' look: one of the two sees the other. */
+	atomic_fetch_add(&handlers, 1);
+	wanted = note(sig);
+	before = signals[sig].before;
+	atomic_fetch_sub(&handlers, 1);
+	if (!wanted)
+		act_as_before(sig, info, context, &before);
+	errno = saved;
+}
+
+/* ---- Listening, under the lock ----------------------------------------------------------------------------------- */
+
+static void await_handlers(void)
+{
+	while (atomic_load(&handlers))
+		sched_yield();
+}
+
+static bool is_ours(const struct sigaction *a)
+{
+	return a->sa_flags & SA_SIGINFO && a->sa_sigaction == on_signal;
+}
+
+/* Gives sig our handler, unless it has it, or cannot have one. */
+static void take(int sig)
+{
+	struct sigaction ours = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, now;
+
+	if (sigaction(sig, NULL, &now) != 0 || is_ours(&now))
+		return;
+	await_handlers();
+	signals[sig].before = now;
+	/* To the kernel these say how children end, not how they are told of. */
+	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
+	if (sig == SIGCHLD && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN)
+		ours.sa_flags |= SA_NOCLDWAIT;
+	sigfillset(&ours.sa_mask);
+	sigaction(sig, &ours, NULL);
+}
+
+static void give_back(int sig)
+{
+	struct sigaction now;
+
+	if (sigaction(sig, NULL, &now) == 0 && is_ours(&now))
+		sigaction(sig, &signals[sig].before, NULL);
+}
+
+/* Makes the signalfd one for what is wanted now. 0 or -errno. */
+static int set_signalfd(void)
+{
+	sigset_t wanted;
+	int fd;
+
+	sigemptyset(&wanted);
+	for (int sig = 1; sig < NSIG; sig++)
+		if (signals[sig].listeners)
+			sigaddset(&wanted, sig);
+	fd = signalfd(signals_fd, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	signals_fd = fd;
+	return 0;
+}
+
+/* What comes from here on is ours to hear. */
+static int listen_for(struct listener *l)
+{
+	int err;
+
+	l->listed = true;
+	atomic_store(&l->next, atomic_load(&listeners));
+	atomic_store(&listeners, l);
+	for (int sig = 1; sig < NSIG; sig++)
+		if (l->set & bit(sig)) {
+			signals[sig].listeners++;
+			take(sig);
+		}
+	err = set_signalfd();
+	return err;
+}
+
+static void stop_listening(struct listener *l)
+{
+	struct listener *_Atomic *at = &listeners;
+
+	if (!l->listed)
+		return;
+	l->listed = false;
+	while (atomic_load(at) != l)
+		at = &atomic_load(at)->next;
+	atomic_store(at, atomic_load(&l->next));
+	for (int sig = 1; sig < NSIG; sig++)
+		if (l->set & bit(sig) && --signals[sig].listeners == 0)
+			give_back(sig);
+	set_signalfd();
+	await_handlers();
+}
+
+/* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */
+
+int signals_watch(struct ctxfd_dispatcher *d)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = &signals_event };
+	bool wanted = false;
+	int err = 0;
+
+	pthread_mutex_lock(&lock_of_signals);
+	for (struct listener *l = atomic_load(&listeners); l; l = atomic_load(&l->next)) {
+		wanted |= l->source.dispatcher == d;
+		for (int sig = 1; sig < NSIG; sig++) /* what a fork has given back */
+			if (l->source.dispatcher == d && l->set & bit(sig))
+				take(sig);
+	}
+	if (wanted && !d->listening && d->epoll >= 0) {
+		if (signals_fd < 0)
+			err = set_signalfd();
+		if (!err && epoll_ctl(d->epoll, EPOLL_CTL_ADD, signals_fd, &event) != 0)
+			err = -errno;
+		d->listening = !err;
+	}
+	pthread_mutex_unlock(&lock_of_signals);
+	return err;
+}
+
+/* Those of d that have heard something are to be cancelled; those that have ended otherwise do not listen any more. */
+static void sort_listeners(struct ctxfd_dispatcher *d)
+{
+	struct listener *l = atomic_load(&listeners), *next;
+
+	for (; l; l = next) {
+		int heard = atomic_load_explicit(&l->source.cause, memory_order_relaxed);
+		bool live = is_live(&l->source.ctx);
+
+		next = atomic_load(&l->next);
+		if (l->source.dispatcher != d || (live && !heard))
+			continue;
+		/* Before the context is done: who sees it done may count on the disposition. */
+		stop_listening(l);
+		if (live)
+			source_is_ready(&l->source);
+		else
+			list_remove(&l->source.link);
+	}
+}
+
+void signals_take(struct ctxfd_dispatcher *d)
+{
+	struct signalfd_siginfo info;
+
+	pthread_mutex_lock(&lock_of_signals);
+	sort_listeners(d);
+	while (signals_fd >= 0 && read(signals_fd, &info, sizeof info) == sizeof info) {
+		if (!note((int)info.ssi_signo)) /* the last one has just ended: it is for the program */
+			kill(getpid(), (int)info.ssi_signo);
+		sort_listeners(d);
+	}
+	pthread_mutex_unlock(&lock_of_signals);
+}
+
+void forget_signals(struct ctxfd *n)
+{
+	struct source *s = container_of(n, struct source, ctx);
+	struct entry entry = enter();
+
+	pthread_mutex_lock(&s->dispatcher->lock);
+	list_remove(&s->link);
+	pthread_mutex_lock(&lock_of_signals);
+	stop_listening(listener_of(s));
+	pthread_mutex_unlock(&lock_of_signals);
+	pthread_mutex_unlock(&s->dispatcher->lock);
+	leave(entry);
+}
+
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
+
+void signals_lock(void)
+{
+	pthread_mutex_lock(&lock_of_signals);
+}
+
+void signals_unlock(void)
+{
+	pthread_mutex_unlock(&lock_of_signals);
+}
+
+/*
+ * The child's signalfd is its parent's, so it goes. Handlers stay, and note what comes before the child has dispatchers
+ * again. But what was ignored is ignored again until then: a program that the child executes inherits that.
+ */
+void signals_forked(void)
+{
+	atomic_store(&handlers, 0);
+	if (signals_fd >= 0)
+		close(signals_fd);
+	signals_fd = -1;
+	for (int sig = 1; sig < NSIG; sig++) {
+		const struct sigaction *before = &signals[sig].before;
+
+		if (signals[sig].listeners && !(before->sa_flags & SA_SIGINFO) && before->sa_handler == SIG_IGN)
+			give_back(sig);
+	}
+}
+
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t bits_of(const sigset_t *set)
+{
+	uint64_t bits = 0;
+
+	for (int sig = 1; set && sig < NSIG; sig++)
+		if (sigismember(set, sig) == 1)
+			bits |= bit(sig);
+	return bits;
+}
+
+static int begin(struct listener *l, const struct ctxfd *parent)
+{
+	struct ctxfd_dispatcher *d = l->source.dispatcher;
+	int err = source_begin(&l->source, parent, WITH_SIGNALS);
+
+	if (!err) {
+		pthread_mutex_lock(&d->lock);
+		pthread_mutex_lock(&lock_of_signals);
+		err = listen_for(l);
+		pthread_mutex_unlock(&lock_of_signals);
+		if (!err)
+			err = signals_watch(d);
+		pthread_mutex_unlock(&d->lock);
+		if (err)
+			ctxfd_unref(&l->source.ctx);
+	}
+	return err;
+}
+
+struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)
+{
+	struct entry entry = enter();
+	uint64_t bits = bits_of(set);
+	struct ctxfd_dispatcher *d;
+	struct listener *l = NULL;
+	int err = parent && bits ? dispatcher_of(parent, &d) : -EINVAL;
+
+	if (!err && !(l = malloc(sizeof *l)))
+		err = -ENOMEM;
+	if (!err) {
+		*l = (struct listener){ .set = bits, .source = { .dispatcher = d, .epoll = -1 } };
+		err = begin(l, parent);
+	}
+	leave(entry);
+	return source_made(l ? &l->source : NULL, err);
+}

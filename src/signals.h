@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Contexts that end by a signal, as the dispatcher and fork need to know them; see signals.c. */
+#ifndef SIGNALS_H
+#define SIGNALS_H
+
+#include "dispatcher.h"
+
+/* Under d's lock: what the signalfd, or the mark of a handler, has for d's contexts. */
+void signals_take(struct ctxfd_dispatcher *d);
+
+/* Under d's lock, when d's epoll set is new: puts the signalfd there if d needs it. 0 or -errno. */
+int signals_watch(struct ctxfd_dispatcher *d);
+
+/* What d's epoll set says of the signalfd. */
+extern char signals_event;
+
+void forget_signals(struct ctxfd *n);
+
+/* Around a fork, after and before the dispatchers' locks; in the child, with all locks. */
+void signals_lock(void);
+void signals_unlock(void);
+void signals_forked(void);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* A context that ends because of something outside. source.c is for fds and processes, signals.c for signals. */
+#ifndef SOURCE_H
+#define SOURCE_H
+
+#include "dispatcher.h"
+
+/* Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it fires. */
+struct source {
+	struct ctxfd ctx;
+	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
+	struct link link;                    /* in its dispatcher's `sources`, or `ready` */
+	int epoll;                           /* holds the caller's fd, and nothing else; -1: signals; fixed */
+	_Atomic int cause;                   /* fixed, but for signals: the first that came */
+};
+
+static inline struct source *source_of(struct link *l)
+{
+	return container_of(l, struct source, link);
+}
+
+/* Makes s, with its epoll and cause set, a child of parent, and has it watched. On failure, -errno, s is freed. */
+int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);
+
+/* Under the dispatcher's lock. */
+int source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
+void source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
+
+/* Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1. */
+int source_fire(struct source *s);
+
+/* Kinds: before a source is freed. */
+void forget_fd(struct ctxfd *n);
+
+/* What a constructor returns. */
+struct ctxfd *source_made(struct source *s, int err);
+
+#endif
