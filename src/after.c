@@ -171,13 +171,16 @@ _Thread_local struct ctxfd_after *running_here;
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
 static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
-	struct ctxfd *garbage;
+	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
 
 	dispatcher_step_out(d);
 	garbage = detach(&h->hook.ctx);
+	dead = owns ? drop(owns) : NULL;
+	more = dead ? detach(dead) : NULL;
 	dispatcher_step_in(d);
 	pthread_mutex_unlock(&d->lock);
 	discard(garbage);
+	discard(more);
 	pthread_mutex_lock(&d->lock);
 }
 
@@ -188,9 +191,6 @@ static void after_ran(void *arg)
 	struct ctxfd_dispatcher *d = h->dispatcher;
 
 	pthread_mutex_lock(&d->lock);
-	/* Before h leaves the list: so there is always something that keeps the context. */
-	if (h->hook.ctx.linked)
-		drop(list_owner(&h->hook.ctx));
 	running_here = h->outer;
 	if (d->running == h)
 		d->running = NULL;
@@ -213,9 +213,11 @@ int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	h->forks = dispatcher_forks;
 	h->outer = running_here;
 	d->running = running_here = h;
-	/* fn may do with its context whatever an owner may, so it is one. A counted h makes it one already. */
-	if (h->hook.ctx.linked)
-		own(list_owner(&h->hook.ctx));
+	/* fn may do with its context whatever an owner may, so h becomes one. A counted h is one already. */
+	if (!h->hook.ctx.counted) {
+		h->owns = h->hook.ctx.parent;
+		own(h->owns);
+	}
 	pthread_mutex_unlock(&d->lock);
 	pthread_cleanup_push(after_ran, h);
 	h->fn(h->arg);
@@ -223,11 +225,9 @@ int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	return 1;
 }
 
-/* fn's ownership goes, and so does h, unless somebody has the handle. */
+/* It is freed, unless somebody has the handle. */
 void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
-	if (h->hook.ctx.linked)
-		drop(list_owner(&h->hook.ctx));
 	if (h->owned)
 		return;
 	h->state = STOPPED;
@@ -258,6 +258,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	h->dispatcher = d;
 	h->fn = fn;
 	h->arg = arg;
+	h->owns = NULL;
 	h->hook.next = NULL;
 	h->state = WAITING;
 	h->owned = handle;
@@ -299,8 +300,12 @@ static bool stop_ended(struct ctxfd_after *h)
 		pthread_cond_wait(&d->idle, &d->lock);
 	pthread_mutex_unlock(&d->lock);
 	leave(entry);
-	if (ours)
+	if (ours) {
+		const struct ctxfd *owns = h->owns;
+
 		reap(&h->hook.ctx);
+		ctxfd_unref(owns);
+	}
 	return never_ran;
 }
 

@@ -33,6 +33,7 @@ struct ctxfd_after {
 	struct ctxfd_dispatcher *dispatcher; /* fixed */
 	void (*fn)(void *arg);               /* fixed */
 	void *arg;                           /* fixed */
+	struct ctxfd *owns;                  /* its context, from the call of fn on, until it is freed; else NULL */
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
 	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
 	unsigned forks;   /* while RUNNING: dispatcher_forks; with fewer than now, it is not running in this process */

@@ -245,6 +245,12 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 
 /* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
+/* Whether the caller is ctx's only owner. Acquire pairs with the release of the owners who left before. */
+static bool is_alone(const struct ctxfd *ctx)
+{
+	return atomic_load_explicit(&ctx->refs, memory_order_acquire) == 1;
+}
+
 /*
  * Gives up the reference of ctx's only owner, who may become two meanwhile, through what is in ctx's list or by a list
  * that ctx is in. Returns what drop does.
@@ -265,8 +271,10 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 		unlock(ctx, change);
 		return sharded ? orphan_shards(ctx) : NULL;
 	}
-	if (w & LISTED &&
-	    !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel, memory_order_acquire))
+	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
+	if (w & LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
+	                                                          memory_order_acquire)
+	               : !is_alone(ctx))
 		return drop(ctx);
 	return ctx;
 }
@@ -291,8 +299,9 @@ struct ctxfd *drop(struct ctxfd *ctx)
 }
 
 /*
- * Makes the caller an owner of n, whose owners may all have gone. It has a node in n's list that stays there; or has
- * found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
+ * Makes the caller an owner of n, whose owners may all have gone. Either n has ended, and the caller has a node in n's
+ * list that stays there; so an owner who finds the list empty, and then nobody but itself, is alone for good. Or the
+ * caller has found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
  */
 bool own(struct ctxfd *n)
 {
@@ -472,12 +481,8 @@ void ctxfd_close(struct ctxfd *ctx)
 {
 	if (!ctx)
 		return;
-	/*
-	 * In this order: once we are the sole owner nobody else can give it children. Acquire pairs with the other
-	 * owners' leaving.
-	 */
-	if (atomic_load_explicit(&ctx->refs, memory_order_acquire) != 1 ||
-	    load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED)) {
+	/* In this order: once we are the only owner nobody else can give it children. See own for the third look. */
+	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;
