@@ -75,7 +75,8 @@ static int open_fds(struct ctxfd_dispatcher *d)
 		dispatcher_close_fds(d);
 		return err;
 	}
-	dispatcher_wake(d);
+	if (d->due || d->ready || d->expired || atomic_load_explicit(&d->signalled, memory_order_relaxed))
+		dispatcher_wake(d);
 	dispatcher_arm(d);
 	return 0;
 }

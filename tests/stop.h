@@ -8,7 +8,7 @@
 
 #include <semaphore.h>
 
-#include "harness.h"
+#include "loop.h"
 
 /* The thread that makes one of these readable stops there, the first time. */
 static _Atomic int stop_at[2] = { -1, -1 };
@@ -33,13 +33,6 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 	return __real_syscall(nr, a, b, c, d, e, f);
 }
 
-/* Dispatches once, in the program's own loop. */
-static inline void *dispatch(void *arg)
-{
-	(void)arg;
-	return (void *)(intptr_t)ctxfd_dispatch();
-}
-
 static inline struct ctxfd *watching(const struct ctxfd *parent, int fd, int cause)
 {
 	struct ctxfd *ctx = ctxfd_with_fd(parent, fd, POLLIN, cause);
@@ -49,19 +42,19 @@ static inline struct ctxfd *watching(const struct ctxfd *parent, int fd, int cau
 }
 
 /*
- * The program's own loop, which dispatches that pipe is readable and so ends *ctx, stopped as it makes that one's fd
- * readable. The thread gives what ctxfd_dispatch returned.
+ * A run of the loop, which finds that pipe is readable and so ends *ctx, stopped as it makes that one's fd readable. The
+ * thread gives what ctxfd_dispatcher_run returned.
  */
 static inline struct thread *stop_as_it_fires(struct ctxfd **ctx, int pipe[2])
 {
 	struct thread *dispatcher;
 
 	make_pipe(pipe);
-	require(ctxfd_dispatch_fd() >= 0);
-	*ctx = watching(ctxfd_background(), pipe[0], -5);
+	require(make_loop() >= 0);
+	*ctx = watching(home, pipe[0], -5);
 	stop_at[0] = ctxfd_done_fd(*ctx);
 	require(write(pipe[1], "x", 1) == 1);
-	dispatcher = thread_start(dispatch, NULL);
+	dispatcher = thread_start(run_loop_once, NULL);
 	wait_for(&there);
 	return dispatcher;
 }

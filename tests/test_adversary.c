@@ -3,7 +3,7 @@
  * Schedules and calls in an order that nobody would choose, each of which has broken a promise of the dispatcher or of
  * the sources once. Each runs in a process of its own, in which the library has not been used before.
  */
-#include "harness.h"
+#include "loop.h"
 
 #include <signal.h>
 #include <sys/epoll.h>
@@ -86,25 +86,35 @@ static sigset_t only(int signal)
 	return set;
 }
 
+static _Atomic int handled;
+
+static void handle(int signal)
+{
+	handled = signal;
+}
+
+/* Before the dispatcher has found out, and nobody runs it any more. */
 static int signal_after_the_end(void *arg)
 {
-	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background()), *ctx;
-	sigset_t set = only(SIGUSR1), pending;
+	struct sigaction action = { .sa_handler = handle };
+	struct ctxfd *parent, *ctx;
+	sigset_t set = only(SIGUSR1);
 
-	require(ctxfd_dispatch_fd() >= 0);
+	require(sigaction(SIGUSR1, &action, NULL) == 0);
+	require(make_loop() >= 0);
+	parent = ctxfd_with_cancel(home);
 	ctx = ctxfd_with_signals(parent, &set);
 	require(ctx);
 	ctxfd_cancel(parent);
 	require(ctxfd_err(ctx) == -ECANCELED);
-	require(kill(getpid(), SIGUSR1) == 0);
-	require(ctxfd_dispatch() >= 0);
-	require(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1);
+	require(raise(SIGUSR1) == 0);
+	require(handled == SIGUSR1);
 	ctxfd_unref(ctx);
 	ctxfd_unref(parent);
 	return 0;
 }
 
-static void a_signal_for_nobody_alive_stays_pending(void **state)
+static void a_signal_for_nobody_alive_is_the_programs(void **state)
 {
 	in_fresh_process(signal_after_the_end, NULL);
 }
@@ -119,11 +129,12 @@ static int fails_once(void *arg)
 	low = limit;
 	low.rlim_cur = (rlim_t)lowest_free() + 3;
 	require(setrlimit(RLIMIT_NOFILE, &low) == 0);
-	require(ctxfd_dispatch_fd() == -EMFILE);
+	require(ctxfd_dispatcher_fd(loop) == -EMFILE);
+	require(run_loop() == -EMFILE);
 	require(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-	require(ctxfd_dispatch_fd() >= 0);
+	require(ctxfd_dispatcher_fd(loop) >= 0);
 	require(kill(getpid(), SIGUSR1) == 0);
-	require(ctxfd_dispatch() == 1);
+	require(run_loop() == 1);
 	require(ctxfd_cause(ctx) == SIGUSR1);
 	return 0;
 }
@@ -133,8 +144,8 @@ static int fork_one_that_fails(void *arg)
 	sigset_t set = only(SIGUSR1);
 	struct ctxfd *ctx;
 
-	require(ctxfd_dispatch_fd() >= 0);
-	ctx = ctxfd_with_signals(ctxfd_background(), &set);
+	require(make_loop() >= 0);
+	ctx = ctxfd_with_signals(home, &set);
 	require(ctx);
 	require(in_child(fails_once, &ctx) == 0);
 	return 0;
@@ -151,16 +162,16 @@ static void a_failed_start_loses_no_source(void **state)
 static int dispatch_many(void *arg)
 {
 	struct ctxfd *ctx[80];
-	int fd = ctxfd_dispatch_fd(), event = eventfd(0, EFD_CLOEXEC), epoll = epoll_create1(EPOLL_CLOEXEC);
+	int fd = make_loop(), event = eventfd(0, EFD_CLOEXEC), epoll = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
 
 	require(fd >= 0 && event >= 0 && epoll >= 0);
 	require(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &edge) == 0);
 	for (size_t i = 0; i < COUNT(ctx); i++)
-		require((ctx[i] = ctxfd_with_fd(ctxfd_background(), event, POLLIN, -5)));
+		require((ctx[i] = ctxfd_with_fd(home, event, POLLIN, -5)));
 	require(eventfd_write(event, 1) == 0);
 	require(epoll_wait(epoll, &edge, 1, -1) == 1);
-	require(ctxfd_dispatch() == COUNT(ctx));
+	require(run_loop() == COUNT(ctx));
 	for (size_t i = 0; i < COUNT(ctx); i++) {
 		require(ctxfd_cause(ctx[i]) == -5);
 		ctxfd_unref(ctx[i]);
@@ -215,59 +226,6 @@ static void a_child_of_an_after_func_has_a_dispatcher(void **state)
 	in_fresh_process(fork_in_an_after_func, (void *)(uintptr_t)works_on);
 }
 
-struct follower {
-	pid_t child;
-	_Atomic bool done;
-};
-
-/* Runs while the child's first thread has returned from the after-func. */
-static void *take_over_and_wait(void *arg)
-{
-	_Atomic bool ran = false;
-
-	make_due(set_flag, &ran);
-	pass_time(100 * CTXFD_MSEC); /* for a hidden dispatcher to show itself */
-	require(!ran);
-	require(ctxfd_dispatch() == 1);
-	require(ran);
-	_exit(0);
-}
-
-static void return_in_child(void *arg)
-{
-	struct follower *f = arg;
-	pthread_t thread;
-	int status;
-
-	f->child = fork();
-	require(f->child >= 0);
-	if (f->child == 0) {
-		require(ctxfd_dispatch_fd() >= 0);
-		require(pthread_create(&thread, NULL, take_over_and_wait, NULL) == 0);
-		return;
-	}
-	require(waitpid(f->child, &status, 0) == f->child);
-	require(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	f->done = true;
-}
-
-static int fork_and_return(void *arg)
-{
-	struct follower f = { 0 };
-
-	make_due(return_in_child, &f);
-	wait_until(f.done);
-	return 0;
-}
-
-static void a_child_of_an_after_func_that_takes_over_is_alone(void **state)
-{
-#ifdef __SANITIZE_THREAD__
-	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
-#endif
-	in_fresh_process(fork_and_return, NULL);
-}
-
 static struct {
 	pthread_mutex_t lock;
 	_Atomic bool entered, left;
@@ -309,53 +267,13 @@ static void fork_does_not_wait_for_a_destroy(void **state)
 	in_fresh_process(fork_during_destroy, NULL);
 }
 
-/* ---- Exit -------------------------------------------------------------------------------------------------------- */
-
-static pthread_barrier_t both;
-
-static void *take_over(void *arg)
-{
-	int delay = *(int *)arg;
-
-	pthread_barrier_wait(&both);
-	for (volatile int i = 0; i < delay; i++)
-		continue;
-	ctxfd_dispatch_fd();
-	pause();
-	return arg;
-}
-
-static int exit_during_takeover(void *arg)
-{
-	pthread_t thread;
-
-	make_due(nothing, NULL);
-	require(pthread_barrier_init(&both, NULL, 2) == 0);
-	require(pthread_create(&thread, NULL, take_over, arg) == 0);
-	pthread_barrier_wait(&both);
-	exit(0);
-}
-
-static void exit_does_not_wait_for_a_takeover(void **state)
-{
-	int n = rounds(150);
-
-	for (int i = 0; i < n; i++) {
-		int delay = i * 20000 / n;
-
-		in_fresh_process(exit_during_takeover, &delay);
-	}
-}
-
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(refuses_a_closed_number),
-	cmocka_unit_test(a_signal_for_nobody_alive_stays_pending),
+	cmocka_unit_test(a_signal_for_nobody_alive_is_the_programs),
 	cmocka_unit_test(a_failed_start_loses_no_source),
 	cmocka_unit_test(one_dispatch_runs_all_that_is_due),
 	cmocka_unit_test(a_child_of_an_after_func_has_a_dispatcher),
-	cmocka_unit_test(a_child_of_an_after_func_that_takes_over_is_alone),
 	cmocka_unit_test(fork_does_not_wait_for_a_destroy),
-	cmocka_unit_test(exit_does_not_wait_for_a_takeover),
 };
 
 int main(void)

@@ -14,16 +14,16 @@ static int an_event_is_withdrawn(void *arg)
 	struct thread *dispatcher;
 	int pipes[2][2], fds, first;
 
-	require(ctxfd_dispatch_fd() >= 0);
+	require(make_loop() >= 0);
 	fds = count_fds();
 	for (int i = 0; i < 2; i++) {
 		make_pipe(pipes[i]);
-		ctx[i] = watching(ctxfd_background(), pipes[i][0], -1 - i);
+		ctx[i] = watching(home, pipes[i][0], -1 - i);
 		stop_at[i] = ctxfd_done_fd(ctx[i]);
 	}
 	for (int i = 0; i < 2; i++)
 		require(write(pipes[i][1], "x", 1) == 1);
-	dispatcher = thread_start(dispatch, NULL);
+	dispatcher = thread_start(run_loop_once, NULL);
 	wait_for(&there);
 	first = ctxfd_err(ctx[0]) ? 0 : 1;
 	require(ctxfd_err(ctx[!first]) == 0);
@@ -44,20 +44,20 @@ static void *give_up(void *ctx)
 	return NULL;
 }
 
-/* What is being fired is freed only after that. */
+/* What is being fired is freed only after that, and its owner does not have to wait. */
 static int a_source_is_not_freed_while_it_fires(void *arg)
 {
-	struct thread *dispatcher, *owner;
+	struct thread *dispatcher;
 	struct ctxfd *ctx;
 	int pipe[2];
 
 	dispatcher = stop_as_it_fires(&ctx, pipe);
-	owner = thread_start(give_up, ctx);
-	thread_wait_asleep(owner);
-	require(live_allocations() == 1);
+	thread_join(thread_start(give_up, ctx));
+	require(live_allocations() == 3);
 	require(sem_post(&go) == 0);
 	require((intptr_t)thread_join(dispatcher) == 1);
-	thread_join(owner);
+	require(live_allocations() == 2); /* the loop, and the context that names it */
+	free_loop();
 	require(live_allocations() == 0);
 	close_pair(pipe);
 	return 0;
@@ -80,12 +80,13 @@ static void *stop(void *handle)
  */
 static int stop_meets_a_cancel(void *arg)
 {
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *child;
 	struct thread *canceller, *stopper;
 	struct ctxfd_after *handle;
+	struct ctxfd *ctx, *child;
 	struct note note = { 0 };
 
-	require(ctxfd_dispatch_fd() >= 0);
+	require(make_loop() >= 0);
+	ctx = ctxfd_with_cancel(home);
 	require(ctxfd_after_func(ctx, count, &note, &handle) == 0);
 	child = ctxfd_with_cancel(ctx);
 	stop_at[0] = ctxfd_done_fd(child); /* a cancel comes to it first */
@@ -96,9 +97,10 @@ static int stop_meets_a_cancel(void *arg)
 	require(sem_post(&go) == 0);
 	require(thread_join(stopper) == handle);
 	thread_join(canceller);
-	require(ctxfd_dispatch() == 0 && note.runs == 0);
+	require(run_loop() == 0 && note.runs == 0);
 	ctxfd_unref(child);
 	ctxfd_unref(ctx);
+	free_loop();
 	require(live_allocations() == 0);
 	return 0;
 }

@@ -96,19 +96,20 @@ static void destroy(void *value)
 	((struct world *)value)->destroyed++;
 }
 
-/* When it fails, it leaves the thread's signal mask as it was. */
+/* When it fails, it leaves the signal's disposition as it was. */
 static struct ctxfd *with_signal(const struct ctxfd *parent)
 {
-	sigset_t set, mask;
+	struct sigaction action;
 	struct ctxfd *ctx;
+	sigset_t set;
 	int error;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	ctx = ctxfd_with_signals(parent, &set);
 	error = errno;
-	require(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0);
-	require(sigismember(&mask, SIGUSR1) == (ctx ? 1 : 0));
+	require(sigaction(SIGUSR1, NULL, &action) == 0);
+	require((action.sa_handler == SIG_DFL) == !ctx);
 	errno = error;
 	return ctx;
 }
@@ -116,7 +117,6 @@ static struct ctxfd *with_signal(const struct ctxfd *parent)
 static void make_tree(struct world *w)
 {
 	MAKE(w->all[ROOT], ctxfd_with_cancel(ctxfd_background()));
-	/* Before there are threads, which inherit the mask. */
 	MAKE(w->all[SIGNALS], with_signal(w->all[ROOT]));
 	MAKE(w->value, ctxfd_with_value(w->all[ROOT], &key, w, destroy));
 	MAKE(w->detached, ctxfd_without_cancel(w->value));
@@ -240,12 +240,12 @@ static void count_run(void *arg)
 }
 
 /* One turn of the program's own loop. */
-static void serve(int fd)
+static void serve(struct ctxfd_dispatcher *d, int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
 	require(poll(&p, 1, 30000 * slow()) == 1);
-	CHECK(ctxfd_dispatch(), result >= 0);
+	CHECK(ctxfd_dispatcher_run(d), result >= 0);
 }
 
 static void count_expiry(void *arg)
@@ -253,11 +253,13 @@ static void count_expiry(void *arg)
 	((struct world *)arg)->expired++;
 }
 
-/* The dispatcher's thread has started with the tree; here it is used, and then the script takes over from it. */
+/* The dispatcher's thread has started with the tree; here it is used, and one of the program's own beside it. */
 static void use_dispatcher(struct world *w)
 {
+	struct ctxfd_dispatcher *d;
 	struct ctxfd_after *stopped;
-	struct ctxfd *soon;
+	struct ctxfd *soon, *watched;
+	const struct ctxfd *home;
 	int fd = -1;
 
 	CHECK(ctxfd_after_func(w->all[TIMED], count_run, w, &w->after), result == 0);
@@ -267,16 +269,24 @@ static void use_dispatcher(struct world *w)
 	require(kill(getpid(), SIGUSR1) == 0);
 	CHECK(ctxfd_wait(w->all[SIGNALS]), result == -ECANCELED);
 	require(ctxfd_cause(w->all[SIGNALS]) == SIGUSR1);
-	CHECK(fd = ctxfd_dispatch_fd(), result >= 0);
+	MAKE(d, ctxfd_dispatcher_new());
+	MAKE(home, ctxfd_with_dispatcher(w->value, d));
+	CHECK(fd = ctxfd_dispatcher_fd(d), result >= 0);
+	MAKE(watched, ctxfd_with_fd(home, w->trigger[0], POLLIN, -6));
 	require(write(w->trigger[1], "x", 1) == 1);
-	while (!ctxfd_err(w->all[FD]))
-		serve(fd);
+	while (!ctxfd_err(watched))
+		serve(d, fd);
+	require(ctxfd_cause(watched) == -6);
+	CHECK(ctxfd_wait(w->all[FD]), result == -ECANCELED);
 	require(ctxfd_cause(w->all[FD]) == -6);
-	MAKE(soon, ctxfd_with_timeout(w->value, CTXFD_MSEC));
+	MAKE(soon, ctxfd_with_timeout(home, CTXFD_MSEC));
 	CHECK(ctxfd_after_func(soon, count_expiry, w, NULL), result == 0);
 	while (!w->expired)
-		serve(fd);
+		serve(d, fd);
 	DO(ctxfd_unref(soon));
+	DO(ctxfd_unref(watched));
+	DO(ctxfd_unref(home));
+	DO(ctxfd_dispatcher_free(d));
 	require(w->ran == 0);
 }
 
@@ -292,10 +302,8 @@ static void end_everything(struct world *w)
 		thread_join(w->threads[i]);
 	require(ctxfd_err(w->detached) == 0);
 	require(!readable(ctxfd_done_fd(w->detached)));
-	while (w->ran < 2)
-		CHECK(ctxfd_dispatch(), result > 0);
+	wait_until(w->ran == 2);
 	CHECK(ctxfd_after_stop(w->after), result == false);
-	CHECK(ctxfd_dispatch(), result == 0);
 	for (int i = 0; i < MEMBERS; i++)
 		DO(ctxfd_unref(w->all[i]));
 	DO(ctxfd_unref(w->value));

@@ -75,9 +75,11 @@ union address {
 
 static int epoll;
 static bool verbose;
-static struct ctxfd *signals; /* ends with SIGTERM or SIGINT */
-static struct ctxfd *server;  /* the parent of every client's context */
-static int64_t stopped;       /* when SIGTERM or SIGINT came */
+static struct ctxfd_dispatcher *callbacks; /* notices signals, and clients that hang up */
+static const struct ctxfd *loop;           /* what is made below it is served by that */
+static struct ctxfd *signals;              /* ends with SIGTERM or SIGINT */
+static struct ctxfd *server;               /* the parent of every client's context */
+static int64_t stopped;                    /* when SIGTERM or SIGINT came */
 static struct watch listener, backend, dispatcher, signalled;
 static union address backend_address;
 static socklen_t backend_address_len;
@@ -415,7 +417,7 @@ static void stop(struct watch *w)
 static void dispatch(struct watch *w)
 {
 	(void)w;
-	ctxfd_dispatch();
+	ctxfd_dispatcher_run(callbacks);
 }
 
 /* Binds and listens; *a becomes the address as the kernel completed it. */
@@ -447,10 +449,10 @@ static void start(uint16_t port)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (!watch(&dispatcher, ctxfd_dispatch_fd(), EPOLLIN, dispatch) ||
-	    !(signals = ctxfd_with_signals(ctxfd_background(), &set)) ||
-	    !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
-	    !(server = ctxfd_with_cancel(ctxfd_background())))
+	if (!(callbacks = ctxfd_dispatcher_new()) || !(loop = ctxfd_with_dispatcher(ctxfd_background(), callbacks)) ||
+	    !watch(&dispatcher, ctxfd_dispatcher_fd(callbacks), EPOLLIN, dispatch) ||
+	    !(signals = ctxfd_with_signals(loop, &set)) || !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
+	    !(server = ctxfd_with_cancel(loop)))
 		die("start");
 
 	/* A Unix socket bound to nothing but its family gets a name of the kernel's choice. */
@@ -489,6 +491,8 @@ int main(int argc, char **argv)
 	say("server: stopped within %.1f ms\n", ms_since(stopped));
 	ctxfd_close(server);
 	ctxfd_close(signals);
+	ctxfd_unref(loop);
+	ctxfd_dispatcher_free(callbacks);
 	close(backend.fd);
 	close(epoll);
 	return 0;

@@ -2,8 +2,6 @@
 /*
  * pipeline: three threads, joined by pipes, that Ctrl-C ends. Go's signal.NotifyContext.
  *
- * The context is made before the threads, so that they inherit the signal mask in which SIGINT is blocked.
- *
  * Output:
  *     press Ctrl-C
  *     all threads have ended: Interrupt
