@@ -65,7 +65,6 @@ void (*_Atomic first_look)(void);
 /* Out of line, so that err itself is a few instructions. */
 __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
 {
-	look_first();
 	if ((w & (TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
 		return 0;
 	w = settle(node_of(ctx));
@@ -74,11 +73,13 @@ __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint6
 
 int ctxfd_err(const struct ctxfd *ctx)
 {
-	uint64_t w = load_word(ctx);
+	uint64_t w;
 
+	look_first();
+	w = load_word(ctx);
 	if (w & DONE && !(w & UNSIGNALLED))
 		return err_of(w);
-	if (!(w & (DONE | TIMED | VALUE)) && !atomic_load_explicit(&first_look, memory_order_relaxed))
+	if (!(w & (DONE | TIMED | VALUE)))
 		return 0;
 	return err_by_clock(ctx, w);
 }

@@ -4,8 +4,8 @@
  *
  * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
  * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread;
- * it starts one of its own with the first look at any context (context.h, first_look), or the first cancel that makes
- * something due.
+ * it starts one of its own with the first look at any context (context.h, first_look), if something waits for it, or
+ * with the first cancel that makes something due.
  */
 #include <limits.h>
 #include <sys/prctl.h>
@@ -176,7 +176,8 @@ static void after_fork_in_child(void)
 		dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
 	if (state != NONE) {
 		dispatcher_forked(&library);
-		atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
+		if (library.sources || library.ready || library.expired || library.alarms || library.due)
+			atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
 	}
 	state = NONE;
 	is_library_thread = false;

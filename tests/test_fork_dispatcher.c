@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The child of a process whose dispatcher is running: whatever it does with after-funcs and sources that it inherited,
- * the parent's run and end as if there were no child.
+ * The child of a process that has dispatchers: whatever it does with after-funcs and sources that it inherited, the
+ * parent's run and end as if there were no child. And in the child they work as well.
  */
-#include "harness.h"
+#include "loop.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -12,6 +12,22 @@
 struct note {
 	_Atomic int runs;
 };
+
+/* What is registered is the library's thread's to serve, or the loop's. */
+static bool on_loop;
+
+static const struct ctxfd *base(void)
+{
+	return on_loop ? home : ctxfd_background();
+}
+
+static bool turn(void)
+{
+	require(!on_loop || run_loop() >= 0);
+	return true;
+}
+
+#define eventually(condition) wait_until(turn() && (condition))
 
 struct parent {
 	struct ctxfd *root, *timed, *fd, *signal;
@@ -33,10 +49,10 @@ static void make_parent(struct parent *p)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	make_pipe(p->trigger);
-	p->root = ctxfd_with_cancel(ctxfd_background());
+	p->root = ctxfd_with_cancel(base());
 	p->timed = ctxfd_with_timeout(p->root, 3600 * CTXFD_SEC);
-	p->fd = ctxfd_with_fd(ctxfd_background(), p->trigger[0], POLLIN, -5);
-	p->signal = ctxfd_with_signals(ctxfd_background(), &set);
+	p->fd = ctxfd_with_fd(base(), p->trigger[0], POLLIN, -5);
+	p->signal = ctxfd_with_signals(base(), &set);
 	assert_true(p->root && p->timed && p->fd && p->signal);
 	assert_int_equal(ctxfd_after_func(p->root, count_run, &p->plain, &p->handle), 0);
 	assert_int_equal(ctxfd_after_func(p->timed, count_run, &p->late, &p->late_handle), 0);
@@ -46,26 +62,26 @@ static void assert_undisturbed_and_working(struct parent *p)
 {
 	struct ctxfd *all[] = { p->root, p->timed, p->fd, p->signal };
 	struct note more = { 0 };
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *ctx = ctxfd_with_cancel(base());
 
 	for (size_t i = 0; i < COUNT(all); i++)
 		assert_int_equal(ctxfd_err(all[i]), 0);
 	/* After a round of the dispatcher what the child did would have been heard. */
 	assert_int_equal(ctxfd_after_func(ctx, count_run, &more, NULL), 0);
 	ctxfd_close(ctx);
-	wait_until(more.runs == 1);
+	eventually(more.runs == 1);
 	for (size_t i = 0; i < COUNT(all); i++)
 		assert_int_equal(ctxfd_err(all[i]), 0);
 	assert_int_equal(p->plain.runs + p->late.runs, 0);
 
 	assert_int_equal(write(p->trigger[1], "x", 1), 1);
-	assert_int_equal(ctxfd_wait(p->fd), -ECANCELED);
+	eventually(ctxfd_err(p->fd));
 	assert_int_equal(ctxfd_cause(p->fd), -5);
 	assert_int_equal(kill(getpid(), SIGUSR1), 0);
-	assert_int_equal(ctxfd_wait(p->signal), -ECANCELED);
+	eventually(ctxfd_err(p->signal));
 	assert_int_equal(ctxfd_cause(p->signal), SIGUSR1);
 	ctxfd_cancel(p->root);
-	wait_until(p->plain.runs == 1 && p->late.runs == 1);
+	eventually(p->plain.runs == 1 && p->late.runs == 1);
 }
 
 static void free_parent(struct parent *p)
@@ -158,63 +174,49 @@ static int cancels_stops_and_frees(void *arg)
 	return stops_and_frees(p);
 }
 
-/* Without a thread, so that ThreadSanitizer can follow. */
-static int dispatches(void *arg)
+static int works(void *arg)
 {
 	struct parent *p = arg;
-	int fd = ctxfd_dispatch_fd();
 
-	require(fd >= 0);
-	require(ctxfd_dispatch() == 0);
+	turn();
 	ctxfd_cancel(p->root);
-	require(readable(fd));
-	require(ctxfd_dispatch() == 2);
-	require(p->plain.runs == 1 && p->late.runs == 1);
+	eventually(p->plain.runs == 1 && p->late.runs == 1);
 	return 0;
 }
 
-/* The child's own signals and its own descriptors end its contexts, after it has begun to dispatch. */
+/* The child's own signals and its own descriptors end its contexts. */
 static int hears_its_own(void *arg)
 {
 	struct parent *p = arg;
-	int fd = ctxfd_dispatch_fd(), pipe[2];
 	struct ctxfd *own;
+	int pipe[2];
 
-	require(fd >= 0);
 	require(kill(getpid(), SIGUSR1) == 0);
-	while (!ctxfd_err(p->signal)) {
-		wait_readable(fd);
-		require(ctxfd_dispatch() >= 0);
-	}
+	eventually(ctxfd_err(p->signal));
 	require(ctxfd_cause(p->signal) == SIGUSR1);
 	make_pipe(pipe);
 	own = ctxfd_with_fd(p->fd, pipe[0], POLLIN, -9);
 	require(own);
 	require(write(pipe[1], "x", 1) == 1);
-	while (!ctxfd_err(own)) {
-		wait_readable(fd);
-		require(ctxfd_dispatch() >= 0);
-	}
+	eventually(ctxfd_err(own));
 	require(ctxfd_cause(own) == -9 && ctxfd_err(p->fd) == 0);
 	ctxfd_unref(own);
 	return stops_and_frees(p);
 }
 
-static int starts_a_thread(void *arg)
+static int looks_and_dies(void *arg)
 {
 	struct parent *p = arg;
-	struct note own = { 0 };
 
-	require(ctxfd_after_func(p->timed, count_run, &own, NULL) == 0);
-	ctxfd_cancel(p->root);
-	wait_until(p->plain.runs == 1 && p->late.runs == 1 && own.runs == 1);
-	exit(0);
+	turn();
+	require(ctxfd_err(p->signal) == 0);
+	return 0;
 }
 
 static int forks_again(void *arg)
 {
-	require(in_child(dispatches, arg) == 0);
-	return dispatches(arg);
+	require(in_child(works, arg) == 0);
+	return works(arg);
 }
 
 static int execs(void *arg)
@@ -225,7 +227,7 @@ static int execs(void *arg)
 
 struct deed {
 	int (*fn)(void *parent);
-	bool thread;
+	bool loop; /* the program's; else the child starts a thread */
 };
 
 static void parent_is_undisturbed_by(void **state)
@@ -234,13 +236,44 @@ static void parent_is_undisturbed_by(void **state)
 	struct parent p;
 
 #ifdef __SANITIZE_THREAD__
-	if (deed->thread)
+	if (!deed->loop)
 		skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
 #endif
+	on_loop = deed->loop;
+	if (on_loop)
+		assert_true(make_loop() >= 0);
 	make_parent(&p);
 	assert_int_equal(in_child_at_rest(deed->fn, &p), 0);
 	assert_undisturbed_and_working(&p);
 	free_parent(&p);
+	if (on_loop)
+		free_loop();
+	on_loop = false;
+}
+
+/* A descriptor that both have is heard by both. */
+static int hears_what_it_inherited(void *arg)
+{
+	require(ctxfd_wait(arg) == -ECANCELED);
+	return ctxfd_cause(arg) == -5 ? 7 : 1;
+}
+
+static void a_child_hears_what_it_inherited(void **state)
+{
+	struct ctxfd *ctx;
+	int pipe[2];
+
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	make_pipe(pipe);
+	ctx = ctxfd_with_fd(ctxfd_background(), pipe[0], POLLIN, -5);
+	tid_wait_asleep(dispatcher_tid);
+	assert_int_equal(write(pipe[1], "x", 1), 1);
+	assert_int_equal(in_child(hears_what_it_inherited, ctx), 7);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	ctxfd_unref(ctx);
+	close_pair(pipe);
 }
 
 /* ---- Forking from inside an after-func --------------------------------------------------------------------------- */
@@ -256,7 +289,6 @@ static int cancels_and_exits(void *arg)
 
 	ctxfd_cancel(f->ctx);
 	require(ctxfd_err(f->ctx) == -ECANCELED);
-	require(ctxfd_dispatch_fd() >= 0);
 	return 7;
 }
 
@@ -288,6 +320,7 @@ struct busy {
 	struct ctxfd_after *handle, *behind;
 	struct note note;
 	_Atomic bool running;
+	long allocations; /* before */
 	int gate[2];
 };
 
@@ -307,85 +340,84 @@ static int carries_on(void *arg)
 
 	if (b->handle)
 		require(!ctxfd_after_stop(b->handle));
-	require(ctxfd_dispatch_fd() >= 0);
-	require(ctxfd_dispatch() == 1);
-	require(b->note.runs == 1);
+	require(ctxfd_err(b->ctx) == -ECANCELED); /* the first look */
+	eventually(b->note.runs == 1);
 	require(!ctxfd_after_stop(b->behind));
 	ctxfd_unref(b->ctx);
+	if (on_loop)
+		free_loop();
+	/* All is gone, what fn of a thread that is not here owned too. */
+	require(!on_loop || live_allocations() == b->allocations);
 	return 0;
 }
 
-static void fork_while_one_runs(bool owned)
+static void *run_until_idle(void *arg)
 {
-	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct busy *b = arg;
 
+	eventually(b->note.runs == 1);
+	return NULL;
+}
+
+static void fork_while_one_runs(bool owned, bool in_loop)
+{
+	struct busy b = { .allocations = live_allocations() };
+	struct thread *runner = NULL;
+
+#ifdef __SANITIZE_THREAD__
+	if (!in_loop)
+		skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	on_loop = in_loop;
+	if (on_loop)
+		assert_true(make_loop() >= 0);
+	b.ctx = ctxfd_with_cancel(base());
 	make_pipe(b.gate);
 	assert_int_equal(ctxfd_after_func(b.ctx, wait_at_gate, &b, owned ? &b.handle : NULL), 0);
 	assert_int_equal(ctxfd_after_func(b.ctx, count_run, &b.note, &b.behind), 0);
 	ctxfd_cancel(b.ctx);
+	if (on_loop)
+		runner = thread_start(run_until_idle, &b);
 	wait_until(b.running);
 	assert_int_equal(in_child_at_rest(carries_on, &b), 0);
 	assert_int_equal(b.note.runs, 0);
 	assert_int_equal(write(b.gate[1], "x", 1), 1);
 	wait_until(b.note.runs == 1);
+	if (runner)
+		thread_join(runner);
 	if (b.handle)
 		assert_false(ctxfd_after_stop(b.handle));
 	assert_false(ctxfd_after_stop(b.behind));
 	ctxfd_unref(b.ctx);
 	close_pair(b.gate);
+	if (on_loop)
+		free_loop();
+	on_loop = false;
 }
 
 static void a_child_does_not_wait_for_what_runs(void **state)
 {
-	fork_while_one_runs(true);
+	fork_while_one_runs(true, false);
 }
 
 static void nor_for_what_nobody_will_stop(void **state)
 {
-	fork_while_one_runs(false);
+	fork_while_one_runs(false, false);
 }
 
-/* ---- Forking while a thread takes over --------------------------------------------------------------------------- */
+static void a_child_does_not_wait_for_what_a_loop_runs(void **state)
+{
+	fork_while_one_runs(true, true);
+}
+
+static void nor_for_what_nobody_will_stop_there(void **state)
+{
+	fork_while_one_runs(false, true);
+}
 
 static int ends(void *arg)
 {
 	return 7;
-}
-
-static void *take_over(void *arg)
-{
-	return (void *)(intptr_t)ctxfd_dispatch_fd();
-}
-
-/* The takeover waits for a function, which waits for the thread that forks. So fork must not wait for the takeover. */
-static int forks_during_a_takeover(void *arg)
-{
-	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
-	struct thread *takers[2];
-
-	make_pipe(b.gate);
-	require(ctxfd_after_func(b.ctx, wait_at_gate, &b, NULL) == 0);
-	ctxfd_close(b.ctx);
-	wait_until(b.running);
-	for (int i = 0; i < 2; i++) {
-		takers[i] = thread_start(take_over, NULL);
-		thread_wait_asleep(takers[i]);
-	}
-	require(in_child(ends, NULL) == 7);
-	require(write(b.gate[1], "x", 1) == 1);
-	for (int i = 0; i < 2; i++)
-		require((intptr_t)thread_join(takers[i]) >= 0);
-	require(ctxfd_dispatch() == 0);
-	close_pair(b.gate);
-	return 0;
-}
-
-static void fork_does_not_wait_for_a_takeover(void **state)
-{
-#ifdef __SANITIZE_THREAD__
-	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
-#endif
-	assert_int_equal(in_child_at_rest(forks_during_a_takeover, NULL), 0);
 }
 
 /* The program's own code runs on the thread as long as it lives: here it forks after the last function. */
@@ -402,9 +434,10 @@ static void end_with_a_fork(void *arg)
 
 	require(pthread_setspecific(at_its_end, &b->note) == 0);
 	b->running = true;
+	pthread_exit(NULL);
 }
 
-static int takes_over_what_ends_with_a_fork(void *arg)
+static int ends_the_thread_with_a_fork(void *arg)
 {
 	struct busy b = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
 
@@ -412,8 +445,7 @@ static int takes_over_what_ends_with_a_fork(void *arg)
 	require(ctxfd_after_func(b.ctx, end_with_a_fork, &b, NULL) == 0);
 	ctxfd_close(b.ctx);
 	wait_until(b.running);
-	require(ctxfd_dispatch_fd() >= 0);
-	require(b.note.runs == 7);
+	wait_until(b.note.runs == 7);
 	require(pthread_key_delete(at_its_end) == 0);
 	return 0;
 }
@@ -423,7 +455,7 @@ static void the_thread_may_fork_at_its_end(void **state)
 #ifdef __SANITIZE_THREAD__
 	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
 #endif
-	assert_int_equal(in_child_at_rest(takes_over_what_ends_with_a_fork, NULL), 0);
+	assert_int_equal(in_child_at_rest(ends_the_thread_with_a_fork, NULL), 0);
 }
 
 /* ---- Forking in a function, and again in one of the child's ------------------------------------------------------ */
@@ -518,12 +550,11 @@ static void run_inner(void *arg)
 
 static void dispatch_one(void (*fn)(void *arg), struct twice *t, struct ctxfd_after **handle)
 {
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *ctx = ctxfd_with_cancel(home);
 
-	require(ctxfd_dispatch_fd() >= 0);
 	require(ctxfd_after_func(ctx, fn, t, handle) == 0);
 	ctxfd_cancel(ctx);
-	require(ctxfd_dispatch() == 1);
+	require(run_loop() == 1);
 	ctxfd_unref(ctx);
 }
 
@@ -540,6 +571,7 @@ static int come_out_of_both(void *arg)
 	char byte;
 
 	make_pipe(t.out);
+	require(make_loop() >= 0);
 	dispatch_one(run_outer, &t, &t.outer);
 	if (t.grandchild)
 		require(write(t.out[1], "x", 1) == 1);
@@ -605,29 +637,34 @@ static void a_lock_of_the_programs_comes_first(void **state)
 	ctxfd_close(l.ctx);
 }
 
-#define BY(what, ...)                                                                                      \
-	{                                                                                                  \
-		"undisturbed_by_a_child_that_" #what, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
-		{                                                                                          \
-			what, __VA_ARGS__                                                                  \
-		}                                                                                          \
+#define NAMED(name, what, loop)                                            \
+	{                                                                  \
+		name, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
+		{                                                          \
+			what, loop                                         \
+		}                                                          \
 	}
+#define BY(what)                                                  \
+	NAMED("undisturbed_by_a_child_that_" #what, what, false), \
+	        NAMED("with_a_loop_undisturbed_by_a_child_that_" #what, what, true)
 
 static const struct CMUnitTest tests[] = {
-	BY(does_nothing, false),
-	BY(runs_exit_handlers, false),
-	BY(cancels, false),
-	BY(stops_and_frees, false),
-	BY(cancels_stops_and_frees, false),
-	BY(dispatches, false),
-	BY(hears_its_own, false),
-	BY(starts_a_thread, true),
-	BY(forks_again, false),
-	BY(execs, false),
+	BY(does_nothing),
+	BY(runs_exit_handlers),
+	BY(cancels),
+	BY(stops_and_frees),
+	BY(cancels_stops_and_frees),
+	BY(works),
+	BY(hears_its_own),
+	BY(looks_and_dies),
+	BY(forks_again),
+	BY(execs),
+	cmocka_unit_test(a_child_hears_what_it_inherited),
 	cmocka_unit_test(an_after_func_can_fork),
 	cmocka_unit_test(a_child_does_not_wait_for_what_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop),
-	cmocka_unit_test(fork_does_not_wait_for_a_takeover),
+	cmocka_unit_test(a_child_does_not_wait_for_what_a_loop_runs),
+	cmocka_unit_test(nor_for_what_nobody_will_stop_there),
 	cmocka_unit_test(the_thread_may_fork_at_its_end),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
@@ -640,7 +677,7 @@ int main(void)
 
 	require(pthread_atfork(lock_program, unlock_program, unlock_program) == 0);
 	start_dispatcher();
-	/* Blocks it before any other thread starts, and has the dispatcher make the signalfd that it keeps. */
+	/* The signalfd stays. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	ctxfd_unref(ctxfd_with_signals(ctxfd_background(), &set));

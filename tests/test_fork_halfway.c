@@ -26,16 +26,6 @@ static void *let_go_when_it_waits(void *arg)
 	return NULL;
 }
 
-/* And stays as it is, so that the fork finds no lock of an allocator taken. */
-static void *dispatch_and_stay(void *arg)
-{
-	struct inside *in = arg;
-
-	require(ctxfd_dispatch() == 1);
-	wait_for(&in->end);
-	return NULL;
-}
-
 /* Had it been halfway, nobody would end it here. */
 static int finds_it_ended(void *arg)
 {
@@ -47,26 +37,24 @@ static int finds_it_ended(void *arg)
 	return 7;
 }
 
+/* By the library's thread: what it is at is not for the program to know. */
 static int fork_waits_for_a_cancel(void *arg)
 {
 	struct inside in = { .forker = getpid() };
-	struct thread *dispatcher, *opener;
+	struct thread *opener;
 	int pipe[2];
 
 	make_pipe(pipe);
 	require(sem_init(&in.end, 0, 0) == 0);
-	require(ctxfd_dispatch_fd() >= 0);
 	in.ctx = watching(ctxfd_background(), pipe[0], -5);
 	in.child = ctxfd_with_cancel(in.ctx);
 	stop_at[0] = ctxfd_done_fd(in.child);
 	require(write(pipe[1], "x", 1) == 1);
-	dispatcher = thread_start(dispatch_and_stay, &in);
 	wait_for(&there);
 	require(ctxfd_err(in.ctx) == 0);
 	opener = thread_start(let_go_when_it_waits, &in);
 	require(in_child(finds_it_ended, &in) == 7);
-	require(sem_post(&in.end) == 0 && sem_post(&in.end) == 0);
-	thread_join(dispatcher);
+	require(sem_post(&in.end) == 0);
 	thread_join(opener);
 	ctxfd_unref(in.child);
 	ctxfd_unref(in.ctx);
@@ -134,32 +122,31 @@ static void require_child_is_well(const struct forker *f)
 }
 
 /*
- * In the child it returns into a loop that dispatches no longer: what is behind it is left to the child's own
- * dispatcher.
+ * In the child it returns into a run that is over: what is behind it is left to the child's next one.
  */
 static int return_into_the_loop(bool owned)
 {
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct ctxfd_after *handle = NULL;
 	struct forker f = { .pid = -1 };
+	struct ctxfd *ctx;
 	int done;
 
-	require(ctxfd_dispatch_fd() >= 0);
+	require(make_loop() >= 0);
+	ctx = ctxfd_with_cancel(home);
 	require(ctxfd_after_func(ctx, fork_and_return, &f, owned ? &handle : NULL) == 0);
 	require(ctxfd_after_func(ctx, count, &f.behind, NULL) == 0);
 	ctxfd_close(ctx);
-	done = ctxfd_dispatch();
+	done = run_loop();
 	require(!ctxfd_after_stop(handle));
 	if (f.pid == 0) {
 		require(done == 1 && f.behind.runs == 0);
-		require(ctxfd_dispatch() == -EINVAL);
-		require(ctxfd_dispatch_fd() >= 0);
-		require(ctxfd_dispatch() == 1);
+		require(run_loop() == 1);
 	} else {
 		require(done == 2);
 		require_child_is_well(&f);
 	}
 	require(f.behind.runs == 1);
+	free_loop();
 	require(live_allocations() == 0);
 	return 0;
 }
@@ -186,8 +173,7 @@ static void fork_and_have_dispatched(void *arg)
 		require(sem_post(&go) == 0);
 		return;
 	}
-	require(ctxfd_dispatch_fd() >= 0);
-	new_dispatcher = thread_start(dispatch, NULL);
+	new_dispatcher = thread_start(run_loop_once, NULL);
 	wait_until(f->behind.runs == 1);
 	thread_wait_asleep(new_dispatcher);
 }
@@ -195,31 +181,33 @@ static void fork_and_have_dispatched(void *arg)
 /* What ran on a thread that is not here is freed by whoever dispatches next. */
 static int frees_what_was_running(void *arg)
 {
-	require(ctxfd_dispatch_fd() >= 0);
-	require(ctxfd_dispatch() == 0);
+	require(run_loop() == 0);
+	free_loop();
 	return live_allocations() == 0 ? 7 : 1;
 }
 
 static int a_child_with_a_dispatcher_at_work(void *arg)
 {
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct forker f = { .pid = -1 };
+	struct ctxfd *ctx;
 	int done;
 
-	require(ctxfd_dispatch_fd() >= 0);
+	require(make_loop() >= 0);
+	ctx = ctxfd_with_cancel(home);
 	require(ctxfd_after_func(ctx, fork_and_have_dispatched, &f, NULL) == 0);
 	require(ctxfd_after_func(ctx, stay, &f.behind, NULL) == 0);
 	ctxfd_close(ctx);
-	done = ctxfd_dispatch();
+	done = run_loop();
 	require(done == (f.pid ? 2 : 1));
 	if (f.pid) {
 		require_child_is_well(&f);
 	} else {
-		require(ctxfd_dispatch() == -EBUSY);
+		require(run_loop() == -EBUSY);
 		require(in_child(frees_what_was_running, NULL) == 7);
 		require(sem_post(&go) == 0);
 		require((intptr_t)thread_join(new_dispatcher) == 1);
 	}
+	free_loop();
 	require(live_allocations() == 0);
 	return 0;
 }
@@ -282,20 +270,20 @@ static int starts_when_it_can(void *arg)
 	int fd;
 
 	exhaust_fds();
-	require(ctxfd_after_func(in->timed, count, &in->late, NULL) == -EMFILE);
-	require(ctxfd_dispatch_fd() == -EMFILE);
+	require(ctxfd_dispatcher_fd(loop) == -EMFILE);
+	require(run_loop() == -EMFILE);
 	free_fds();
 	leave_three_fds();
-	require(ctxfd_dispatch_fd() == -EMFILE);
+	require(ctxfd_dispatcher_fd(loop) == -EMFILE);
 	for (int i = 90; i < 100; i++)
 		close(i);
-	fd = ctxfd_dispatch_fd();
+	fd = ctxfd_dispatcher_fd(loop);
 	require(fd >= 0);
 	require(kill(getpid(), SIGUSR1) == 0);
 	ctxfd_cancel(in->timed);
 	while (in->late.runs == 0 || !ctxfd_err(in->signal)) {
 		wait_readable(fd);
-		require(ctxfd_dispatch() >= 0);
+		require(run_loop() >= 0);
 	}
 	require(ctxfd_cause(in->signal) == SIGUSR1);
 	require(ctxfd_err(in->fd) == 0 && ctxfd_cause(in->fired) == -1);
@@ -304,7 +292,7 @@ static int starts_when_it_can(void *arg)
 
 static int a_child_short_of_descriptors(void *arg)
 {
-	struct inherited in = { .timed = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC) };
+	struct inherited in = { .timed = NULL };
 	sigset_t set;
 	int pipes[2][2];
 
@@ -312,14 +300,15 @@ static int a_child_short_of_descriptors(void *arg)
 	sigaddset(&set, SIGUSR1);
 	make_pipe(pipes[0]);
 	make_pipe(pipes[1]);
-	require(ctxfd_dispatch_fd() >= 0);
+	require(make_loop() >= 0);
+	in.timed = ctxfd_with_timeout(home, 3600 * CTXFD_SEC);
 	require(ctxfd_after_func(in.timed, count, &in.late, NULL) == 0);
-	in.fd = watching(ctxfd_background(), pipes[0][0], -2);
-	in.fired = watching(ctxfd_background(), pipes[1][0], -1);
-	in.signal = ctxfd_with_signals(ctxfd_background(), &set);
+	in.fd = watching(home, pipes[0][0], -2);
+	in.fired = watching(home, pipes[1][0], -1);
+	in.signal = ctxfd_with_signals(home, &set);
 	require(in.signal);
 	require(write(pipes[1][1], "x", 1) == 1);
-	require(ctxfd_dispatch() == 1);
+	require(run_loop() == 1);
 	require(in_child(starts_when_it_can, &in) == 7);
 	require(in.late.runs == 0 && ctxfd_err(in.signal) == 0);
 	return 0;
