@@ -33,7 +33,7 @@ void dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	close_fd(&wake);
 	close_fd(&d->timer);
 	d->woken = d->listening = false;
-	d->armed = INT64_MAX;
+	d->armed = d->look = INT64_MAX;
 }
 
 static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
@@ -104,7 +104,7 @@ void dispatcher_wake(struct ctxfd_dispatcher *d)
 
 void dispatcher_arm(struct ctxfd_dispatcher *d)
 {
-	int64_t at = d->alarms ? d->alarms->at : INT64_MAX;
+	int64_t at = d->alarms && d->alarms->at < d->look ? d->alarms->at : d->look;
 	struct itimerspec alarm = { 0 };
 
 	/* A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each. */
@@ -128,7 +128,9 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 
 	if (!d)
 		return NULL;
-	*d = (struct ctxfd_dispatcher){ .refs = 1, .epoll = -1, .wake = -1, .timer = -1, .armed = INT64_MAX };
+	*d = (struct ctxfd_dispatcher){
+		.refs = 1, .epoll = -1, .wake = -1, .timer = -1, .armed = INT64_MAX, .look = INT64_MAX
+	};
 	d->due_end = &d->due;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->idle, NULL);
@@ -222,7 +224,7 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 		if (read(d->timer, &count, sizeof count) == sizeof count)
 			d->armed = INT64_MAX;
 	} else if (data == &signals_event) {
-		atomic_store_explicit(&d->signalled, true, memory_order_relaxed);
+		d->look = ctxfd_now() + SIGNALS_DELAY;
 	} else {
 		source_is_ready(data);
 	}
@@ -232,6 +234,7 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 static void collect(struct ctxfd_dispatcher *d)
 {
 	struct epoll_event events[32];
+	bool pending;
 	int64_t now;
 	int n;
 
@@ -240,10 +243,13 @@ static void collect(struct ctxfd_dispatcher *d)
 		for (int i = 0; i < n; i++)
 			take_event(d, events[i].data.ptr);
 	} while (n == 32); /* all of them: somebody may wait for edges only */
+	now = d->alarms || d->look != INT64_MAX ? ctxfd_now() : 0;
+	pending = d->look <= now;
+	if (pending)
+		d->look = INT64_MAX;
 	/* Acquire pairs with the release of the handler that made the note. */
-	if (atomic_exchange_explicit(&d->signalled, false, memory_order_acquire))
-		signals_take(d);
-	now = d->alarms ? ctxfd_now() : 0;
+	if (atomic_exchange_explicit(&d->signalled, false, memory_order_acquire) || pending)
+		signals_take(d, pending);
 	while (d->alarms && d->alarms->at <= now) {
 		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
 

@@ -65,7 +65,8 @@ struct ctxfd_dispatcher {
 	int timer;
 	bool woken;     /* wake is readable, or will be */
 	int64_t armed;  /* what the timer is set to; INT64_MAX: to nothing */
-	bool listening; /* the epoll set has the signalfd */
+	bool listening; /* the epoll set has the signalfd: */
+	int64_t look;   /* when to see whether a signal is still there; INT64_MAX: none has come */
 
 	struct alarm *alarms;
 	struct link *sources;        /* that are watched */

@@ -22,6 +22,7 @@ struct ctxfd_dispatcher library = {
 	.wake = -1,
 	.timer = -1,
 	.armed = INT64_MAX,
+	.look = INT64_MAX,
 	.due_end = &library.due,
 };
 

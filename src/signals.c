@@ -7,7 +7,8 @@
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the dispatchers' epoll sets, and whoever reads it does what the handler does.
+ * there is a signalfd in the dispatchers' epoll sets. It reports every signal; but what is still there some
+ * milliseconds later no handler comes to, and whoever reads it then does what the handler does.
  *
  * A listener listens until it is fired or freed, or is found to have ended otherwise. The last one to leave gives the
  * signal its disposition back, unless the program has changed it meanwhile.
@@ -219,7 +220,7 @@ static void stop_listening(struct listener *l)
 
 int signals_watch(struct ctxfd_dispatcher *d)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = &signals_event };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = &signals_event };
 	bool wanted = false;
 	int err = 0;
 
@@ -262,13 +263,13 @@ static void sort_listeners(struct ctxfd_dispatcher *d)
 	}
 }
 
-void signals_take(struct ctxfd_dispatcher *d)
+void signals_take(struct ctxfd_dispatcher *d, bool pending)
 {
 	struct signalfd_siginfo info;
 
 	pthread_mutex_lock(&lock_of_signals);
 	sort_listeners(d);
-	while (signals_fd >= 0 && read(signals_fd, &info, sizeof info) == sizeof info) {
+	while (pending && signals_fd >= 0 && read(signals_fd, &info, sizeof info) == sizeof info) {
 		if (!note((int)info.ssi_signo)) /* the last one has just ended: it is for the program */
 			kill(getpid(), (int)info.ssi_signo);
 		sort_listeners(d);

@@ -5,8 +5,11 @@
 
 #include "dispatcher.h"
 
-/* Under d's lock: what the signalfd, or the mark of a handler, has for d's contexts. */
-void signals_take(struct ctxfd_dispatcher *d);
+/* Under d's lock: what handlers have noted for d's contexts; and with `pending`, what no handler came to. */
+void signals_take(struct ctxfd_dispatcher *d, bool pending);
+
+/* How long a signal must have been there to count as one that no handler comes to. */
+#define SIGNALS_DELAY (5 * CTXFD_MSEC)
 
 /* Under d's lock, when d's epoll set is new: puts the signalfd there if d needs it. 0 or -errno. */
 int signals_watch(struct ctxfd_dispatcher *d);

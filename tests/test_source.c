@@ -229,78 +229,6 @@ static void freed_while_it_fires(void **state)
 	}
 }
 
-/* ---- Signals ----------------------------------------------------------------------------------------------------- */
-
-static sigset_t set_of(int a, int b)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, a);
-	if (b)
-		sigaddset(&set, b);
-	return set;
-}
-
-static void ends_by_a_signal(void **state)
-{
-	sigset_t set = set_of(SIGUSR1, SIGUSR2), before, pending;
-	struct ctxfd *both, *one, *other;
-
-	(void)state;
-	pthread_sigmask(SIG_SETMASK, NULL, &before);
-	both = ctxfd_with_signals(ctxfd_background(), &set);
-	set = set_of(SIGUSR1, 0);
-	one = ctxfd_with_signals(ctxfd_background(), &set);
-	set = set_of(SIGUSR2, 0);
-	other = ctxfd_with_signals(ctxfd_background(), &set);
-	assert_int_equal(kill(getpid(), SIGUSR1), 0);
-	assert_int_equal(ctxfd_wait(both), -ECANCELED);
-	assert_int_equal(ctxfd_wait(one), -ECANCELED);
-	assert_int_equal(ctxfd_cause(both), SIGUSR1);
-	assert_int_equal(ctxfd_cause(one), SIGUSR1);
-	assert_string_equal(ctxfd_strerror(ctxfd_cause(one)), strsignal(SIGUSR1));
-	assert_int_equal(ctxfd_err(other), 0);
-	assert_int_equal(kill(getpid(), SIGUSR2), 0);
-	assert_int_equal(ctxfd_wait(other), -ECANCELED);
-	assert_int_equal(ctxfd_cause(both), SIGUSR1);
-	assert_int_equal(ctxfd_cause(other), SIGUSR2);
-
-	/* Nobody listens any more: it stays pending, for the program to take or to be ended by. */
-	drain();
-	assert_int_equal(kill(getpid(), SIGUSR1), 0);
-	drain();
-	sigpending(&pending);
-	assert_int_equal(sigismember(&pending, SIGUSR1), 1);
-	set = set_of(SIGUSR1, 0);
-	assert_int_equal(sigwaitinfo(&set, NULL), SIGUSR1);
-	ctxfd_close(both);
-	ctxfd_close(one);
-	ctxfd_close(other);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-static void refuses_no_signals(void **state)
-{
-	sigset_t set, before, after;
-
-	(void)state;
-	pthread_sigmask(SIG_SETMASK, NULL, &before);
-	sigemptyset(&set);
-	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
-	assert_int_equal(errno, EINVAL);
-	assert_null(ctxfd_with_signals(ctxfd_background(), NULL));
-	assert_int_equal(errno, EINVAL);
-	sigaddset(&set, SIGUSR1);
-	assert_null(ctxfd_with_signals(NULL, &set));
-	assert_int_equal(errno, EINVAL);
-	fail_allocation(1);
-	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
-	assert_int_equal(errno, ENOMEM);
-	pthread_sigmask(SIG_SETMASK, NULL, &after);
-	assert_int_equal(sigismember(&after, SIGUSR1), sigismember(&before, SIGUSR1));
-}
-
 /* ---- A process --------------------------------------------------------------------------------------------------- */
 
 static int pidfd_of(pid_t pid)
@@ -380,20 +308,10 @@ int main(void)
 		cmocka_unit_test(refuses_what_cannot_be_polled),
 		cmocka_unit_test(no_fd_or_memory_is_an_error),
 		cmocka_unit_test(freed_while_it_fires),
-		cmocka_unit_test(ends_by_a_signal),
-		cmocka_unit_test(refuses_no_signals),
 		cmocka_unit_test(ends_with_a_process),
 		cmocka_unit_test(refuses_what_is_no_process),
 	};
-	sigset_t set = set_of(SIGUSR1, 0);
-	struct ctxfd *ctx;
 
-	/* The dispatcher, and its fd for signals, stay for good; and no thread may have these signals open. */
 	start_dispatcher();
-	sigaddset(&set, SIGUSR2);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	ctx = ctxfd_with_signals(ctxfd_background(), &set);
-	require(ctx);
-	ctxfd_close(ctx);
 	return run_all(tests);
 }

@@ -1,0 +1,526 @@
+/* SPDX-License-Identifier: MIT */
+/* Contexts that end by a signal: who hears it, and whose it is when nobody listens. */
+#include "loop.h"
+
+#include <signal.h>
+#include <spawn.h>
+
+extern char **environ;
+
+static sigset_t set_of(int a, int b)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, a);
+	if (b)
+		sigaddset(&set, b);
+	return set;
+}
+
+static struct ctxfd *hears(const struct ctxfd *parent, int signal)
+{
+	sigset_t set = set_of(signal, 0);
+	struct ctxfd *ctx = ctxfd_with_signals(parent, &set);
+
+	require(ctx);
+	return ctx;
+}
+
+static void send_signal(int signal)
+{
+	require(kill(getpid(), signal) == 0);
+}
+
+static _Atomic int handled;
+
+static void handle(int signal)
+{
+	handled = signal;
+}
+
+/* The program's own handler, or SIG_DFL or SIG_IGN. */
+static void dispose(int signal, void (*handler)(int))
+{
+	struct sigaction action = { .sa_handler = handler };
+
+	require(sigaction(signal, &action, NULL) == 0);
+	handled = 0;
+}
+
+static bool is_disposed(int signal, void (*handler)(int))
+{
+	struct sigaction action;
+
+	require(sigaction(signal, NULL, &action) == 0);
+	return !(action.sa_flags & SA_SIGINFO) && action.sa_handler == handler;
+}
+
+/* ---- Who hears it ------------------------------------------------------------------------------------------------ */
+
+static void all_that_want_it_hear_it(void **state)
+{
+	sigset_t set = set_of(SIGUSR1, SIGUSR2), before, after;
+	struct ctxfd *both, *one, *other;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	both = ctxfd_with_signals(ctxfd_background(), &set);
+	one = hears(ctxfd_background(), SIGUSR1);
+	other = hears(ctxfd_background(), SIGUSR2);
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(both), -ECANCELED);
+	assert_int_equal(ctxfd_wait(one), -ECANCELED);
+	assert_int_equal(ctxfd_cause(both), SIGUSR1);
+	assert_int_equal(ctxfd_cause(one), SIGUSR1);
+	assert_string_equal(ctxfd_strerror(ctxfd_cause(one)), strsignal(SIGUSR1));
+	assert_int_equal(ctxfd_err(other), 0);
+	send_signal(SIGUSR2);
+	assert_int_equal(ctxfd_wait(other), -ECANCELED);
+	assert_int_equal(ctxfd_cause(both), SIGUSR1);
+	assert_int_equal(ctxfd_cause(other), SIGUSR2);
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	for (int s = 1; s < NSIG; s++)
+		assert_int_equal(sigismember(&after, s), sigismember(&before, s));
+	ctxfd_close(both);
+	ctxfd_close(one);
+	ctxfd_close(other);
+}
+
+static void *stay_asleep(void *arg)
+{
+	return (void *)(intptr_t)ctxfd_wait(arg);
+}
+
+/* Threads that were there before, with no mask of their own; and a signal that a thread sends itself. */
+static void whichever_threads_there_are(void **state)
+{
+	struct ctxfd *end = ctxfd_with_cancel(ctxfd_background()), *ctx;
+	struct thread *threads[3];
+
+	for (int i = 0; i < 3; i++)
+		threads[i] = thread_start(stay_asleep, end);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	ctxfd_close(ctx);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	assert_int_equal(pthread_kill(thread_pthread(threads[1]), SIGUSR1), 0);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	ctxfd_close(ctx);
+	ctxfd_cancel(end);
+	for (int i = 0; i < 3; i++)
+		thread_join(threads[i]);
+	ctxfd_unref(end);
+}
+
+/* Where every thread has it blocked: in a process of its own, since a sanitizer's thread has not. */
+static int hears_what_is_blocked(void *arg)
+{
+	sigset_t set = set_of(SIGUSR1, 0);
+	struct ctxfd *ctx;
+
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	require(make_loop() >= 0);
+	for (int i = 0; i < 2; i++) {
+		ctx = hears(home, SIGUSR1);
+		send_signal(SIGUSR1);
+		while (!ctxfd_err(ctx)) {
+			wait_readable(ctxfd_dispatcher_fd(loop));
+			require(run_loop() >= 0);
+		}
+		require(ctxfd_cause(ctx) == SIGUSR1);
+		ctxfd_unref(ctx);
+	}
+	/* Nobody listens: it stays pending. */
+	send_signal(SIGUSR1);
+	require(run_loop() == 0);
+	require(sigwaitinfo(&set, NULL) == SIGUSR1);
+	return 7;
+}
+
+static void also_where_it_is_blocked(void **state)
+{
+	assert_int_equal(in_child(hears_what_is_blocked, NULL), 7);
+}
+
+static void listeners_of_every_dispatcher(void **state)
+{
+	struct ctxfd *here, *there;
+
+	assert_true(make_loop() >= 0);
+	here = hears(home, SIGUSR1);
+	there = hears(ctxfd_background(), SIGUSR1);
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(there), -ECANCELED);
+	assert_int_equal(ctxfd_err(here), 0);
+	wait_readable(ctxfd_dispatcher_fd(loop));
+	assert_int_equal(run_loop(), 1);
+	assert_int_equal(ctxfd_cause(here), SIGUSR1);
+	ctxfd_close(here);
+	ctxfd_close(there);
+	free_loop();
+}
+
+/* ---- Whose it is otherwise --------------------------------------------------------------------------------------- */
+
+static void the_programs_handler_waits_its_turn(void **state)
+{
+	struct ctxfd *ctx;
+
+	dispose(SIGUSR1, handle);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	assert_int_equal(handled, 0);
+	send_signal(SIGUSR1); /* the context is still there */
+	assert_int_equal(handled, SIGUSR1);
+	ctxfd_close(ctx);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+/* Whoever sees the context done sees the disposition of before. */
+static void the_disposition_comes_back_first(void **state)
+{
+	dispose(SIGUSR1, handle);
+	for (int i = 0; i < rounds(300); i++) {
+		struct ctxfd *ctx = hears(ctxfd_background(), SIGUSR1);
+
+		send_signal(SIGUSR1);
+		while (!ctxfd_err(ctx))
+			continue;
+		assert_true(is_disposed(SIGUSR1, handle));
+		ctxfd_close(ctx);
+	}
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void the_last_listener_gives_it_back(void **state)
+{
+	struct ctxfd *one, *two;
+
+	dispose(SIGUSR1, handle);
+	one = hears(ctxfd_background(), SIGUSR1);
+	two = hears(ctxfd_background(), SIGUSR1);
+	ctxfd_close(one);
+	assert_false(is_disposed(SIGUSR1, handle));
+	ctxfd_close(two);
+	assert_true(is_disposed(SIGUSR1, handle));
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+/* It has ended by its parent; nobody has told the dispatcher, and nobody runs it. */
+static void who_has_ended_does_not_listen(void **state)
+{
+	struct ctxfd *parent, *ctx, *timed;
+
+	dispose(SIGUSR1, handle);
+	assert_true(make_loop() >= 0);
+	parent = ctxfd_with_cancel(home);
+	ctx = hears(parent, SIGUSR1);
+	ctxfd_cancel(parent);
+	send_signal(SIGUSR1);
+	assert_int_equal(handled, SIGUSR1);
+	handled = 0;
+	timed = ctxfd_with_timeout(home, CTXFD_MSEC);
+	ctxfd_close(ctx);
+	ctx = hears(timed, SIGUSR1);
+	wait_until(ctxfd_remaining(timed) == 0);
+	send_signal(SIGUSR1);
+	assert_int_equal(handled, SIGUSR1);
+	ctxfd_close(ctx);
+	ctxfd_close(timed);
+	ctxfd_close(parent);
+	free_loop();
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void what_was_ignored_is_ignored_again(void **state)
+{
+	struct ctxfd *ctx;
+
+	dispose(SIGUSR1, SIG_IGN);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	send_signal(SIGUSR1); /* it does not end us */
+	assert_true(is_disposed(SIGUSR1, SIG_IGN));
+	ctxfd_close(ctx);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void what_the_program_sets_meanwhile_stays(void **state)
+{
+	struct ctxfd *ctx = hears(ctxfd_background(), SIGUSR1);
+
+	dispose(SIGUSR1, handle);
+	send_signal(SIGUSR1);
+	assert_int_equal(handled, SIGUSR1);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	ctxfd_close(ctx);
+	assert_true(is_disposed(SIGUSR1, handle));
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+static _Atomic int sender;
+
+static void handle_info(int signal, siginfo_t *info, void *context)
+{
+	sender = context ? (int)info->si_pid : -1;
+	handled = signal;
+}
+
+static void a_handler_is_told_by_whom(void **state)
+{
+	struct sigaction action = { .sa_sigaction = handle_info, .sa_flags = SA_SIGINFO };
+	struct ctxfd *ctx;
+
+	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	ctxfd_cancel(ctx);
+	send_signal(SIGUSR1);
+	assert_int_equal(handled, SIGUSR1);
+	assert_int_equal(sender, getpid());
+	ctxfd_close(ctx);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+/* ---- The second Ctrl-C ------------------------------------------------------------------------------------------- */
+
+static pid_t start(void (*fn)(void))
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		fn();
+		_exit(1);
+	}
+	return pid;
+}
+
+static void assert_killed_by(pid_t pid, int signal)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), signal);
+}
+
+/* The loop hangs: after the first it does nothing any more. */
+static void hang_after_the_first(void)
+{
+	struct ctxfd *ctx;
+
+	dispose(SIGINT, SIG_DFL); /* a shell may have it ignored */
+	require(make_loop() >= 0);
+	ctx = hears(home, SIGINT);
+	send_signal(SIGINT);
+	require(run_loop() == 1 && ctxfd_cause(ctx) == SIGINT);
+	send_signal(SIGINT);
+}
+
+static void a_second_one_ends_the_program(void **state)
+{
+	assert_killed_by(start(hang_after_the_first), SIGINT);
+}
+
+/* What one that ends otherwise was listening for. */
+static void hang_after_a_cancel(void)
+{
+	struct ctxfd *ctx;
+
+	require(make_loop() >= 0);
+	ctx = hears(home, SIGTERM);
+	ctxfd_cancel(ctx);
+	send_signal(SIGTERM);
+}
+
+static void the_first_does_after_a_cancel(void **state)
+{
+	assert_killed_by(start(hang_after_a_cancel), SIGTERM);
+}
+
+/* ---- Other processes --------------------------------------------------------------------------------------------- */
+
+/* A child that executes a program: nothing is blocked there, and nothing ignored but what was. */
+static void assert_clean(char *const argv[])
+{
+	int status;
+	pid_t pid;
+
+	assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		execvp(argv[0], argv);
+		_exit(99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void a_program_that_is_started_is_as_ever(void **state)
+{
+	char script[] =
+	        "grep -q '^SigBlk:\t0*$' /proc/self/status && ! grep -q '^SigIgn:.*[2367abef]..$' /proc/self/status";
+	char *const argv[] = { "sh", "-c", script, NULL };
+	struct ctxfd *ctx = hears(ctxfd_background(), SIGUSR1); /* 10: bit 9 */
+
+	assert_clean(argv);
+	ctxfd_close(ctx);
+}
+
+static void one_that_a_child_starts_ignores_what_was_ignored(void **state)
+{
+	struct ctxfd *ctx;
+	int status;
+	pid_t pid;
+
+	dispose(SIGUSR1, SIG_IGN);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		execl("/bin/sh", "sh", "-c", "kill -USR1 $$; exit 7", (char *)NULL);
+		_exit(99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+	ctxfd_close(ctx);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+/* daemon() is a fork. What comes before the child has looked at anything is heard as well. */
+static int hears_in_child(void *arg)
+{
+	send_signal(SIGTERM);
+	require(ctxfd_wait(arg) == -ECANCELED);
+	require(ctxfd_cause(arg) == SIGTERM);
+	return 7;
+}
+
+static void a_child_hears_its_own(void **state)
+{
+	struct ctxfd *ctx;
+
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	ctx = hears(ctxfd_background(), SIGTERM);
+	assert_int_equal(in_child(hears_in_child, ctx), 7);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	ctxfd_close(ctx);
+}
+
+/* ---- Input ------------------------------------------------------------------------------------------------------- */
+
+static void refuses_no_signals(void **state)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, EINVAL);
+	assert_null(ctxfd_with_signals(ctxfd_background(), NULL));
+	assert_int_equal(errno, EINVAL);
+	sigaddset(&set, SIGUSR1);
+	assert_null(ctxfd_with_signals(NULL, &set));
+	assert_int_equal(errno, EINVAL);
+	fail_allocation(1);
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, ENOMEM);
+	assert_true(is_disposed(SIGUSR1, SIG_DFL));
+}
+
+/* All there are, with those that cannot be had. */
+static int hears_all(void *arg)
+{
+	sigset_t all;
+	struct ctxfd *ctx;
+
+	sigfillset(&all);
+	ctx = ctxfd_with_signals(ctxfd_background(), &all);
+	require(ctx);
+	send_signal(SIGTERM);
+	require(ctxfd_wait(ctx) == -ECANCELED && ctxfd_cause(ctx) == SIGTERM);
+	ctxfd_close(ctx);
+	require(is_disposed(SIGTERM, SIG_DFL));
+	return 7;
+}
+
+static void the_full_set(void **state)
+{
+	assert_int_equal(in_child(hears_all, NULL), 7);
+}
+
+/* ---- All at once ------------------------------------------------------------------------------------------------- */
+
+static _Atomic bool over;
+
+static void *come_and_go(void *arg)
+{
+	while (!over) {
+		struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background()), *ctx = hears(parent, SIGUSR1);
+
+		if (arg)
+			ctxfd_cancel(parent);
+		ctxfd_unref(parent);
+		ctxfd_close(ctx);
+	}
+	return NULL;
+}
+
+/* Listeners come and go while signals do. Nothing breaks, and none is left with the wrong disposition. */
+static void listeners_come_and_go(void **state)
+{
+	struct thread *threads[2];
+
+	dispose(SIGUSR1, handle);
+	over = false;
+	for (int i = 0; i < 2; i++)
+		threads[i] = thread_start(come_and_go, i ? &over : NULL);
+	for (int i = 0; i < rounds(3000); i++)
+		send_signal(SIGUSR1);
+	over = true;
+	for (int i = 0; i < 2; i++)
+		thread_join(threads[i]);
+	assert_true(is_disposed(SIGUSR1, handle));
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(all_that_want_it_hear_it),
+		cmocka_unit_test(whichever_threads_there_are),
+		cmocka_unit_test(also_where_it_is_blocked),
+		cmocka_unit_test(listeners_of_every_dispatcher),
+		cmocka_unit_test(the_programs_handler_waits_its_turn),
+		cmocka_unit_test(the_disposition_comes_back_first),
+		cmocka_unit_test(the_last_listener_gives_it_back),
+		cmocka_unit_test(who_has_ended_does_not_listen),
+		cmocka_unit_test(what_was_ignored_is_ignored_again),
+		cmocka_unit_test(what_the_program_sets_meanwhile_stays),
+		cmocka_unit_test(a_handler_is_told_by_whom),
+		cmocka_unit_test(a_second_one_ends_the_program),
+		cmocka_unit_test(the_first_does_after_a_cancel),
+		cmocka_unit_test(a_program_that_is_started_is_as_ever),
+		cmocka_unit_test(one_that_a_child_starts_ignores_what_was_ignored),
+		cmocka_unit_test(a_child_hears_its_own),
+		cmocka_unit_test(refuses_no_signals),
+		cmocka_unit_test(the_full_set),
+		cmocka_unit_test(listeners_come_and_go),
+	};
+	sigset_t set = set_of(SIGUSR1, 0);
+
+	/* The dispatcher, and the fd for signals, stay for good. */
+	start_dispatcher();
+	ctxfd_unref(ctxfd_with_signals(ctxfd_background(), &set));
+	return run_all(tests);
+}
