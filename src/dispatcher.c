@@ -189,13 +189,9 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
 	return v;
 }
 
-int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d)
+struct ctxfd_dispatcher *dispatcher_above(const struct ctxfd *ctx)
 {
-	*d = ctxfd_value(ctx, &dispatcher_key);
-	if (*d)
-		return 0;
-	*d = &library;
-	return library_ensure();
+	return ctxfd_value(ctx, &dispatcher_key);
 }
 
 /* ---- One round --------------------------------------------------------------------------------------------------- */

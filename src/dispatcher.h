@@ -93,8 +93,18 @@ static inline int library_ensure(void)
 	return atomic_load_explicit(&library_runs, memory_order_acquire) ? 0 : library_start();
 }
 
-/* Who serves what is registered on ctx: it is kept alive by ctx. *d is usable: 0 or -errno. */
-int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d);
+/* The dispatcher that a context above ctx names, or NULL. */
+struct ctxfd_dispatcher *dispatcher_above(const struct ctxfd *ctx);
+
+/* Who serves what is registered on ctx, which keeps it alive. If it is the library's own, that runs: 0 or -errno. */
+static inline int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d)
+{
+	*d = nearest_value(ctx) ? dispatcher_above(ctx) : NULL;
+	if (*d)
+		return 0;
+	*d = &library;
+	return library_ensure();
+}
 
 void dispatcher_ref(struct ctxfd_dispatcher *d);
 

@@ -75,9 +75,8 @@ static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 /* Locks the list that a child of p goes into. NULL: p is not LIVE. *seen: p's word, known to be so under the lock. */
 static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 {
-	if (*seen & (PENDING | DONE)) /* first: the shards of what has ended may be gone */
-		return NULL;
-	if (*seen & SHARDED && !(flags & HOOK))
+	/* The shards of what has ended may be gone. */
+	if ((*seen & (SHARDED | PENDING | DONE)) == SHARDED && !(flags & HOOK))
 		return lock_shard(p, seen);
 	return lock_live(p, seen) ? p : NULL;
 }
