@@ -14,8 +14,8 @@
  * signal its disposition back, unless the program has changed it meanwhile.
  *
  * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
- * the list as it is, and `handlers` counts them. What they may be reading is changed only once they have left
- * (await_handlers): a listener that has left the list before it is freed, a disposition before it is written.
+ * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
+ * it there have left (await_handlers).
  */
 #include "signals.h"
 
@@ -40,7 +40,8 @@ static struct listener *_Atomic listeners;
 static _Atomic unsigned handlers;
 static struct {
 	unsigned listeners;      /* that want this signal */
-	struct sigaction before; /* while there are any */
+	struct sigaction before; /* while there are any; what a handler needs of it: */
+	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context);
 } signals[NSIG];
 static int signals_fd = -1;
 char signals_event;
@@ -71,9 +72,7 @@ static bool note(int sig)
 	bool wanted = false;
 	uint64_t one = 1;
 
-	/* Acquire pairs with the release of listen: a listener is whole when it is seen. */
-	for (struct listener *l = atomic_load_explicit(&listeners, memory_order_acquire); l;
-	     l = atomic_load_explicit(&l->next, memory_order_acquire)) {
+	for (struct listener *l = atomic_load(&listeners); l; l = atomic_load(&l->next)) {
 		struct ctxfd_dispatcher *d = l->source.dispatcher;
 		int none = 0, wake;
 
@@ -97,33 +96,31 @@ static bool is_ignored_by_default(int sig)
 	return sig == SIGCHLD || sig == SIGURG || sig == SIGWINCH || sig == SIGCONT;
 }
 
-static void act_as_before(int sig, siginfo_t *info, void *context, const struct sigaction *before)
+/* A handler that is of the older kind, and takes a number only, does not mind what else it is given. */
+static void act_as_before(int sig, siginfo_t *info, void *context)
 {
-	struct sigaction none = { .sa_handler = SIG_DFL };
+	struct sigaction none = { .sa_handler = SIG_DFL }, before = { 0 };
 
-	if (before->sa_flags & SA_SIGINFO) {
-		before->sa_sigaction(sig, info, context);
-	} else if (before->sa_handler == SIG_DFL && !is_ignored_by_default(sig)) {
+	before.sa_sigaction = atomic_load(&signals[sig].fallback);
+	if (before.sa_handler == SIG_DFL && !is_ignored_by_default(sig)) {
 		sigaction(sig, &none, NULL);
 		raise(sig); /* it is delivered when we return */
-	} else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN) {
-		before->sa_handler(sig);
+	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+		before.sa_sigaction(sig, info, context);
 	}
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
-	struct sigaction before;
 	bool wanted;
 
 	/* Sequentially consistent, as are the list's changes and await_handlers' look: one of the two sees the other. */
 	atomic_fetch_add(&handlers, 1);
 	wanted = note(sig);
-	before = signals[sig].before;
 	atomic_fetch_sub(&handlers, 1);
 	if (!wanted)
-		act_as_before(sig, info, context, &before);
+		act_as_before(sig, info, context);
 	errno = saved;
 }
 
@@ -147,8 +144,8 @@ static void take(int sig)
 
 	if (sigaction(sig, NULL, &now) != 0 || is_ours(&now))
 		return;
-	await_handlers();
 	signals[sig].before = now;
+	atomic_store(&signals[sig].fallback, now.sa_sigaction);
 	/* To the kernel these say how children end, not how they are told of. */
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
 	if (sig == SIGCHLD && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN)
