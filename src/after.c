@@ -38,7 +38,7 @@ struct hook *after_funcs_ended(struct hook *list)
 		dispatcher_wake(d);
 	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
 	if (d == &library)
-		library_ensure(); /* in the child of a fork; if it fails, the next look tries again */
+		library_resume(); /* in the child of a fork */
 	errno = saved;
 	return list;
 }
@@ -112,7 +112,6 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	atomic_init(&e->node.word, DONE | DISCARD);
 	e->dispatcher = d;
 	e->more = NULL;
-	e->link.prev = NULL;
 	e->alarm.set = false;
 	dispatcher_ref(d);
 	if (!add_expiry(n, e)) {
@@ -133,7 +132,6 @@ void forget_expiry(struct ctxfd *expiry)
 	for (struct expiry *e = (struct expiry *)(void *)expiry; e; e = e->more) {
 		pthread_mutex_lock(&e->dispatcher->lock);
 		alarm_clear(&e->dispatcher->alarms, &e->alarm);
-		list_remove(&e->link);
 		pthread_mutex_unlock(&e->dispatcher->lock);
 	}
 	expiry->linked = false;

@@ -75,7 +75,7 @@ static int open_fds(struct ctxfd_dispatcher *d)
 		dispatcher_close_fds(d);
 		return err;
 	}
-	if (d->due || d->ready || d->expired || atomic_load_explicit(&d->signalled, memory_order_relaxed))
+	if (d->due || d->ready || atomic_load_explicit(&d->signalled, memory_order_relaxed))
 		dispatcher_wake(d);
 	dispatcher_arm(d);
 	return 0;
@@ -107,8 +107,11 @@ void dispatcher_arm(struct ctxfd_dispatcher *d)
 	int64_t at = d->alarms && d->alarms->at < d->look ? d->alarms->at : d->look;
 	struct itimerspec alarm = { 0 };
 
-	/* A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each. */
-	if (at >= d->armed || d->timer < 0)
+	/*
+	 * A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each.
+	 * While a round goes on, it is set when that ends.
+	 */
+	if (at >= d->armed || d->timer < 0 || d->serving)
 		return;
 	alarm.it_value.tv_sec = (time_t)(at / CTXFD_SEC);
 	alarm.it_value.tv_nsec = (long)(at % CTXFD_SEC);
@@ -231,7 +234,6 @@ static void collect(struct ctxfd_dispatcher *d)
 {
 	struct epoll_event events[32];
 	bool pending;
-	int64_t now;
 	int n;
 
 	do {
@@ -239,20 +241,12 @@ static void collect(struct ctxfd_dispatcher *d)
 		for (int i = 0; i < n; i++)
 			take_event(d, events[i].data.ptr);
 	} while (n == 32); /* all of them: somebody may wait for edges only */
-	now = d->alarms || d->look != INT64_MAX ? ctxfd_now() : 0;
-	pending = d->look <= now;
+	pending = d->look != INT64_MAX && d->look <= ctxfd_now();
 	if (pending)
 		d->look = INT64_MAX;
 	/* Acquire pairs with the release of the handler that made the note. */
 	if (atomic_exchange_explicit(&d->signalled, false, memory_order_acquire) || pending)
 		signals_take(d, pending);
-	while (d->alarms && d->alarms->at <= now) {
-		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
-
-		alarm_clear(&d->alarms, &e->alarm);
-		list_push(&d->expired, &e->link);
-	}
-	dispatcher_arm(d);
 }
 
 /* What the round has not come to is due before what came after. */
@@ -290,8 +284,9 @@ static void end_round(void *arg)
 	if (r->forks == dispatcher_forks) {
 		give_back_batch(d);
 		d->serving = false;
-		if (d->due || d->ready || d->expired)
+		if (d->due || d->ready)
 			dispatcher_wake(d);
+		dispatcher_arm(d);
 	}
 	pthread_mutex_unlock(&d->lock);
 	ctxfd_dispatcher_free(d);
@@ -302,6 +297,7 @@ static void end_round(void *arg)
 static int serve(struct round *r)
 {
 	struct ctxfd_dispatcher *d = r->d;
+	int64_t now = d->alarms ? ctxfd_now() : 0;
 	struct link *l;
 	int done = 0;
 
@@ -309,9 +305,11 @@ static int serve(struct round *r)
 		list_remove(l);
 		done += source_fire(source_of(l));
 	}
-	while ((l = d->expired)) {
-		list_remove(l);
-		expire(d, container_of(l, struct expiry, link));
+	while (d->alarms && d->alarms->at <= now) {
+		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
+
+		alarm_clear(&d->alarms, &e->alarm);
+		expire(d, e);
 	}
 	d->batch = d->due;
 	d->due = NULL;

@@ -50,7 +50,6 @@ struct expiry {
 	struct ctxfd_dispatcher *dispatcher; /* fixed; an expiry owns it */
 	struct expiry *more;                 /* of the same context, for other dispatchers; under the context's LOCK */
 	struct alarm alarm;
-	struct link link; /* in `expired` */
 };
 
 struct ctxfd_dispatcher {
@@ -71,7 +70,6 @@ struct ctxfd_dispatcher {
 	struct alarm *alarms;
 	struct link *sources;        /* that are watched */
 	struct link *ready;          /* sources that are no longer watched, and to be cancelled */
-	struct link *expired;        /* expiries whose time has come */
 	struct hook *due, **due_end; /* after-funcs */
 	struct hook *batch;          /* taken from due, to run in this round */
 	struct ctxfd_after *running; /* whose fn the round is in */
@@ -85,7 +83,8 @@ extern unsigned dispatcher_forks;
 
 /* The library's own (library.c). */
 extern struct ctxfd_dispatcher library;
-int library_start(void); /* makes sure that its thread runs: 0 or -errno. Not under a lock */
+int library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
+void library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
 extern _Atomic bool library_runs;
 static inline int library_ensure(void)
 {

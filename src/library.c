@@ -49,7 +49,7 @@ static void thread_ends(void *unused)
 	}
 	pthread_mutex_unlock(&library.lock);
 	if (again)
-		library_start();
+		library_resume();
 }
 
 static bool is_over(unsigned forks)
@@ -130,13 +130,18 @@ int library_start(void)
 	return err;
 }
 
-/* ---- Fork -------------------------------------------------------------------------------------------------------- */
-
-/* If it fails, for want of fds or of a thread, the next look tries again. */
 static void start_again(void)
 {
 	library_start();
 }
+
+void library_resume(void)
+{
+	if (library_ensure() != 0)
+		atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
+}
+
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 /*
  * fork waits until the library's thread is not in the tree, so that no lock of a context is left behind in the child.
@@ -177,7 +182,7 @@ static void after_fork_in_child(void)
 		dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
 	if (state != NONE) {
 		dispatcher_forked(&library);
-		if (library.sources || library.ready || library.expired || library.alarms || library.due)
+		if (library.sources || library.ready || library.alarms || library.due)
 			atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
 	}
 	state = NONE;

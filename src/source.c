@@ -50,14 +50,17 @@ void source_is_ready(struct source *s)
 int source_fire(struct source *s)
 {
 	struct ctxfd_dispatcher *d = s->dispatcher;
+	struct ctxfd *dead, *garbage;
 
 	if (!own(&s->ctx)) /* it is being freed, and waits for our lock */
 		return 0;
 	dispatcher_step_out(d);
 	ctxfd_cancel_cause(&s->ctx, atomic_load_explicit(&s->cause, memory_order_relaxed));
+	dead = drop(&s->ctx);
+	garbage = dead ? detach(dead) : NULL;
 	dispatcher_step_in(d);
 	pthread_mutex_unlock(&d->lock);
-	ctxfd_unref(&s->ctx);
+	discard(garbage);
 	pthread_mutex_lock(&d->lock);
 	return 1;
 }
