@@ -4,8 +4,11 @@
 #include "ctxfd.h"
 #include "floor.h"
 
+#include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define HOUR (3600 * CTXFD_SEC)
@@ -139,3 +142,99 @@ static void run(struct bench *b)
 	sem_destroy(&call.over);
 }
 BENCH("ctxfd", "after/run", run)
+
+/* ---- A loop for each thread ----------------------------------------------------------------------------------------- */
+
+#define MOST_LOOPS 64
+
+struct loop {
+	_Alignas(128) struct ctxfd_dispatcher *d;
+	const struct ctxfd *home;
+	long calls;
+};
+
+static void count_here(void *arg)
+{
+	++*(long *)arg;
+}
+
+/* A callback each time, on the thread's own dispatcher. */
+static void loop_run(void *arg, int thread, long n)
+{
+	struct loop *l = &((struct loop *)arg)[thread];
+
+	for (long i = 0; i < n; i++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(l->home);
+
+		bench_check(ctxfd_after_func(ctx, count_here, &l->calls, NULL) == 0);
+		ctxfd_close(ctx);
+		bench_check(ctxfd_dispatcher_run(l->d) == 1);
+	}
+}
+
+static void loops(struct bench *b)
+{
+	static struct loop all[MOST_LOOPS];
+	int n = (int)b->arg;
+
+	bench_check(n <= MOST_LOOPS);
+	for (int i = 0; i < n; i++) {
+		all[i].d = ctxfd_dispatcher_new();
+		all[i].home = ctxfd_with_dispatcher(ctxfd_background(), all[i].d);
+	}
+	bench_parallel(b, n, loop_run, all);
+	for (int i = 0; i < n; i++) {
+		ctxfd_unref(all[i].home);
+		ctxfd_dispatcher_free(all[i].d);
+	}
+}
+BENCH("ctxfd", "after/loops", loops)
+
+/* What a good engineer writes by hand: a queue under a lock, an eventfd that wakes the loop, and the loop's epoll set. */
+struct hand {
+	_Alignas(128) pthread_mutex_t lock;
+	int epoll, event;
+	long calls;
+};
+
+static void hand_run(void *arg, int thread, long n)
+{
+	struct hand *h = &((struct hand *)arg)[thread];
+	uint64_t one = 1;
+
+	for (long i = 0; i < n; i++) {
+		struct floor_item *item = malloc(HANDLE);
+		struct epoll_event event;
+
+		bench_use(item);
+		pthread_mutex_lock(&h->lock);
+		bench_check(write(h->event, &one, sizeof one) == sizeof one);
+		pthread_mutex_unlock(&h->lock);
+		bench_check(epoll_wait(h->epoll, &event, 1, 0) == 1);
+		bench_check(read(h->event, &one, sizeof one) == sizeof one);
+		pthread_mutex_lock(&h->lock);
+		pthread_mutex_unlock(&h->lock);
+		count_here(&h->calls);
+		free(item);
+	}
+}
+
+static void hands(struct bench *b)
+{
+	static struct hand all[MOST_LOOPS];
+	struct epoll_event event = { .events = EPOLLIN };
+	int n = (int)b->arg;
+
+	for (int i = 0; i < n; i++) {
+		pthread_mutex_init(&all[i].lock, NULL);
+		all[i].event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		all[i].epoll = epoll_create1(EPOLL_CLOEXEC);
+		bench_check(epoll_ctl(all[i].epoll, EPOLL_CTL_ADD, all[i].event, &event) == 0);
+	}
+	bench_parallel(b, n, hand_run, all);
+	for (int i = 0; i < n; i++) {
+		close(all[i].event);
+		close(all[i].epoll);
+	}
+}
+BENCH("floor", "after/loops", hands)

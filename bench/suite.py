@@ -87,6 +87,9 @@ GROUPS = [
         Row("after/stop-first", what="with_timeout, after_func, after_stop, close"),
         wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
     ]),
+    ("T threads, a dispatcher each: a context, its after-func, its end, the callback (wall time by all of them)", [
+        Row("after/loops", THREADS, "with_cancel, after_func, close, run", "malloc, a queue, an eventfd, epoll_wait, read", typical=True, budget=30),
+    ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
         Row("uring/cancel", (1, 100, 1000, 10000), "cancel", "ASYNC_CANCEL by user_data, written by hand", budget=30),
     ]),
