@@ -213,11 +213,12 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
 /*
  * A descriptor that polls readable (POLLIN) once ctx is done, for good, made the first time that somebody asks.
  *
- * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Every call returns the same
- * number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it, never read it: a
- * read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a deadline it can
- * make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be done (background,
- * todo, without_cancel) share one fd, which is never readable and stays open for the life of the process.
+ * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Within a process every call
+ * returns the same number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it,
+ * never read it: a read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a
+ * deadline it can make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be
+ * done (background, todo, without_cancel) share one fd, which is never readable and stays open for the life of the
+ * process.
  *
  * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after
  * the end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
@@ -231,7 +232,9 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  * ctxfd_poll go on.
  *
  * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
- * given an fd of its own under the same number, so that nothing it does reaches the parent.
+ * given an fd of its own under another number, so that nothing it does reaches the parent. What it inherited is still
+ * the parent's fd, and tells of the parent's end. It stays open until the child closes it, which it may, or execs; the
+ * library does not touch that number there again, whatever the child has under it.
  *
  * Errors: -EMFILE, -ENFILE, -ENOMEM. The context works on without an fd; ctxfd_wait and ctxfd_err need none.
  */

@@ -10,9 +10,10 @@
  * came, the maker's own last look finds it. A thread that loses the race to publish takes the last two steps all the
  * same, for the winner may not have come to them yet. Signalling twice does no harm.
  *
- * FORK. A child's copy of a context has its parent's fd: the same open file. Before the child signals or hands out such
- * a number it puts a file of its own under it. n->fork_generation tells whether it has; fork_lock serialises the
- * change.
+ * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
+ * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
+ * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
+ * there makes an fd anew. n->fork_generation tells whose the number is; fork_lock serialises the change.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -25,6 +26,8 @@
 #include <unistd.h>
 
 #include "lock.h"
+
+enum { NONE = -1 }; /* n->fd before anybody has asked */
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -46,7 +49,7 @@ static void after_fork_in_child(void)
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-	/* It can fail for want of memory at program start; then a forked child shares its parent's fds. */
+	/* It can fail for want of memory at program start; then a forked child takes its parent's fds for its own. */
 	pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
@@ -89,18 +92,24 @@ static int arm(int fd, int64_t at)
 	return timerfd_settime(fd, TFD_TIMER_ABSTIME, &alarm, NULL);
 }
 
+static bool has_eventfd(const struct ctxfd *n)
+{
+	return n->deadline == INT64_MAX && !(load_word(n) & NEVER);
+}
+
+/* A context that is never done gets a timerfd that is never armed: a stray write to it fails. */
 static int open_done_fd(const struct ctxfd *n)
 {
 	int fd;
 
-	if (n->deadline == INT64_MAX) {
+	if (has_eventfd(n)) {
 		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
 		return fd < 0 ? -errno : fd;
 	}
 	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (arm(fd, n->deadline) != 0) {
+	if (n->deadline != INT64_MAX && arm(fd, n->deadline) != 0) {
 		int err = -errno;
 		close_quietly(fd);
 		return err;
@@ -161,111 +170,106 @@ static void post(int fd)
 	while (written < 0 && errno == EINTR);
 }
 
-/* In a child: puts a file of its own under a number that it inherited. 0 or -errno. */
-static int replace_inherited(struct ctxfd *n, int fd)
-{
-	int err = 0, mine;
-
-	pthread_mutex_lock(&fork_lock);
-	if (is_inherited(n)) {
-		mine = open_done_fd(n);
-		if (mine < 0) {
-			err = mine;
-		} else {
-			if (dup3(mine, fd, O_CLOEXEC) < 0)
-				err = -errno;
-			close_quietly(mine);
-		}
-		if (!err) {
-			/* In this order: who sees that the fd is its own sees that it is to be signalled. */
-			change_flags(n, 0, UNSIGNALLED);
-			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
-		}
-	}
-	pthread_mutex_unlock(&fork_lock);
-	return err;
-}
-
 /* ---- Asking and signalling --------------------------------------------------------------------------------------- */
 
 /*
  * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
- * that cannot have an fd of its own UNSIGNALLED stays, and whoever asks next tries again.
+ * that has not asked nobody waits: UNSIGNALLED stays, and who asks sees to it.
  */
 void signal_done(struct ctxfd *n)
 {
-	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_acquire);
+	int saved = errno, fd;
 
-	if (!is_inherited(n) || replace_inherited(n, fd) == 0) {
-		if (n->deadline == INT64_MAX)
-			post(fd);
-		else
-			fire(fd);
-		/* Who sees the flag gone may count on the fd. */
-		change_flags(n, UNSIGNALLED, 0);
-	}
+	if (is_inherited(n))
+		return;
+	fd = atomic_load_explicit(&n->fd, memory_order_acquire);
+	if (has_eventfd(n))
+		post(fd);
+	else
+		fire(fd);
+	/* Who sees the flag gone may count on the fd. */
+	change_flags(n, UNSIGNALLED, 0);
 	errno = saved;
 }
 
 /* Before n, which HAS_FD, is freed. */
 void close_done_fd(struct ctxfd *n)
 {
-	close_quietly(atomic_load_explicit(&n->fd, memory_order_relaxed));
+	if (!is_inherited(n))
+		close_quietly(atomic_load_explicit(&n->fd, memory_order_relaxed));
 }
 
-/* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */
-static int never_fd(void)
+/* The first fd of a node in this line of processes. */
+static int make_fd(struct ctxfd *n)
 {
-	static _Atomic int shared = -1;
-	int fd = atomic_load_explicit(&shared, memory_order_acquire), other = -1;
+	int fd = open_done_fd(n), other = NONE;
 
-	if (fd >= 0)
-		return fd;
-	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (fd < 0)
-		return -errno;
-	if (!atomic_compare_exchange_strong_explicit(&shared, &other, fd, memory_order_acq_rel, memory_order_acquire)) {
-		close_quietly(fd);
-		return other;
+		return fd;
+	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
+	/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
+	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
+		return fd;
+	close_quietly(fd);
+	return other;
+}
+
+/* In a child: an fd of its own for a node that has its parent's number. 0 or -errno. */
+static int make_own_fd(struct ctxfd *n)
+{
+	int fd = 0;
+
+	pthread_mutex_lock(&fork_lock);
+	if (is_inherited(n)) {
+		fd = open_done_fd(n);
+		if (fd >= 0) {
+			/*
+			 * First, so that who sees that the fd is its own sees the number, and that it is to be
+			 * signalled.
+			 */
+			atomic_store_explicit(&n->fd, fd, memory_order_relaxed);
+			change_flags(n, 0, UNSIGNALLED);
+			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
+			/*
+			 * And last: either whoever makes n DONE after this sees the generation, and signals; or our
+			 * caller sees it DONE.
+			 */
+			change_flags(n, 0, UNSIGNALLED);
+		}
 	}
-	return fd;
+	pthread_mutex_unlock(&fork_lock);
+	return fd < 0 ? fd : 0;
 }
 
 /* The node's fd as it stands, made if there is none. */
 static int published_fd(struct ctxfd *n)
 {
-	int fd = atomic_load_explicit(&n->fd, memory_order_acquire), other = -1, err;
+	int fd = atomic_load_explicit(&n->fd, memory_order_acquire), err;
 
-	if (fd < 0) {
-		fd = open_done_fd(n);
-		if (fd < 0)
-			return fd;
-		atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
-		/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
-		if (!atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel,
-		                                             memory_order_acquire)) {
-			close_quietly(fd);
-			fd = other;
-		}
-	}
+	if (fd == NONE)
+		return make_fd(n);
 	if (is_inherited(n)) {
-		err = replace_inherited(n, fd);
-		if (err)
-			return err;
+		err = make_own_fd(n);
+		return err ? err : atomic_load_explicit(&n->fd, memory_order_acquire);
 	}
 	return fd;
 }
 
 int ctxfd_done_fd(const struct ctxfd *ctx)
 {
+	/* What background, todo and without_cancel share. */
+	static struct ctxfd never = { .word = NEVER, .fd = NONE, .deadline = INT64_MAX };
 	struct ctxfd *n = node_of(ctx);
 	int saved = errno, fd;
 
-	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
-	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
-		change_flags(n, 0, HAS_FD | UNSIGNALLED);
-	if (fd >= 0)
+	if (load_word(n) & NEVER)
+		n = &never;
+	fd = published_fd(n);
+	if (fd >= 0 && n != &never) {
+		if (!(load_word(n) & HAS_FD))
+			change_flags(n, 0, HAS_FD | UNSIGNALLED);
 		settle(n);
+	}
 	errno = saved;
 	return fd;
 }

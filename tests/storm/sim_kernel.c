@@ -148,7 +148,6 @@ int sim_ioctl(int fd, unsigned long what, ...);
 ssize_t sim_read(int fd, void *buf, size_t size);
 int sim_close(int fd);
 int sim_fcntl(int fd, int what, ...);
-int sim_dup3(int from, int to, int flags);
 int sim_poll(struct pollfd *fds, nfds_t n, int timeout);
 int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
 
@@ -254,12 +253,6 @@ int sim_fcntl(int fd, int what, ...)
 	(void)what; /* F_GETFD */
 	file_of(fd, "fcntl");
 	return 0;
-}
-
-int sim_dup3(int from, int to, int flags)
-{
-	(void)from, (void)flags;
-	sim_fail("fd %d is taken for another process's", to);
 }
 
 /* Waits, too. */
