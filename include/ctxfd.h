@@ -226,10 +226,19 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an
  * eventfd wakes pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or
  * disarmed tells a wrong time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline.
- * Flags make no difference. A dup is as good as the fd, and outlives the context: cancelled before it was freed, it
- * stays readable, else it stays silent. After a close by mistake pollers hear nothing, and whatever has the number next
- * may get the 8 bytes that signal the end, and is closed with the context; ctxfd_err, ctxfd_wait, ctxfd_sleep and
- * ctxfd_poll go on.
+ * Flags make no difference; the end sets O_NONBLOCK again where it is missing. A dup is as good as the fd, and outlives
+ * the context: if ctx ended before it was freed the dup stays readable, else it stays silent.
+ *
+ * No cancel waits for the fd, full or blocking, but in one case: somebody has filled an eventfd, and makes it block at
+ * the very moment of the cancel, between two of its system calls. To whom you would not trust with that, hand the fd of
+ * a context with a deadline, however far: a timerfd cannot be filled. (Where the kernel refuses TFD_IOC_SET_TICKS,
+ * somebody who disarms it again and again can delay a cancel, by a second for each such fd.)
+ *
+ * After a close by mistake pollers hear nothing; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on. What has the
+ * number by then is left alone if the end can tell it from the done fd, and who asks after that gets another fd. For an
+ * eventfd can pass another one, and what is open for reading and writing and does not block; for a timerfd another one.
+ * Those get the 8 bytes or the tick that signal the end, and are closed with the context. So is, whatever it may be,
+ * what gets the number after the end.
  *
  * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
  * given an fd of its own under another number, so that nothing it does reaches the parent. What it inherited is still

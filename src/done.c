@@ -13,13 +13,18 @@
  * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
  * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
  * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
- * there makes an fd anew. n->fork_generation tells whose the number is; fork_lock serialises the change.
+ * there makes an fd anew. n->fork_generation tells whose the number is; remake_lock serialises the change.
+ *
+ * MISTAKES. A number that the program closed may be a stranger's by now. Signalling looks at what is behind it first,
+ * as far as that is cheap; so does freeing what was never signalled. What is surely not ours is LOST: neither written
+ * to nor closed, and whoever asks after that makes an fd anew.
  */
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -27,7 +32,10 @@
 
 #include "lock.h"
 
-enum { NONE = -1 }; /* n->fd before anybody has asked */
+enum {
+	NONE = -1, /* n->fd before anybody has asked */
+	LOST = -2, /* once it is known that the program closed it; the node is DONE */
+};
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -40,7 +48,7 @@ enum { NONE = -1 }; /* n->fd before anybody has asked */
  */
 static uint32_t fork_generation;
 
-static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t remake_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void after_fork_in_child(void)
 {
@@ -117,60 +125,134 @@ static int open_done_fd(const struct ctxfd *n)
 	return fd;
 }
 
+/* A sandbox that refuses to say is no proof of a stranger. */
+static bool is_timerfd(int fd)
+{
+	struct itimerspec alarm;
+
+	return timerfd_gettime(fd, &alarm) == 0 || (errno != EBADF && errno != EINVAL);
+}
+
+/* What is neither file nor pipe nor socket nor device. */
+static bool is_anonymous(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && !(st.st_mode & S_IFMT);
+}
+
+/*
+ * Whether it can be our eventfd, which then does not block: if somebody made it block, that is undone here. A file, a
+ * pipe or a socket that blocks is never touched, so a write after this does not wait for one either. What passes for
+ * ours although it is not is another eventfd, or what is open for both ways and does not block.
+ *
+ * The look before a write costs a system call. Without it one who fills the eventfd and makes it block can hold a
+ * cancel up for ever: no write to an eventfd takes "do not wait" for an argument. With it he must make it block between
+ * our two calls.
+ */
+static bool is_eventfd(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return errno != EBADF;
+	if ((flags & O_ACCMODE) != O_RDWR)
+		return false;
+	if (flags & O_NONBLOCK)
+		return true;
+	return is_anonymous(fd) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
 /*
  * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd
  * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
- * again.
+ * again. Somebody who has the fd as well can disarm it meanwhile: so look after it, and give up after a second.
  */
 static void fire_by_alarm(int fd)
 {
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
 	struct entry entry = enter();
+	int64_t give_up;
 
 	pthread_mutex_lock(&one_at_a_time);
-	/* Interrupted, it has found nothing either. */
-	if (poll(&readable, 1, 0) <= 0 && arm(fd, 0) == 0)
-		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
-			continue;
+	give_up = ctxfd_now() + CTXFD_SEC;
+	/* Interrupted, the first look has found nothing either. */
+	for (int ready = poll(&readable, 1, 0) > 0; ready <= 0 && ctxfd_now() < give_up;
+	     ready = poll(&readable, 1, 100))
+		if (ready == 0 && arm(fd, 0) != 0)
+			break;
 	pthread_mutex_unlock(&one_at_a_time);
 	leave(entry);
 }
 
-/* Makes an armed timerfd readable now. */
-static void fire(int fd)
+/* Makes an armed timerfd readable now. False: the number is no longer ours. */
+static bool fire(int fd)
 {
 	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
 
 	if (!atomic_load_explicit(&set_ticks_refused, memory_order_relaxed)) {
 		if (ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0)
-			return;
+			return true;
 		if (errno != ENOTTY && errno != EINVAL && errno != EPERM && errno != ENOSYS)
-			return; /* the number is no longer ours */
-		atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
+			return false;
 	}
+	if (!is_timerfd(fd))
+		return false;
+	atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
 	fire_by_alarm(fd);
+	return true;
 }
 
 /*
  * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
- * second thread that signals or by a stranger, must fit as well, or it would not wake anyone (and in blocking mode
- * never return).
+ * second thread that signals or by a stranger, must fit as well, or it would not wake anyone.
+ *
+ * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to who waits for one.
  *
  * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
  * would leave its holds for good. It is cheaper, too: 179 ns for 222.
  */
-static void post(int fd)
+static long add(int fd, uint64_t count)
 {
-	uint64_t plenty = UINT64_C(1) << 56;
 	long written;
 
 	do
-		written = syscall(SYS_write, fd, &plenty, sizeof plenty);
+		written = syscall(SYS_write, fd, &count, sizeof count);
 	while (written < 0 && errno == EINTR);
+	return written;
+}
+
+/* Makes an eventfd readable for good. False: the number is no longer ours. */
+static bool post(int fd)
+{
+	if (!is_eventfd(fd))
+		return false;
+	if (add(fd, UINT64_C(1) << 56) < 0 && errno == EAGAIN)
+		add(fd, 0);
+	return true;
 }
 
 /* ---- Asking and signalling --------------------------------------------------------------------------------------- */
+
+/* False: the number is no longer ours. */
+static bool make_readable(const struct ctxfd *n, int fd)
+{
+	return has_eventfd(n) ? post(fd) : fire(fd);
+}
+
+/* Looks once more, for another thread may have found the same and made an fd anew. */
+static void lose(struct ctxfd *n)
+{
+	int fd;
+
+	pthread_mutex_lock(&remake_lock);
+	fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+	if (fd >= 0 && !make_readable(n, fd))
+		atomic_store_explicit(&n->fd, LOST, memory_order_relaxed);
+	change_flags(n, UNSIGNALLED, 0);
+	pthread_mutex_unlock(&remake_lock);
+}
 
 /*
  * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
@@ -183,20 +265,35 @@ void signal_done(struct ctxfd *n)
 	if (is_inherited(n))
 		return;
 	fd = atomic_load_explicit(&n->fd, memory_order_acquire);
-	if (has_eventfd(n))
-		post(fd);
+	if (fd < 0 || !make_readable(n, fd))
+		lose(n);
 	else
-		fire(fd);
-	/* Who sees the flag gone may count on the fd. */
-	change_flags(n, UNSIGNALLED, 0);
+		change_flags(n, UNSIGNALLED, 0); /* who sees it gone may count on the fd */
 	errno = saved;
+}
+
+/* Whether the fd of a node that never ended is still ours. If so, a dup of it does not fire at the deadline any more. */
+static bool silence(const struct ctxfd *n, int fd)
+{
+	static const struct itimerspec never;
+
+	if (has_eventfd(n))
+		return is_eventfd(fd);
+	if (!is_timerfd(fd))
+		return false;
+	if (n->deadline > ctxfd_now())
+		timerfd_settime(fd, 0, &never, NULL);
+	return true;
 }
 
 /* Before n, which HAS_FD, is freed. */
 void close_done_fd(struct ctxfd *n)
 {
-	if (!is_inherited(n))
-		close_quietly(atomic_load_explicit(&n->fd, memory_order_relaxed));
+	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+
+	if (!is_inherited(n) && fd >= 0 && (!(load_word(n) & UNSIGNALLED) || silence(n, fd)))
+		close_quietly(fd);
+	errno = saved;
 }
 
 /* The first fd of a node in this line of processes. */
@@ -214,45 +311,54 @@ static int make_fd(struct ctxfd *n)
 	return other;
 }
 
-/* In a child: an fd of its own for a node that has its parent's number. 0 or -errno. */
-static int make_own_fd(struct ctxfd *n)
+static bool is_usable(struct ctxfd *n)
+{
+	return !is_inherited(n) && atomic_load_explicit(&n->fd, memory_order_acquire) != LOST;
+}
+
+/* Makes fd the one of a node that has its parent process's, or a lost one. */
+static void publish_anew(struct ctxfd *n, int fd)
+{
+	/* Before others can know it. */
+	if (load_word(n) & DONE)
+		make_readable(n, fd);
+	atomic_store_explicit(&n->fd, fd, memory_order_release);
+	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
+	change_flags(n, 0, UNSIGNALLED);
+	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
+	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
+	change_flags(n, 0, UNSIGNALLED);
+}
+
+/* 0 or -errno. */
+static int make_anew(struct ctxfd *n)
 {
 	int fd = 0;
 
-	pthread_mutex_lock(&fork_lock);
-	if (is_inherited(n)) {
+	pthread_mutex_lock(&remake_lock);
+	if (!is_usable(n)) {
 		fd = open_done_fd(n);
-		if (fd >= 0) {
-			/*
-			 * First, so that who sees that the fd is its own sees the number, and that it is to be
-			 * signalled.
-			 */
-			atomic_store_explicit(&n->fd, fd, memory_order_relaxed);
-			change_flags(n, 0, UNSIGNALLED);
-			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
-			/*
-			 * And last: either whoever makes n DONE after this sees the generation, and signals; or our
-			 * caller sees it DONE.
-			 */
-			change_flags(n, 0, UNSIGNALLED);
-		}
+		if (fd >= 0)
+			publish_anew(n, fd);
 	}
-	pthread_mutex_unlock(&fork_lock);
+	pthread_mutex_unlock(&remake_lock);
 	return fd < 0 ? fd : 0;
 }
 
 /* The node's fd as it stands, made if there is none. */
 static int published_fd(struct ctxfd *n)
 {
-	int fd = atomic_load_explicit(&n->fd, memory_order_acquire), err;
+	int err;
 
-	if (fd == NONE)
+	if (atomic_load_explicit(&n->fd, memory_order_acquire) == NONE)
 		return make_fd(n);
-	if (is_inherited(n)) {
-		err = make_own_fd(n);
-		return err ? err : atomic_load_explicit(&n->fd, memory_order_acquire);
+	if (!is_usable(n)) {
+		err = make_anew(n);
+		if (err)
+			return err;
 	}
-	return fd;
+	/* Read now: before it was seen to be usable the number was perhaps another. */
+	return atomic_load_explicit(&n->fd, memory_order_acquire);
 }
 
 int ctxfd_done_fd(const struct ctxfd *ctx)

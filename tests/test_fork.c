@@ -5,6 +5,7 @@
  * through an exec.
  */
 #include "harness.h"
+#include "race.h"
 
 #include <dirent.h>
 #include <sys/epoll.h>
@@ -351,6 +352,73 @@ static void threads_of_a_child_can_wait(void **state)
 	free_quiet_family(&f);
 }
 
+enum { RACED = 500 };
+
+struct asking {
+	struct meeting start, end;
+	struct ctxfd *all[RACED];
+	int inherited[RACED], got[RACED];
+};
+
+static void *asks_and_cancels(void *arg)
+{
+	struct asking *a = arg;
+
+	for (int i = 0; i < RACED; i++) {
+		meet(&a->start, 2);
+		dither((unsigned)(i * 13) % 97);
+		if (i % 2)
+			ctxfd_cancel(a->all[i]);
+		a->got[i] = ctxfd_done_fd(a->all[i]);
+		if (i % 2)
+			require(readable(a->got[i]));
+		meet(&a->end, 2);
+	}
+	return NULL;
+}
+
+/* Both come to the inherited fd at once, and perhaps one of them as the other ends it. */
+static int asks_in_threads(void *arg)
+{
+	struct asking *a = arg;
+	struct thread *t = thread_start(asks_and_cancels, a);
+
+	for (int i = 0; i < RACED; i++) {
+		int fd;
+
+		meet(&a->start, 2);
+		dither((unsigned)(i * 7) % 101);
+		fd = ctxfd_done_fd(a->all[i]);
+		require(fd >= 0 && fd != a->inherited[i]);
+		if (ctxfd_err(a->all[i]))
+			require(readable(fd));
+		meet(&a->end, 2);
+		require(a->got[i] == fd && readable(fd) == (i % 2 == 1));
+		ctxfd_unref(a->all[i]);
+		close(a->inherited[i]);
+	}
+	thread_join(t);
+	return 0;
+}
+
+static void threads_of_a_child_get_one_fd(void **state)
+{
+	static struct asking a;
+
+	for (int i = 0; i < RACED; i++) {
+		a.all[i] = ctxfd_with_timeout(ctxfd_background(), i / 2 % 2 ? 3600 * CTXFD_SEC : INT64_MAX);
+		a.inherited[i] = ctxfd_done_fd(a.all[i]);
+		assert_true(a.inherited[i] >= 0);
+		if (i % 8 == 7)
+			ctxfd_cancel(a.all[i]);
+	}
+	assert_int_equal(in_child(asks_in_threads, &a), 0);
+	for (int i = 0; i < RACED; i++) {
+		assert_int_equal(readable(a.inherited[i]), i % 8 == 7);
+		ctxfd_unref(a.all[i]);
+	}
+}
+
 static int sees_the_end_and_reads_it(void *arg)
 {
 	struct family *f = arg;
@@ -656,6 +724,7 @@ static const struct CMUnitTest tests[] = {
 	BY(execs),
 	cmocka_unit_test(a_child_is_undisturbed_by_its_parent),
 	cmocka_unit_test(threads_of_a_child_can_wait),
+	cmocka_unit_test(threads_of_a_child_get_one_fd),
 	cmocka_unit_test(what_was_done_is_done_in_the_child),
 	cmocka_unit_test(a_deadline_ends_it_in_both),
 	cmocka_unit_test(an_fd_that_only_the_child_asked_for),

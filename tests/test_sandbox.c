@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <signal.h>
+#include <sys/timerfd.h>
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -93,6 +94,15 @@ static void in_sandboxes(int (*fn)(void *sandbox), const struct refusal *refusal
 /* ---- TFD_IOC_SET_TICKS ------------------------------------------------------------------------------------------- */
 
 static const struct refusal set_ticks[] = { { SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS } };
+static const struct refusal set_ticks_and_gettime[] = {
+	{ SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS },
+#ifdef SYS_timerfd_gettime
+	{ SYS_timerfd_gettime, -1, 0, 0 },
+#endif
+#ifdef SYS_timerfd_gettime64
+	{ SYS_timerfd_gettime64, -1, 0, 0 },
+#endif
+};
 
 /* The fd is readable the moment that cancel returns, and for good: a timer set to the past takes a while to fire. */
 static int timerfds_are_signalled(void *sandbox)
@@ -157,11 +167,109 @@ static int a_reused_number_is_not_waited_for(void *sandbox)
 	return 0;
 }
 
+struct disarming {
+	_Atomic int fd;
+	_Atomic bool over;
+};
+
+static void *disarm_again_and_again(void *arg)
+{
+	static const struct itimerspec never;
+	struct disarming *d = arg;
+
+	while (!d->over)
+		timerfd_settime(d->fd, 0, &never, NULL); /* or it is closed just now */
+	return NULL;
+}
+
+/* Somebody who has the fd as well works against the alarm: a cancel comes to its end all the same. Tried
+ * until he has hit it once. */
+static int a_stranger_disarms_them(void *sandbox)
+{
+	struct disarming d = { .fd = -1 };
+	struct thread *stranger = thread_start(disarm_again_and_again, &d);
+	bool held_up = false;
+
+	enter(sandbox);
+	for (int i = 0; i < rounds(2000) && !held_up; i++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+		int64_t start;
+
+		d.fd = ctxfd_done_fd(ctx);
+		start = now();
+		ctxfd_cancel(ctx);
+		held_up = now() - start >= 100 * CTXFD_MSEC;
+		require(ctxfd_err(ctx) == -ECANCELED);
+		ctxfd_unref(ctx);
+	}
+	d.over = true;
+	thread_join(stranger);
+	return 0;
+}
+
 static void without_set_ticks(void **state)
 {
+	IN_SANDBOXES(timerfds_are_signalled, set_ticks_and_gettime, EPERM, ENOSYS);
+	IN_SANDBOXES(a_stranger_disarms_them, set_ticks, ENOTTY);
 	IN_SANDBOXES(a_reused_number_is_not_waited_for, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(timerfds_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(expiries_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
+}
+
+/* ---- The look at an eventfd -------------------------------------------------------------------------------------- */
+
+static const struct refusal fcntls[] = {
+#ifdef SYS_fcntl
+	{ SYS_fcntl, -1, 0, 0 },
+#endif
+#ifdef SYS_fcntl64
+	{ SYS_fcntl64, -1, 0, 0 },
+#endif
+};
+
+static const struct refusal set_flags[] = {
+#ifdef SYS_fcntl
+	{ SYS_fcntl, 1, UINT32_MAX, F_SETFL },
+#endif
+#ifdef SYS_fcntl64
+	{ SYS_fcntl64, 1, UINT32_MAX, F_SETFL },
+#endif
+};
+
+/* What cannot be looked at is ours. */
+static int eventfds_are_signalled(void *sandbox)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	int fd = ctxfd_done_fd(ctx);
+
+	enter(sandbox);
+	ctxfd_cancel(ctx);
+	require(readable(fd) && ctxfd_done_fd(ctx) == fd);
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+/* One that somebody has filled and set to block is not written to: a cancel does not wait for it. */
+static int a_blocking_one_is_left_alone(void *sandbox)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	uint64_t full = UINT64_MAX - 1;
+	int fd = ctxfd_done_fd(ctx);
+
+	require(write(fd, &full, sizeof full) == sizeof full);
+	require(fcntl(fd, F_SETFL, 0) == 0);
+	enter(sandbox);
+	ctxfd_cancel(ctx);
+	require(ctxfd_err(ctx) == -ECANCELED);
+	require(ctxfd_done_fd(ctx) != fd && readable(ctxfd_done_fd(ctx)));
+	ctxfd_unref(ctx);
+	return 0;
+}
+
+static void without_fcntl(void **state)
+{
+	IN_SANDBOXES(eventfds_are_signalled, fcntls, EPERM, ENOSYS);
+	IN_SANDBOXES(a_blocking_one_is_left_alone, set_flags, EPERM, ENOSYS);
 }
 
 /* ---- Futexes ----------------------------------------------------------------------------------------------------- */
@@ -532,10 +640,10 @@ static void without_pidfd_send_signal(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(without_set_ticks),           cmocka_unit_test(without_futexes),
-		cmocka_unit_test(without_futex_bitsets),       cmocka_unit_test(without_preadv2),
-		cmocka_unit_test(without_eventfd_and_timerfd), cmocka_unit_test(without_a_dispatcher),
-		cmocka_unit_test(without_pidfd_send_signal),
+		cmocka_unit_test(without_set_ticks),    cmocka_unit_test(without_fcntl),
+		cmocka_unit_test(without_futexes),      cmocka_unit_test(without_futex_bitsets),
+		cmocka_unit_test(without_preadv2),      cmocka_unit_test(without_eventfd_and_timerfd),
+		cmocka_unit_test(without_a_dispatcher), cmocka_unit_test(without_pidfd_send_signal),
 	};
 
 	if (in_child(try_a_filter, NULL) != 0) {

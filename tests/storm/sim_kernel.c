@@ -6,6 +6,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -144,6 +145,7 @@ bool sim_shows(int fd)
 
 int sim_timerfd_create(int clock, int flags);
 int sim_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
+int sim_timerfd_gettime(int fd, struct itimerspec *is);
 int sim_ioctl(int fd, unsigned long what, ...);
 ssize_t sim_read(int fd, void *buf, size_t size);
 int sim_close(int fd);
@@ -183,6 +185,16 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct i
 	f->at = to->it_value.tv_sec || to->it_value.tv_nsec ? in_ns(&to->it_value) : NEVER;
 	f->repeats = to->it_interval.tv_sec || to->it_interval.tv_nsec;
 	return 0;
+}
+
+/* Asked only to learn whether it is one. */
+int sim_timerfd_gettime(int fd, struct itimerspec *is)
+{
+	(void)is;
+	if (file_of(fd, "gettime")->kind == TIMER)
+		return 0;
+	errno = EINVAL;
+	return -1;
 }
 
 int sim_ioctl(int fd, unsigned long what, ...)
@@ -250,9 +262,8 @@ int sim_close(int fd)
 
 int sim_fcntl(int fd, int what, ...)
 {
-	(void)what; /* F_GETFD */
 	file_of(fd, "fcntl");
-	return 0;
+	return what == F_GETFL ? O_RDWR | O_NONBLOCK : 0; /* or F_GETFD */
 }
 
 /* Waits, too. */
