@@ -462,6 +462,20 @@ static void a_closed_number_harms_nobody_else(void **state)
 	}
 }
 
+/* Nor is there anything to close when it is freed. */
+static void a_closed_number_of_a_context_freed_live(void **state)
+{
+	struct ctxfd *all[] = { plain(), timed() };
+
+	for (size_t i = 0; i < COUNT(all); i++) {
+		close(ctxfd_done_fd(all[i]));
+		assert_live(all[i]);
+		errno = 12345;
+		ctxfd_unref(all[i]);
+		assert_int_equal(errno, 12345);
+	}
+}
+
 /* What the program can have under a number that it closed by mistake, and how to see that it was left alone. */
 enum stranger_kind { FILE_ON_DISK, PIPE, FULL_PIPE, SOCKET, STRANGERS };
 
@@ -804,6 +818,7 @@ int main(void)
 		cmocka_unit_test(a_dup_of_a_context_that_was_freed_live_misses_the_deadline),
 		cmocka_unit_test(a_dup_of_a_context_that_expired_unseen_stays_readable),
 		cmocka_unit_test(a_closed_number_harms_nobody_else),
+		cmocka_unit_test(a_closed_number_of_a_context_freed_live),
 		cmocka_unit_test(a_stranger_under_a_closed_number_is_left_alone),
 		cmocka_unit_test(what_looks_like_ours_under_a_closed_number_is_hit),
 		cmocka_unit_test(a_stranger_does_not_slow_the_others_down),
