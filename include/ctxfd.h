@@ -213,11 +213,12 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
 /*
  * A descriptor that polls readable (POLLIN) once ctx is done, for good, made the first time that somebody asks.
  *
- * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Every call returns the same
- * number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it, never read it: a
- * read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a deadline it can
- * make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be done (background,
- * todo, without_cancel) share one fd, which is never readable and stays open for the life of the process.
+ * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Within a process every call
+ * returns the same number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it,
+ * never read it: a read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a
+ * deadline it can make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be
+ * done (background, todo, without_cancel) share one fd, which is never readable and stays open for the life of the
+ * process.
  *
  * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after
  * the end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
@@ -225,13 +226,19 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an
  * eventfd wakes pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or
  * disarmed tells a wrong time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline.
- * Flags make no difference. A dup is as good as the fd, and outlives the context: cancelled before it was freed, it
- * stays readable, else it stays silent. After a close by mistake pollers hear nothing, and whatever has the number next
- * may get the 8 bytes that signal the end, and is closed with the context; ctxfd_err, ctxfd_wait, ctxfd_sleep and
- * ctxfd_poll go on.
+ * Flags make no difference, but for one case: on an eventfd that somebody has filled with writes and made blocking, a
+ * cancel waits until somebody reads. To whom you would not trust with that, hand the fd of a context with a deadline,
+ * however far: a timerfd cannot be filled. (Where the kernel refuses TFD_IOC_SET_TICKS, somebody who disarms it again and
+ * again can delay a cancel, by a second for each such fd.) A dup is as good as the fd, and outlives the context: if ctx
+ * ended before it was freed the dup stays readable, else it stays silent.
+ *
+ * After a close by mistake pollers hear nothing; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on. What has the
+ * number by then may get the 8 bytes or the tick that signal the end, and is closed with the context.
  *
  * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
- * given an fd of its own under the same number, so that nothing it does reaches the parent.
+ * given an fd of its own under another number, so that nothing it does reaches the parent. What it inherited is still
+ * the parent's fd, and tells of the parent's end. It stays open until the child closes it, which it may, or execs; the
+ * library does not touch that number there again, whatever the child has under it.
  *
  * Errors: -EMFILE, -ENFILE, -ENOMEM. The context works on without an fd; ctxfd_wait and ctxfd_err need none.
  */

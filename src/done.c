@@ -10,21 +10,32 @@
  * came, the maker's own last look finds it. A thread that loses the race to publish takes the last two steps all the
  * same, for the winner may not have come to them yet. Signalling twice does no harm.
  *
- * FORK. A child's copy of a context has its parent's fd: the same open file. Before the child signals or hands out such
- * a number it puts a file of its own under it. n->fork_generation tells whether it has; fork_lock serialises the
- * change.
+ * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
+ * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
+ * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
+ * there makes an fd anew. n->fork_generation tells whose the number is; remake_lock serialises the change.
+ *
+ * MISTAKES. A number that the program closed may be a stranger's by now. What the signalling call itself finds not to
+ * be ours is LOST: it is not closed, and whoever asks after that makes an fd anew. An eventfd is not looked at first: a
+ * look would cost as much as the write.
  */
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lock.h"
+
+enum {
+	NONE = -1, /* n->fd before anybody has asked */
+	LOST = -2, /* once it is known that the program closed it; the node is DONE */
+};
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -37,7 +48,7 @@
  */
 static uint32_t fork_generation;
 
-static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t remake_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void after_fork_in_child(void)
 {
@@ -46,7 +57,7 @@ static void after_fork_in_child(void)
 
 __attribute__((constructor)) static void watch_forks(void)
 {
-	/* It can fail for want of memory at program start; then a forked child shares its parent's fds. */
+	/* It can fail for want of memory at program start; then a forked child takes its parent's fds for its own. */
 	pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
@@ -89,18 +100,24 @@ static int arm(int fd, int64_t at)
 	return timerfd_settime(fd, TFD_TIMER_ABSTIME, &alarm, NULL);
 }
 
+static bool has_eventfd(const struct ctxfd *n)
+{
+	return n->deadline == INT64_MAX && !(load_word(n) & NEVER);
+}
+
+/* A context that is never done gets a timerfd that is never armed: a stray write to it fails. */
 static int open_done_fd(const struct ctxfd *n)
 {
 	int fd;
 
-	if (n->deadline == INT64_MAX) {
+	if (has_eventfd(n)) {
 		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
 		return fd < 0 ? -errno : fd;
 	}
 	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (arm(fd, n->deadline) != 0) {
+	if (n->deadline != INT64_MAX && arm(fd, n->deadline) != 0) {
 		int err = -errno;
 		close_quietly(fd);
 		return err;
@@ -108,165 +125,228 @@ static int open_done_fd(const struct ctxfd *n)
 	return fd;
 }
 
+/* A sandbox that refuses to say is no proof of a stranger. */
+static bool is_timerfd(int fd)
+{
+	struct itimerspec alarm;
+
+	return timerfd_gettime(fd, &alarm) == 0 || (errno != EBADF && errno != EINVAL);
+}
+
 /*
  * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd
  * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
- * again.
+ * again. Somebody who has the fd as well can disarm it meanwhile: so look after it, and give up after a second.
  */
 static void fire_by_alarm(int fd)
 {
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
 	struct entry entry = enter();
+	int64_t give_up;
 
 	pthread_mutex_lock(&one_at_a_time);
-	/* Interrupted, it has found nothing either. */
-	if (poll(&readable, 1, 0) <= 0 && arm(fd, 0) == 0)
-		while (poll(&readable, 1, -1) < 0 && errno == EINTR)
-			continue;
+	give_up = ctxfd_now() + CTXFD_SEC;
+	/* Interrupted, the first look has found nothing either. */
+	for (int ready = poll(&readable, 1, 0) > 0; ready <= 0 && ctxfd_now() < give_up;
+	     ready = poll(&readable, 1, 100))
+		if (ready == 0 && arm(fd, 0) != 0)
+			break;
 	pthread_mutex_unlock(&one_at_a_time);
 	leave(entry);
 }
 
-/* Makes an armed timerfd readable now. */
-static void fire(int fd)
+/* Makes an armed timerfd readable now. False: the number is no longer ours. */
+static bool fire(int fd)
 {
 	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
 
 	if (!atomic_load_explicit(&set_ticks_refused, memory_order_relaxed)) {
 		if (ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0)
-			return;
+			return true;
 		if (errno != ENOTTY && errno != EINVAL && errno != EPERM && errno != ENOSYS)
-			return; /* the number is no longer ours */
-		atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
+			return false;
 	}
+	if (!is_timerfd(fd))
+		return false;
+	atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
 	fire_by_alarm(fd);
+	return true;
 }
 
 /*
  * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
- * second thread that signals or by a stranger, must fit as well, or it would not wake anyone (and in blocking mode
- * never return).
+ * second thread that signals or by a stranger, must fit as well, or it would not wake anyone.
+ *
+ * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to who waits for one.
  *
  * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
  * would leave its holds for good. It is cheaper, too: 179 ns for 222.
  */
-static void post(int fd)
+static long add(int fd, uint64_t count)
 {
-	uint64_t plenty = UINT64_C(1) << 56;
 	long written;
 
 	do
-		written = syscall(SYS_write, fd, &plenty, sizeof plenty);
+		written = syscall(SYS_write, fd, &count, sizeof count);
 	while (written < 0 && errno == EINTR);
+	return written;
 }
 
-/* In a child: puts a file of its own under a number that it inherited. 0 or -errno. */
-static int replace_inherited(struct ctxfd *n, int fd)
+/* Makes an eventfd readable for good. False: the number is no longer ours. */
+static bool post(int fd)
 {
-	int err = 0, mine;
-
-	pthread_mutex_lock(&fork_lock);
-	if (is_inherited(n)) {
-		mine = open_done_fd(n);
-		if (mine < 0) {
-			err = mine;
-		} else {
-			if (dup3(mine, fd, O_CLOEXEC) < 0)
-				err = -errno;
-			close_quietly(mine);
-		}
-		if (!err) {
-			/* In this order: who sees that the fd is its own sees that it is to be signalled. */
-			change_flags(n, 0, UNSIGNALLED);
-			atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
-		}
-	}
-	pthread_mutex_unlock(&fork_lock);
-	return err;
+	if (add(fd, UINT64_C(1) << 56) >= 0)
+		return true;
+	if (errno == EAGAIN)
+		add(fd, 0);
+	return errno != EBADF && errno != EINVAL;
 }
 
 /* ---- Asking and signalling --------------------------------------------------------------------------------------- */
 
+/* False: the number is no longer ours. */
+static bool make_readable(const struct ctxfd *n, int fd)
+{
+	return has_eventfd(n) ? post(fd) : fire(fd);
+}
+
+/* Looks once more, for another thread may have found the same and made an fd anew. */
+static void lose(struct ctxfd *n)
+{
+	int fd;
+
+	pthread_mutex_lock(&remake_lock);
+	fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+	if (fd >= 0 && !make_readable(n, fd))
+		atomic_store_explicit(&n->fd, LOST, memory_order_relaxed);
+	change_flags(n, UNSIGNALLED, 0);
+	pthread_mutex_unlock(&remake_lock);
+}
+
 /*
  * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
- * that cannot have an fd of its own UNSIGNALLED stays, and whoever asks next tries again.
+ * that has not asked nobody waits: UNSIGNALLED stays, and who asks sees to it.
  */
 void signal_done(struct ctxfd *n)
 {
-	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_acquire);
+	int saved = errno, fd;
 
-	if (!is_inherited(n) || replace_inherited(n, fd) == 0) {
-		if (n->deadline == INT64_MAX)
-			post(fd);
-		else
-			fire(fd);
-		/* Who sees the flag gone may count on the fd. */
-		change_flags(n, UNSIGNALLED, 0);
-	}
+	if (is_inherited(n))
+		return;
+	fd = atomic_load_explicit(&n->fd, memory_order_acquire);
+	if (fd < 0 || !make_readable(n, fd))
+		lose(n);
+	else
+		change_flags(n, UNSIGNALLED, 0); /* who sees it gone may count on the fd */
 	errno = saved;
+}
+
+/* Whether the fd of a node that never ended is still ours. If so, a dup of it does not fire at the deadline any more. */
+static bool silence(const struct ctxfd *n, int fd)
+{
+	static const struct itimerspec never;
+
+	if (has_eventfd(n))
+		return true;
+	if (!is_timerfd(fd))
+		return false;
+	if (n->deadline > ctxfd_now())
+		timerfd_settime(fd, 0, &never, NULL);
+	return true;
 }
 
 /* Before n, which HAS_FD, is freed. */
 void close_done_fd(struct ctxfd *n)
 {
-	close_quietly(atomic_load_explicit(&n->fd, memory_order_relaxed));
+	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+
+	if (!is_inherited(n) && fd >= 0 && (!(load_word(n) & UNSIGNALLED) || silence(n, fd)))
+		close_quietly(fd);
+	errno = saved;
 }
 
-/* What background, todo and without_cancel share: a timerfd that is never armed. A stray write to it fails. */
-static int never_fd(void)
+/* The first fd of a node in this line of processes. */
+static int make_fd(struct ctxfd *n)
 {
-	static _Atomic int shared = -1;
-	int fd = atomic_load_explicit(&shared, memory_order_acquire), other = -1;
+	int fd = open_done_fd(n), other = NONE;
 
-	if (fd >= 0)
-		return fd;
-	fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (fd < 0)
-		return -errno;
-	if (!atomic_compare_exchange_strong_explicit(&shared, &other, fd, memory_order_acq_rel, memory_order_acquire)) {
-		close_quietly(fd);
-		return other;
+		return fd;
+	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
+	/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
+	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
+		return fd;
+	close_quietly(fd);
+	return other;
+}
+
+static bool is_usable(struct ctxfd *n)
+{
+	return !is_inherited(n) && atomic_load_explicit(&n->fd, memory_order_acquire) != LOST;
+}
+
+/* Makes fd the one of a node that has its parent process's, or a lost one. */
+static void publish_anew(struct ctxfd *n, int fd)
+{
+	/* Before others can know it. */
+	if (load_word(n) & DONE)
+		make_readable(n, fd);
+	atomic_store_explicit(&n->fd, fd, memory_order_release);
+	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
+	change_flags(n, 0, UNSIGNALLED);
+	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
+	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
+	change_flags(n, 0, UNSIGNALLED);
+}
+
+/* 0 or -errno. */
+static int make_anew(struct ctxfd *n)
+{
+	int fd = 0;
+
+	pthread_mutex_lock(&remake_lock);
+	if (!is_usable(n)) {
+		fd = open_done_fd(n);
+		if (fd >= 0)
+			publish_anew(n, fd);
 	}
-	return fd;
+	pthread_mutex_unlock(&remake_lock);
+	return fd < 0 ? fd : 0;
 }
 
 /* The node's fd as it stands, made if there is none. */
 static int published_fd(struct ctxfd *n)
 {
-	int fd = atomic_load_explicit(&n->fd, memory_order_acquire), other = -1, err;
+	int err;
 
-	if (fd < 0) {
-		fd = open_done_fd(n);
-		if (fd < 0)
-			return fd;
-		atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
-		/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
-		if (!atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel,
-		                                             memory_order_acquire)) {
-			close_quietly(fd);
-			fd = other;
-		}
-	}
-	if (is_inherited(n)) {
-		err = replace_inherited(n, fd);
+	if (atomic_load_explicit(&n->fd, memory_order_acquire) == NONE)
+		return make_fd(n);
+	if (!is_usable(n)) {
+		err = make_anew(n);
 		if (err)
 			return err;
 	}
-	return fd;
+	/* Read now: before it was seen to be usable the number was perhaps another. */
+	return atomic_load_explicit(&n->fd, memory_order_acquire);
 }
 
 int ctxfd_done_fd(const struct ctxfd *ctx)
 {
+	/* What background, todo and without_cancel share. */
+	static struct ctxfd never = { .word = NEVER, .fd = NONE, .deadline = INT64_MAX };
 	struct ctxfd *n = node_of(ctx);
 	int saved = errno, fd;
 
 	look_first();
-	fd = load_word(n) & NEVER ? never_fd() : published_fd(n);
-	if (fd >= 0 && !(load_word(n) & (HAS_FD | NEVER)))
-		change_flags(n, 0, HAS_FD | UNSIGNALLED);
-	if (fd >= 0)
+	if (load_word(n) & NEVER)
+		n = &never;
+	fd = published_fd(n);
+	if (fd >= 0 && n != &never) {
+		if (!(load_word(n) & HAS_FD))
+			change_flags(n, 0, HAS_FD | UNSIGNALLED);
 		settle(n);
+	}
 	errno = saved;
 	return fd;
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fork and exec: what a child does with the contexts that it inherited never reaches its parent, they go on working
- * in the child on fds of its own, and no fd of the library's lives through an exec.
+ * in the child on fds of its own, what it has under its parent's numbers is left alone, and no fd of the library's lives
+ * through an exec.
  */
 #include "harness.h"
+#include "race.h"
 
 #include <dirent.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 
 /* ---- A parent with something to lose ----------------------------------------------------------------------------- */
@@ -103,6 +106,16 @@ static int runs_exit_handlers(void *arg)
 	exit(0);
 }
 
+/* What a child is given when it asks: another number than its parent's, which is still open. */
+static int own_fd(const struct family *f, int i)
+{
+	int fd = ctxfd_done_fd(f->all[i]);
+
+	require(fd >= 0 && fd != f->fds[i]);
+	require(ctxfd_done_fd(f->all[i]) == fd);
+	return fd;
+}
+
 static int cancels(void *arg)
 {
 	struct family *f = arg;
@@ -111,8 +124,7 @@ static int cancels(void *arg)
 	for (int i = 0; i < MEMBERS; i++) {
 		require(ctxfd_err(f->all[i]) == -ECANCELED);
 		require(ctxfd_wait(f->all[i]) == -ECANCELED);
-		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
-		require(readable(f->fds[i]));
+		require(readable(own_fd(f, i)));
 	}
 	return 0;
 }
@@ -124,7 +136,21 @@ static int frees(void *arg)
 	for (int i = 0; i < MEMBERS; i++)
 		ctxfd_unref(f->all[i]);
 	for (int i = 0; i < MEMBERS; i++)
-		require(fcntl(f->fds[i], F_GETFD) == -1);
+		require(fcntl(f->fds[i], F_GETFD) >= 0);
+	return 0;
+}
+
+/* Its own are closed with the contexts, its parent's are not. */
+static int asks_and_frees(void *arg)
+{
+	struct family *f = arg;
+	int own[MEMBERS];
+
+	for (int i = 0; i < MEMBERS; i++)
+		own[i] = own_fd(f, i);
+	frees(f);
+	for (int i = 0; i < MEMBERS; i++)
+		require(fcntl(own[i], F_GETFD) == -1);
 	return 0;
 }
 
@@ -141,10 +167,8 @@ static int asks_for_fds(void *arg)
 {
 	struct family *f = arg;
 
-	for (int i = 0; i < MEMBERS; i++) {
-		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
-		require(!readable(f->fds[i]));
-	}
+	for (int i = 0; i < MEMBERS; i++)
+		require(!readable(own_fd(f, i)));
 	return 0;
 }
 
@@ -157,9 +181,11 @@ static int asks_and_spoils(void *arg)
 
 	asks_for_fds(f);
 	for (int i = 0; i < MEMBERS; i++) {
-		if (write(f->fds[i], &n, sizeof n) < 0)
-			require(timerfd_settime(f->fds[i], 0, &soon, NULL) == 0);
-		require(fcntl(f->fds[i], F_SETFL, 0) == 0);
+		int fd = own_fd(f, i);
+
+		if (write(fd, &n, sizeof n) < 0)
+			require(timerfd_settime(fd, 0, &soon, NULL) == 0);
+		require(fcntl(fd, F_SETFL, 0) == 0);
 	}
 	return 0;
 }
@@ -172,7 +198,7 @@ static int asks_then_cancels_and_reads(void *arg)
 	asks_for_fds(f);
 	cancels(f);
 	for (int i = 0; i < MEMBERS; i++)
-		require(read(f->fds[i], &n, sizeof n) == sizeof n);
+		require(read(own_fd(f, i), &n, sizeof n) == sizeof n);
 	return 0;
 }
 
@@ -211,6 +237,7 @@ static int forks_again(void *arg)
 	for (int i = 0; i < MEMBERS; i++) {
 		require(ctxfd_err(f->all[i]) == 0);
 		require(!readable(f->fds[i]));
+		require(!readable(own_fd(f, i)));
 	}
 	return 0;
 }
@@ -272,8 +299,7 @@ static int is_untouched(struct family *f)
 	require(read(f->pipe[0], &byte, 1) == 1); /* until the parent has cancelled */
 	for (int i = 0; i < MEMBERS; i++) {
 		require(ctxfd_err(f->all[i]) == 0);
-		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
-		require(!readable(f->fds[i]));
+		require(!readable(own_fd(f, i)));
 	}
 	return cancels(f);
 }
@@ -326,6 +352,74 @@ static void threads_of_a_child_can_wait(void **state)
 	free_quiet_family(&f);
 }
 
+enum { RACED = 500 };
+
+struct asking {
+	struct meeting start, end;
+	struct ctxfd *all[RACED];
+	int inherited[RACED], got[RACED];
+};
+
+static void *asks_and_cancels(void *arg)
+{
+	struct asking *a = arg;
+
+	for (int i = 0; i < RACED; i++) {
+		meet(&a->start, 2);
+		dither((unsigned)(i * 13) % 97);
+		if (i % 2)
+			ctxfd_cancel(a->all[i]);
+		a->got[i] = ctxfd_done_fd(a->all[i]);
+		if (i % 2)
+			require(readable(a->got[i]));
+		meet(&a->end, 2);
+	}
+	return NULL;
+}
+
+/* Both come to the inherited fd at once, and perhaps one of them as the other ends it. */
+static int asks_in_threads(void *arg)
+{
+	struct asking *a = arg;
+	struct thread *t = thread_start(asks_and_cancels, a);
+
+	for (int i = 0; i < RACED; i++) {
+		int fd;
+
+		meet(&a->start, 2);
+		dither((unsigned)(i * 7) % 101);
+		fd = ctxfd_done_fd(a->all[i]);
+		require(fd >= 0 && fd != a->inherited[i]);
+		if (ctxfd_err(a->all[i]))
+			require(readable(fd));
+		meet(&a->end, 2);
+		require(a->got[i] == fd && readable(fd) == (i % 2 == 1));
+		ctxfd_unref(a->all[i]);
+		close(a->inherited[i]);
+	}
+	thread_join(t);
+	return 0;
+}
+
+static void threads_of_a_child_get_one_fd(void **state)
+{
+	static struct asking a;
+
+	for (int i = 0; i < RACED; i++) {
+		a.all[i] = ctxfd_with_timeout(ctxfd_background(), i / 2 % 2 ? 3600 * CTXFD_SEC : INT64_MAX);
+		a.inherited[i] = ctxfd_done_fd(a.all[i]);
+		assert_true(a.inherited[i] >= 0);
+		if (i % 8 == 7)
+			ctxfd_cancel(a.all[i]);
+	}
+	for (int r = 0; r < rounds(10); r++)
+		assert_int_equal(in_child(asks_in_threads, &a), 0);
+	for (int i = 0; i < RACED; i++) {
+		assert_int_equal(readable(a.inherited[i]), i % 8 == 7);
+		ctxfd_unref(a.all[i]);
+	}
+}
+
 static int sees_the_end_and_reads_it(void *arg)
 {
 	struct family *f = arg;
@@ -334,9 +428,8 @@ static int sees_the_end_and_reads_it(void *arg)
 		uint64_t n;
 
 		require(ctxfd_err(f->all[i]) == -ECANCELED);
-		require(ctxfd_done_fd(f->all[i]) == f->fds[i]);
-		require(readable(f->fds[i]));
-		require(read(f->fds[i], &n, sizeof n) == sizeof n);
+		require(readable(own_fd(f, i)));
+		require(read(own_fd(f, i), &n, sizeof n) == sizeof n);
 	}
 	return 0;
 }
@@ -356,10 +449,9 @@ static void what_was_done_is_done_in_the_child(void **state)
 static int hears_the_deadline(void *arg)
 {
 	struct family *f = arg;
-	int fd = ctxfd_done_fd(f->all[BELOW]);
+	int fd = own_fd(f, BELOW);
 	uint64_t n;
 
-	require(fd == f->fds[BELOW]);
 	require(!readable(fd) || ctxfd_err(f->all[BELOW]));
 	wait_readable(fd);
 	require(ctxfd_err(f->all[BELOW]) == -ETIMEDOUT);
@@ -406,13 +498,18 @@ static void an_fd_that_only_the_child_asked_for(void **state)
 	ctxfd_unref(ctx);
 }
 
-static int polls_background(void *arg)
+static int arms_background(void *arg)
 {
+	struct itimerspec past = { .it_value.tv_nsec = 1 };
+	int inherited = *(int *)arg, fd = ctxfd_done_fd(ctxfd_background());
 	uint64_t n = 1;
 
-	require(ctxfd_done_fd(ctxfd_background()) == *(int *)arg);
-	require(!readable(*(int *)arg));
-	require(write(*(int *)arg, &n, sizeof n) < 0);
+	require(fd >= 0 && fd != inherited && ctxfd_done_fd(ctxfd_todo()) == fd);
+	require(!readable(fd) && !readable(inherited));
+	require(write(fd, &n, sizeof n) < 0);
+	require(timerfd_settime(fd, TFD_TIMER_ABSTIME, &past, NULL) == 0);
+	wait_readable(fd);
+	require(!readable(inherited));
 	return 0;
 }
 
@@ -420,8 +517,73 @@ static void background_is_never_ready_in_either(void **state)
 {
 	int fd = ctxfd_done_fd(ctxfd_background());
 
-	assert_int_equal(in_child(polls_background, &fd), 0);
+	assert_int_equal(in_child(arms_background, &fd), 0);
 	assert_not_readable(fd);
+	assert_int_equal(ctxfd_done_fd(ctxfd_background()), fd);
+}
+
+/* A file of one letter under the number fd. It goes with its last descriptor. */
+static void put_file(int fd, bool nonblocking)
+{
+	FILE *file = tmpfile();
+
+	require(file && write(fileno(file), "x", 1) == 1);
+	require(!nonblocking || fcntl(fileno(file), F_SETFL, O_NONBLOCK) == 0);
+	require(dup3(fileno(file), fd, O_CLOEXEC) == fd);
+	require(fclose(file) == 0);
+}
+
+/* As a daemon does: it closes all that it does not know, and then has the numbers for files of its own. */
+static int puts_files_under_the_numbers(void *arg)
+{
+	struct family *f = arg;
+	struct stat st;
+
+	for (int i = 0; i < MEMBERS; i++)
+		put_file(f->fds[i], i % 2);
+	require(readable(own_fd(f, TIMED)) == 0);
+	ctxfd_cancel(f->all[ROOT]);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(ctxfd_err(f->all[i]) == -ECANCELED);
+		if (i % 2)
+			require(readable(own_fd(f, i)));
+	}
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_unref(f->all[i]);
+	for (int i = 0; i < MEMBERS; i++) {
+		require(fstat(f->fds[i], &st) == 0 && st.st_size == 1);
+		require(write(f->fds[i], "y", 1) == 1);
+	}
+	return 0;
+}
+
+/* Its deadline passes before it looks, so that nothing but the clock says that the contexts have ended. */
+static int has_files_there_when_they_expire(void *arg)
+{
+	struct family *f = arg;
+	struct stat st;
+
+	for (int i = 0; i < MEMBERS; i++)
+		put_file(f->fds[i], true);
+	while (ctxfd_remaining(f->all[TIMED]) > 0)
+		pass_time(ctxfd_remaining(f->all[TIMED]));
+	require(ctxfd_err(f->all[BELOW]) == -ETIMEDOUT);
+	require(ctxfd_err(f->all[TIMED]) == -ETIMEDOUT);
+	require(readable(own_fd(f, BELOW)));
+	for (int i = 0; i < MEMBERS; i++)
+		ctxfd_close(f->all[i]);
+	for (int i = 0; i < MEMBERS; i++)
+		require(fstat(f->fds[i], &st) == 0 && st.st_size == 1);
+	return 0;
+}
+
+static void expiry_in_a_child_leaves_its_files_alone(void **state)
+{
+	struct family f;
+
+	make_quiet_family(&f, 20 * CTXFD_MSEC);
+	assert_int_equal(in_child(has_files_there_when_they_expire, &f), 0);
+	free_quiet_family(&f);
 }
 
 static int destroyed;
@@ -503,7 +665,7 @@ static int count_close_on_exec(void)
 	return n < 0 ? -1 : n;
 }
 
-static int replaces_and_counts(void *arg)
+static int asks_and_counts(void *arg)
 {
 	asks_for_fds(arg);
 	return count_close_on_exec();
@@ -529,7 +691,7 @@ static void every_fd_is_close_on_exec(void **state)
 	make_quiet_family(&f, 3600 * CTXFD_SEC);
 	assert_true(before >= 0);
 	assert_int_equal(count_close_on_exec(), before + MEMBERS);
-	assert_int_equal(in_child(replaces_and_counts, &f), before + MEMBERS);
+	assert_int_equal(in_child(asks_and_counts, &f), before + 2 * MEMBERS);
 	after = in_child(counts_after_exec, &f);
 	free_quiet_family(&f);
 	if (after == 77)
@@ -550,21 +712,25 @@ static const struct CMUnitTest tests[] = {
 	BY(runs_exit_handlers),
 	BY(cancels),
 	BY(frees),
+	BY(asks_and_frees),
 	BY(closes),
 	BY(asks_for_fds),
 	BY(asks_and_spoils),
 	BY(asks_then_cancels_and_reads),
 	BY(derives),
 	BY(closes_the_numbers),
+	BY(puts_files_under_the_numbers),
 	BY(forks_again),
 	BY(asks_and_forks_again),
 	BY(execs),
 	cmocka_unit_test(a_child_is_undisturbed_by_its_parent),
 	cmocka_unit_test(threads_of_a_child_can_wait),
+	cmocka_unit_test(threads_of_a_child_get_one_fd),
 	cmocka_unit_test(what_was_done_is_done_in_the_child),
 	cmocka_unit_test(a_deadline_ends_it_in_both),
 	cmocka_unit_test(an_fd_that_only_the_child_asked_for),
 	cmocka_unit_test(background_is_never_ready_in_either),
+	cmocka_unit_test(expiry_in_a_child_leaves_its_files_alone),
 	cmocka_unit_test(a_value_is_destroyed_once_in_each),
 	cmocka_unit_test(a_child_without_fds_leaves_the_parents_alone),
 	cmocka_unit_test(every_fd_is_close_on_exec),

@@ -12,6 +12,11 @@
 
 enum { FAR = 3600 };
 
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
 /* ---- What every abuse must leave as it was ----------------------------------------------------------------------- */
 
 static struct ctxfd *plain(void)
@@ -307,6 +312,21 @@ static int watch(int fd, uint32_t events)
 	return epoll;
 }
 
+/* Full, it takes no more, in either mode; who waits for an edge is told all the same. */
+static void an_edge_is_seen_of_a_full_eventfd(void **state)
+{
+	struct ctxfd *ctx = plain();
+	int fd = ctxfd_done_fd(ctx), epoll = watch(fd, EPOLLIN | EPOLLET);
+
+	write_count(fd, UINT64_MAX - 1);
+	assert_int_equal(new_events(epoll), 1);
+	assert_int_equal(new_events(epoll), 0);
+	ctxfd_cancel(ctx);
+	assert_int_equal(new_events(epoll), 1);
+	close(epoll);
+	ctxfd_unref(ctx);
+}
+
 /* Where there is no SET_TICKS a timerfd that is readable already is not made so again: there is no second edge. */
 static void an_edge_is_seen_after_a_stray_one(void **state)
 {
@@ -364,6 +384,39 @@ static void a_dup_of_a_context_that_was_freed_live_stays_silent(void **state)
 	close(db);
 }
 
+static void a_dup_of_a_context_that_was_freed_live_misses_the_deadline(void **state)
+{
+	int64_t at = now() + 20 * CTXFD_MSEC;
+	struct ctxfd *ctx = ctxfd_with_deadline(ctxfd_background(), at), *child = ctxfd_with_cancel(ctx), *later;
+	int copies[] = { fcntl(ctxfd_done_fd(ctx), F_DUPFD_CLOEXEC, 0),
+		         fcntl(ctxfd_done_fd(child), F_DUPFD_CLOEXEC, 0) };
+	bool freed_live;
+
+	ctxfd_unref(child);
+	ctxfd_unref(ctx);
+	freed_live = now() < at;
+	later = ctxfd_with_timeout(ctxfd_background(), 40 * CTXFD_MSEC);
+	wait_readable(ctxfd_done_fd(later));
+	ctxfd_unref(later);
+	for (size_t i = 0; i < COUNT(copies); i++) {
+		if (freed_live)
+			assert_not_readable(copies[i]);
+		close(copies[i]);
+	}
+}
+
+/* It had ended when it was freed, although nobody had asked. */
+static void a_dup_of_a_context_that_expired_unseen_stays_readable(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC);
+	int copy = fcntl(ctxfd_done_fd(ctx), F_DUPFD_CLOEXEC, 0);
+
+	wait_readable(copy);
+	ctxfd_unref(ctx);
+	assert_readable(copy);
+	close(copy);
+}
+
 static void a_closed_number_harms_nobody_else(void **state)
 {
 	struct ctxfd *all[] = { plain(), timed() };
@@ -385,21 +438,133 @@ static void a_closed_number_harms_nobody_else(void **state)
 	}
 }
 
-/* As the header warns: a number closed by mistake is written to and closed, whoever has it by then. */
-static void a_reused_number_is_hit_but_the_context_is_not(void **state)
+/* Nor is there anything to close when it is freed. */
+static void a_closed_number_of_a_context_freed_live(void **state)
 {
-	struct ctxfd *ctx = plain();
-	int fd = ctxfd_done_fd(ctx), pipe[2];
+	struct ctxfd *all[] = { plain(), timed() };
+
+	for (size_t i = 0; i < COUNT(all); i++) {
+		close(ctxfd_done_fd(all[i]));
+		assert_live(all[i]);
+		errno = 12345;
+		ctxfd_unref(all[i]);
+		assert_int_equal(errno, 12345);
+	}
+}
+
+/* What the program can have under a number that it closed by mistake, and how to see that it was left alone. */
+enum stranger_kind { FILE_ON_DISK, PIPE, FULL_PIPE, SOCKET, STRANGERS };
+
+struct stranger {
+	int other; /* the other end */
+	bool full;
+};
+
+static struct stranger put_stranger(int fd, enum stranger_kind kind)
+{
+	struct stranger s = { .full = kind == FULL_PIPE };
+	char page[4096] = "";
+	int ends[2];
+
+	if (kind == FILE_ON_DISK) {
+		FILE *file = tmpfile();
+
+		assert_non_null(file);
+		ends[0] = fcntl(fileno(file), F_DUPFD_CLOEXEC, 0);
+		ends[1] = fcntl(fileno(file), F_DUPFD_CLOEXEC, 0);
+		fclose(file);
+	} else if (kind == SOCKET) {
+		make_socketpair(ends);
+	} else {
+		make_pipe(ends);
+	}
+	if (s.full) {
+		assert_int_equal(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+		while (write(ends[1], page, sizeof page) > 0)
+			continue;
+		assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0);
+	}
+	assert_int_equal(dup3(ends[1], fd, O_CLOEXEC), fd);
+	close(ends[1]);
+	s.other = ends[0];
+	return s;
+}
+
+static void assert_left_alone(const struct stranger *s, int fd)
+{
 	char got[16];
 
-	make_pipe(pipe);
-	assert_int_equal(dup3(pipe[1], fd, O_CLOEXEC), fd);
+	assert_true(is_open(fd));
+	assert_int_equal(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	if (!s->full) {
+		assert_int_equal(fcntl(s->other, F_SETFL, O_NONBLOCK), 0);
+		lseek(s->other, 0, SEEK_SET);
+		assert_true(read(s->other, got, sizeof got) <= 0);
+	}
+	close(fd);
+	close(s->other);
+}
+
+/* By a context with a deadline, whose signal no stranger knows. Who asks after the end gets another fd. */
+static void a_stranger_under_a_closed_number_is_left_alone(void **state)
+{
+	for (int kind = 0; kind < STRANGERS; kind++)
+		for (int cancelled = 0; cancelled < 2; cancelled++) {
+			struct ctxfd *ctx = timed();
+			int fd = ctxfd_done_fd(ctx), anew = -1;
+			struct stranger s = put_stranger(fd, (enum stranger_kind)kind);
+
+			if (cancelled) {
+				ctxfd_cancel(ctx);
+				assert_canceled(ctx, -ECANCELED);
+				anew = ctxfd_done_fd(ctx);
+				assert_int_not_equal(anew, fd);
+				assert_readable(anew);
+			}
+			ctxfd_unref(ctx);
+			assert_left_alone(&s, fd);
+			assert_false(is_open(anew));
+		}
+}
+
+/* As the header warns: an eventfd is not looked at before it is written to. */
+static void what_looks_like_ours_under_a_closed_number_is_hit(void **state)
+{
+	struct ctxfd *ctx = plain();
+	int fd = ctxfd_done_fd(ctx), pair[2];
+	char got[16];
+
+	make_socketpair(pair);
+	assert_int_equal(fcntl(pair[1], F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(dup3(pair[1], fd, O_CLOEXEC), fd);
 	ctxfd_cancel(ctx);
 	assert_canceled(ctx, -ECANCELED);
-	assert_int_equal(read(pipe[0], got, sizeof got), 8);
+	assert_int_equal(read(pair[0], got, sizeof got), 8);
 	ctxfd_unref(ctx);
-	assert_int_equal(fcntl(fd, F_GETFD), -1);
-	close_pair(pipe);
+	assert_false(is_open(fd));
+	close_pair(pair);
+}
+
+/* A stranger knows no SET_TICKS. That says nothing about the kernel. */
+static void a_stranger_does_not_slow_the_others_down(void **state)
+{
+	struct ctxfd *ctx = timed();
+	struct stranger s;
+	int fd = ctxfd_done_fd(ctx);
+
+	if (!has_set_ticks()) {
+		ctxfd_unref(ctx);
+		skip_test("no SET_TICKS here");
+	}
+	s = put_stranger(fd, PIPE);
+	ctxfd_close(ctx);
+	assert_left_alone(&s, fd);
+	ctx = timed();
+	fd = ctxfd_done_fd(ctx);
+	ctxfd_cancel(ctx);
+	assert_int_equal(read_count(fd), 1);
+	assert_not_readable(fd); /* which an alarm would have made it again */
+	ctxfd_unref(ctx);
 }
 
 /* ---- Flags ------------------------------------------------------------------------------------------------------- */
@@ -619,11 +784,17 @@ int main(void)
 		cmocka_unit_test(a_disarmed_timerfd_is_put_right_by_asking),
 		cmocka_unit_test(poll_is_not_fooled_by_a_ready_fd),
 		cmocka_unit_test(poll_is_not_fooled_by_a_closed_number),
+		cmocka_unit_test(an_edge_is_seen_of_a_full_eventfd),
 		cmocka_unit_test(an_edge_is_seen_after_a_stray_one),
 		cmocka_unit_test(a_dup_is_as_good_and_outlives_the_context),
 		cmocka_unit_test(a_dup_of_a_context_that_was_freed_live_stays_silent),
+		cmocka_unit_test(a_dup_of_a_context_that_was_freed_live_misses_the_deadline),
+		cmocka_unit_test(a_dup_of_a_context_that_expired_unseen_stays_readable),
 		cmocka_unit_test(a_closed_number_harms_nobody_else),
-		cmocka_unit_test(a_reused_number_is_hit_but_the_context_is_not),
+		cmocka_unit_test(a_closed_number_of_a_context_freed_live),
+		cmocka_unit_test(a_stranger_under_a_closed_number_is_left_alone),
+		cmocka_unit_test(what_looks_like_ours_under_a_closed_number_is_hit),
+		cmocka_unit_test(a_stranger_does_not_slow_the_others_down),
 		cmocka_unit_test(flags_change_nothing),
 		cmocka_unit_test(a_blocking_eventfd_does_not_block_a_cancel),
 		cmocka_unit_test(another_process_can_poll_it),

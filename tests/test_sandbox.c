@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <signal.h>
+#include <sys/timerfd.h>
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -93,6 +94,15 @@ static void in_sandboxes(int (*fn)(void *sandbox), const struct refusal *refusal
 /* ---- TFD_IOC_SET_TICKS ------------------------------------------------------------------------------------------- */
 
 static const struct refusal set_ticks[] = { { SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS } };
+static const struct refusal set_ticks_and_gettime[] = {
+	{ SYS_ioctl, 1, UINT32_MAX, (uint32_t)TFD_IOC_SET_TICKS },
+#ifdef SYS_timerfd_gettime
+	{ SYS_timerfd_gettime, -1, 0, 0 },
+#endif
+#ifdef SYS_timerfd_gettime64
+	{ SYS_timerfd_gettime64, -1, 0, 0 },
+#endif
+};
 
 /* The fd is readable the moment that cancel returns, and for good: a timer set to the past takes a while to fire. */
 static int timerfds_are_signalled(void *sandbox)
@@ -157,8 +167,50 @@ static int a_reused_number_is_not_waited_for(void *sandbox)
 	return 0;
 }
 
+struct disarming {
+	_Atomic int fd;
+	_Atomic bool over;
+};
+
+static void *disarm_again_and_again(void *arg)
+{
+	static const struct itimerspec never;
+	struct disarming *d = arg;
+
+	while (!d->over)
+		timerfd_settime(d->fd, 0, &never, NULL); /* or it is closed just now */
+	return NULL;
+}
+
+/* Somebody who has the fd as well works against the alarm: a cancel comes to its end all the same. Tried
+ * until he has hit it once. */
+static int a_stranger_disarms_them(void *sandbox)
+{
+	struct disarming d = { .fd = -1 };
+	struct thread *stranger = thread_start(disarm_again_and_again, &d);
+	bool held_up = false;
+
+	enter(sandbox);
+	for (int i = 0; i < rounds(2000) && !held_up; i++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC);
+		int64_t start;
+
+		d.fd = ctxfd_done_fd(ctx);
+		start = now();
+		ctxfd_cancel(ctx);
+		held_up = now() - start >= 100 * CTXFD_MSEC;
+		require(ctxfd_err(ctx) == -ECANCELED);
+		ctxfd_unref(ctx);
+	}
+	d.over = true;
+	thread_join(stranger);
+	return 0;
+}
+
 static void without_set_ticks(void **state)
 {
+	IN_SANDBOXES(timerfds_are_signalled, set_ticks_and_gettime, EPERM, ENOSYS);
+	IN_SANDBOXES(a_stranger_disarms_them, set_ticks, ENOTTY);
 	IN_SANDBOXES(a_reused_number_is_not_waited_for, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(timerfds_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);
 	IN_SANDBOXES(expiries_are_signalled, set_ticks, ENOTTY, EINVAL, EPERM, ENOSYS);

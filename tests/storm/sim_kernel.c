@@ -6,6 +6,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -144,11 +145,11 @@ bool sim_shows(int fd)
 
 int sim_timerfd_create(int clock, int flags);
 int sim_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct itimerspec *was);
+int sim_timerfd_gettime(int fd, struct itimerspec *is);
 int sim_ioctl(int fd, unsigned long what, ...);
 ssize_t sim_read(int fd, void *buf, size_t size);
 int sim_close(int fd);
 int sim_fcntl(int fd, int what, ...);
-int sim_dup3(int from, int to, int flags);
 int sim_poll(struct pollfd *fds, nfds_t n, int timeout);
 int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
 
@@ -184,6 +185,16 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct i
 	f->at = to->it_value.tv_sec || to->it_value.tv_nsec ? in_ns(&to->it_value) : NEVER;
 	f->repeats = to->it_interval.tv_sec || to->it_interval.tv_nsec;
 	return 0;
+}
+
+/* Asked only to learn whether it is one. */
+int sim_timerfd_gettime(int fd, struct itimerspec *is)
+{
+	(void)is;
+	if (file_of(fd, "gettime")->kind == TIMER)
+		return 0;
+	errno = EINVAL;
+	return -1;
 }
 
 int sim_ioctl(int fd, unsigned long what, ...)
@@ -251,15 +262,8 @@ int sim_close(int fd)
 
 int sim_fcntl(int fd, int what, ...)
 {
-	(void)what; /* F_GETFD */
 	file_of(fd, "fcntl");
-	return 0;
-}
-
-int sim_dup3(int from, int to, int flags)
-{
-	(void)from, (void)flags;
-	sim_fail("fd %d is taken for another process's", to);
+	return what == F_GETFL ? O_RDWR | O_NONBLOCK : 0; /* or F_GETFD */
 }
 
 /* Waits, too. */
