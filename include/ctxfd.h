@@ -7,11 +7,12 @@
  * a real file descriptor, so one poll, epoll_wait or io_uring ring waits for sockets and for cancellation together.
  *
  *     struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
- *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = ctxfd_done_fd(ctx), .events = POLLIN } };
- *     poll(p, 2, -1);
- *     if (p[1].revents)
+ *     int done = ctx ? ctxfd_done_fd(ctx) : -errno;
+ *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = done, .events = POLLIN } };
+ *     if (done >= 0 && poll(p, 2, -1) > 0 && p[1].revents)
  *             puts(ctxfd_strerror(ctxfd_err(ctx)));
  *     ctxfd_close(ctx);
+ *     return done < 0 ? done : 0;
  *
  * RULES THAT HOLD THROUGHOUT
  *
