@@ -77,7 +77,12 @@ cat >"$dir/no_fds.c" <<-'END'
 	#include <sys/resource.h>
 	__attribute__((constructor)) static void none_left(void)
 	{
-		if (setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 3, 3 }) < 0)
+		struct rlimit files;
+
+		if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+			__builtin_trap();
+		files.rlim_cur = 3;
+		if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 			__builtin_trap();
 	}
 END
