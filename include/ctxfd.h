@@ -7,22 +7,23 @@
  * a real file descriptor, so one poll, epoll_wait or io_uring ring waits for sockets and for cancellation together.
  *
  *     struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
- *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = ctxfd_done_fd(ctx), .events = POLLIN } };
- *     poll(p, 2, -1);
- *     if (p[1].revents)
+ *     int done = ctx ? ctxfd_done_fd(ctx) : -errno;
+ *     struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = done, .events = POLLIN } };
+ *     if (done >= 0 && poll(p, 2, -1) > 0 && p[1].revents)
  *             puts(ctxfd_strerror(ctxfd_err(ctx)));
  *     ctxfd_close(ctx);
+ *     return done < 0 ? done : 0;
  *
  * RULES THAT HOLD THROUGHOUT
  *
  *   const is the capability. A `const struct ctxfd *` may be looked at, waited on and derived from; only a
  *   `struct ctxfd *`, which its constructor gives, can be cancelled. Take const in a function that accepts its caller's
- *   context, and the compiler keeps the function from cancelling it: Go's split of Context and CancelFunc.
+ *   context, and the compiler keeps the function from cancelling it. This is Go's split of Context and CancelFunc.
  *
  *   References. A constructor gives one reference, which ctxfd_unref or ctxfd_close gives up. A child holds its parent
  *   alive, so a parent may be given up first; a parent does not hold its children. Whoever calls a function on a
- *   context holds a reference on it, or is sure that somebody else does until the call returns; that it has a child is
- *   not enough.
+ *   context, or watches its done fd, holds a reference on it, or is sure that somebody else does in the meantime. A
+ *   child's reference is the child's own: it does not serve others.
  *
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. None
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
@@ -31,7 +32,9 @@
  *   those that they are named after, and leave nothing behind; no other function is one. Not to be called with
  *   asynchronous cancellation.
  *
- *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call.
+ *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
+ *   stands still while the machine is suspended, and so do deadlines: an hour of sleep is not counted. Setting the
+ *   system's date does not move them.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Everything else returns 0, a positive result or a
  *   negative errno, and leaves errno as it was. Out parameters are untouched on failure. A function whose parameter is
@@ -149,9 +152,14 @@ void ctxfd_unref(const struct ctxfd *ctx);
  * Ends ctx and everything below it: err becomes -ECANCELED, done fds become readable, ctxfd_wait returns. What is done
  * already stays as it is, and a deadline that has passed wins even if nobody had looked.
  *
- * When it returns, every context that was below ctx when it was called is done, even if another thread's cancel was at
- * work there. Whoever sees ctx done sees all below it done: children end first. It allocates nothing, does not recurse,
- * and waits for nothing but another cancel in the same subtree. NULL is fine; so is calling it again.
+ * When it returns, every context that was below ctx when it was called is done, and its done fd is readable, even if
+ * another thread's cancel was at work there. Whoever sees ctx done sees all below it done: children end first. It
+ * allocates nothing, does not recurse, and waits for nothing but another cancel in the same subtree. NULL is fine; so
+ * is calling it again.
+ *
+ * Where a deadline is what ended ctx, ctxfd_err tells so at once of everything below. The done fds below follow when
+ * the kernel's timers fire, some 50 microseconds later; ctxfd_err of a context makes that context's fd readable at
+ * once.
  *
  * `cause` is what ctxfd_cause will tell; 0 makes it the same call as ctxfd_cancel. Negative is an errno or a code of
  * the program's own, positive a signal's number. The first end decides, once and for good.
@@ -172,8 +180,9 @@ static inline void ctxfd_scoped_close_(struct ctxfd **ctx)
 /* ---- Asking them ------------------------------------------------------------------------------------------------- */
 
 /*
- * 0 while ctx is live, then -ECANCELED or -ETIMEDOUT for good. This is the truth; the done fd is the wake-up. Once this
- * has returned non-zero to anyone, the done fd, if there is one, is readable, and the other way round.
+ * 0 while ctx is live, then -ECANCELED or -ETIMEDOUT for good. Once this has returned non-zero to anyone, ctx's own
+ * done fd, if there is one, is readable; and once that has been readable this is non-zero. This is the truth, the fd is
+ * the wake-up: whatever a program does to the fd, the answer here is right.
  */
 int ctxfd_err(const struct ctxfd *ctx);
 
@@ -204,43 +213,45 @@ const char *ctxfd_strerror(int err);
 /*
  * How ctx came to be, root first: "background.with_cancel.with_deadline(1234567890)". Deadlines are shown as they are,
  * absolute; values by the key's address. Writes at most size bytes, the final NUL included, and returns the length
- * that the whole has, as snprintf does; buf may be NULL when size is 0. -EOVERFLOW when that length is no int.
+ * that the whole has, as snprintf does; buf may be NULL when size is 0. Errors: -EOVERFLOW (that length is no int).
  */
 int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
 
 /* ---- The done fd ------------------------------------------------------------------------------------------------- */
 
 /*
- * A descriptor that polls readable (POLLIN) once ctx is done, for good, made the first time that somebody asks.
+ * An fd that polls readable (POLLIN) once ctx is done, for good. The first call makes it; within a process every call
+ * returns the same number. Look at the sign: poll takes a negative fd for none at all, and waits on.
  *
- * It belongs to ctx: never close it; it is valid until the last reference on ctx is gone. Within a process every call
- * returns the same number. Close-on-exec and non-blocking; an eventfd, or a timerfd if ctx has a deadline. Poll it,
- * never read it: a read is harmless to the context (ctxfd_err stands), but after an early cancel of a context with a
- * deadline it can make the fd unreadable until that deadline, for everyone who polls it. Contexts that can never be
- * done (background, todo, without_cancel) share one fd, which is never readable and stays open for the life of the
- * process.
- *
- * Works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added after
- * the end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
- *
- * What a program does to the fd never changes the context, but it can mislead who waits on the fd. A write to an
- * eventfd wakes pollers while ctx is live (ask ctxfd_err); a timerfd cannot be written, and one that is set anew or
- * disarmed tells a wrong time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after the deadline.
- * Flags make no difference, but for one case: on an eventfd that somebody has filled with writes and made blocking, a
- * cancel waits until somebody reads. To whom you would not trust with that, hand the fd of a context with a deadline,
- * however far: a timerfd cannot be filled. (Where the kernel refuses TFD_IOC_SET_TICKS, somebody who disarms it again and
- * again can delay a cancel, by a second for each such fd.) A dup is as good as the fd, and outlives the context: if ctx
- * ended before it was freed the dup stays readable, else it stays silent.
- *
- * After a close by mistake pollers hear nothing; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on. What has the
- * number by then may get the 8 bytes or the tick that signal the end, and is closed with the context.
- *
- * Other processes: sent over a socket, the receiver can poll it like any fd. After fork the child must ask again: it is
- * given an fd of its own under another number, so that nothing it does reaches the parent. What it inherited is still
- * the parent's fd, and tells of the parent's end. It stays open until the child closes it, which it may, or execs; the
- * library does not touch that number there again, whatever the child has under it.
+ *   - It belongs to ctx. Never close it. It is valid until the last reference on ctx is gone, so whoever watches it
+ *     holds a reference until it has taken the fd out of its set. A freed fd leaves an epoll set without a word, and
+ *     its number goes to another; a loop that keeps its watches by number (libevent, sd-event) then never hears that
+ *     one.
+ *   - Poll it, never read it. A read does not change ctx, but once a context with a deadline is cancelled, a read can
+ *     make the fd unreadable until that deadline, for everyone who polls it.
+ *   - It works with poll, select (below FD_SETSIZE), epoll in every mode, and io_uring. An edge-triggered watcher added
+ *     after the end is told at once; of several EPOLLEXCLUSIVE watchers perhaps only some.
+ *   - A value context has the fd of the nearest cancellable context above it. Contexts that can never be done
+ *     (background, todo, without_cancel) share one, which is never readable and stays open for the life of the process.
+ *   - It is close-on-exec and non-blocking: an eventfd, or a timerfd if ctx has a deadline.
+ *   - A dup, or a copy sent over a socket to another process, polls as the fd does and outlives ctx: if ctx ended
+ *     before it was freed the copy stays readable, otherwise it stays silent.
+ *   - After fork the child asks again, and gets an fd of its own under another number; nothing it does to that reaches
+ *     the parent. What it inherited is the parent's fd, and tells of the parent's end. The child may close that, and
+ *     the library does not touch the number there again.
  *
  * Errors: -EMFILE, -ENFILE, -ENOMEM. The context works on without an fd; ctxfd_wait and ctxfd_err need none.
+ *
+ * What a program does wrong with the fd never changes the context, but it can mislead those who wait on the fd:
+ *
+ *   - A write to an eventfd wakes pollers while ctx is live; ask ctxfd_err. A timerfd cannot be written. One that is
+ *     set anew or disarmed tells a wrong time until the end, or until somebody asks ctxfd_done_fd or ctxfd_err after
+ *     the deadline. Flags make no difference, except here:
+ *   - A cancel waits for the fd in one case: somebody has filled an eventfd with writes and cleared O_NONBLOCK. If you do not trust a receiver, send the fd of a context with a deadline, however far: a timerfd cannot
+ *     be filled. (Where the kernel refuses TFD_IOC_SET_TICKS, somebody who disarms it again and again can delay a
+ *     cancel by a second for each such fd.)
+ *   - After a close by mistake pollers hear nothing; ctxfd_err, ctxfd_wait, ctxfd_sleep and ctxfd_poll go on. What has
+ *     the number by then may get the 8 bytes or the tick that signal the end, and is closed with the context.
  */
 int ctxfd_done_fd(const struct ctxfd *ctx);
 
@@ -393,9 +404,16 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
  * count). If fd is ready already, the context is done when this returns. The fd is never read and stays the caller's.
  * Its number is used during this call only: what is watched is the open file behind it. When the caller closes the fd,
  * and no duplicate is left, the watch ends without cancelling; whatever is opened under that number later is not
- * touched. Several contexts can watch one fd (some hundred: the kernel counts the ways; then ENOSPC). POLLRDHUP is how
- * to hear that a client hung up while its bytes are not yet read. Errors: EBADF, EPERM (a file that cannot be polled,
- * such as a regular one), ELOOP.
+ * touched. Several contexts can watch one fd (some hundred: the kernel counts the ways; then ENOSPC).
+ *
+ * Of a stream socket: connect first, since one that is not connected reports POLLHUP, and the context would be done at
+ * once. POLLRDHUP tells that the client has hung up, also while its bytes are not yet read. But a client that has only
+ * shut down its writing side, and waits for the answer, looks the same; nothing tells the two apart before an answer is
+ * written. To serve such clients pass 0: the context then ends when the connection is reset or broken, which is mostly
+ * heard after a write. POLLIN ends it at the first byte, too.
+ *
+ * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP (an epoll set that watches too many
+ * others, at some depth).
  */
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
 

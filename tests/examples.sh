@@ -63,16 +63,48 @@ for source in src/examples/*.c; do
 	report $result "$name"
 done
 
-# The README's program, pasted, compiled and run: with somebody at the keyboard, and with nobody.
+# build PROGRAM FILE...: as a user would.
+build() {
+	program=$1
+	shift
+	# shellcheck disable=SC2086 # SAN is a list of flags
+	${CC:-cc} ${SAN:-} -Wall -Wextra -Werror -Iinclude "$@" "${BUILD:-build}/libctxfd.a" -pthread -o "$dir/$program" \
+		2>"$dir/errors"
+}
+
+# Beside a program's own source: not one descriptor is left to it. (The loader needs one, so ulimit will not do.)
+cat >"$dir/no_fds.c" <<-'END'
+	#include <sys/resource.h>
+	__attribute__((constructor)) static void none_left(void)
+	{
+		struct rlimit files;
+
+		if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+			__builtin_trap();
+		files.rlim_cur = 3;
+		if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+			__builtin_trap();
+	}
+END
+
+# without_fds PROGRAM: it must end, with code 1. (What looks for leaks needs a descriptor, too.)
+without_fds() {
+	# shellcheck disable=SC2086 # CTXFD_WRAP is a command and its arguments
+	ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 timeout -s KILL $((20 * slow)) $CTXFD_WRAP "$dir/$1" \
+		<"$dir/keyboard" >"$dir/output" 2>"$dir/errors" 3<&-
+	[ $? = 1 ]
+}
+
+mkfifo "$dir/keyboard"
+exec 3<>"$dir/keyboard"
+
+# The README's program, pasted, compiled and run: with nobody at the keyboard, with somebody, and with no fds.
 # shellcheck disable=SC2016
 sed -n '/^## A program/,/^## /{/^```c$/,/^```$/{/^```/!p;};}' README.md >"$dir/readme.c"
-# shellcheck disable=SC2086 # SAN is a list of flags
-${CC:-cc} ${SAN:-} -Wall -Wextra -Werror -Iinclude "$dir/readme.c" "${BUILD:-build}/libctxfd.a" -pthread -o "$dir/readme" \
-	2>"$dir/errors"
+: >"$dir/difference"
+build readme "$dir/readme.c"
 result=$?
 if [ $result = 0 ]; then
-	mkfifo "$dir/keyboard"
-	exec 3<>"$dir/keyboard"
 	# shellcheck disable=SC2086
 	$CTXFD_WRAP "$dir/readme" <"$dir/keyboard" >"$dir/output" 2>"$dir/errors" || result=$?
 	# shellcheck disable=SC2086
@@ -82,6 +114,26 @@ if [ $result = 0 ]; then
 	diff "$dir/expected" "$dir/output" >"$dir/difference" || result=different
 fi
 report $result 'the program in the README'
+
+: >"$dir/difference"
+build readme_no_fds "$dir/readme.c" "$dir/no_fds.c" && without_fds readme_no_fds && [ -s "$dir/errors" ]
+report $? 'the program in the README, with no fds left'
+
+# The lines at the top of the header, as the body of a function.
+{
+	printf '#include <ctxfd.h>\n#include <errno.h>\n#include <stdio.h>\n'
+	printf 'static int in_time(int sock)\n{\n'
+	sed -n '/^#ifndef/q; s/^ \*     //p' include/ctxfd.h
+	printf '}\nint main(void)\n{\n\treturn in_time(0) < 0;\n}\n'
+} >"$dir/header.c"
+build header "$dir/header.c" && $CTXFD_WRAP "$dir/header" <"$dir/keyboard" >"$dir/output" 2>"$dir/errors"
+result=$?
+echo 'context deadline exceeded' | diff - "$dir/output" >"$dir/difference" || result=different
+report $result 'the lines at the top of the header'
+
+: >"$dir/difference"
+build header_no_fds "$dir/header.c" "$dir/no_fds.c" && without_fds header_no_fds
+report $? 'the lines at the top of the header, with no fds left'
 
 for source in src/examples/[!u]*.c; do
 	grep -q "($source)" README.md || echo "$source"

@@ -2,7 +2,8 @@
 /*
  * child: a child process that is killed when its context ends. Go's exec.CommandContext.
  *
- * We wait for a context that ends when the process does; when the other one ends, the process is killed.
+ * We wait for a context that ends when the process does; when the other one ends, the process is killed. Whatever
+ * fails, a process that was started is killed and waited for.
  *
  * Output:
  *     true: exit code 0
@@ -12,6 +13,7 @@
 #include <ctxfd.h>
 
 #include <errno.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -26,30 +28,35 @@ static void kill_child(void *pid)
 static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 {
 	struct ctxfd_after *after = NULL;
-	pid_t pid = fork();
+	struct ctxfd *exited = NULL;
+	pid_t pid;
+	int pidfd, err = -posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
 
-	if (pid == 0) {
-		execvp(argv[0], argv);
-		_exit(127);
-	}
-	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct ctxfd *exited = pidfd < 0 ? NULL : ctxfd_with_process(ctxfd_background(), pidfd, -ESRCH);
-	int err = exited ? ctxfd_after_func(ctx, kill_child, &pid, &after) : -errno;
+	if (err)
+		return err; /* there is no process, and pid is nothing to kill */
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0 || !(exited = ctxfd_with_process(ctxfd_background(), pidfd, -ESRCH)))
+		err = -errno;
+	else
+		err = ctxfd_after_func(ctx, kill_child, &pid, &after);
 	if (err)
 		kill_child(&pid);
 	else
 		ctxfd_wait(exited);
-	ctxfd_after_stop(after);
+	ctxfd_after_stop(after); /* before waitpid, which gives the number away */
 	ctxfd_close(exited);
-	close(pidfd);
-	waitpid(pid, status, 0);
+	if (pidfd >= 0)
+		close(pidfd);
+	while (waitpid(pid, status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
 	return err;
 }
 
 int main(void)
 {
 	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
-	int status, err = ctx ? run(ctx, (char *[]){ "true", NULL }, &status) : -ENOMEM;
+	int status, err = ctx ? run(ctx, (char *[]){ "true", NULL }, &status) : -errno;
 
 	if (err == 0) {
 		printf("true: exit code %d\n", WEXITSTATUS(status));

@@ -15,23 +15,27 @@
  */
 #include <ctxfd.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 struct generator {
 	const struct ctxfd *ctx;
-	int out;
+	int out, err; /* err: what ended it */
 };
 
 static void *generate(void *arg)
 {
-	const struct generator *g = arg;
+	struct generator *g = arg;
 	ssize_t n;
 
 	for (int i = 1; (n = ctxfd_write(g->ctx, g->out, &i, sizeof(i))) > 0; i++)
 		continue;
-	printf("generator: %s\n", ctxfd_strerror((int)n));
+	g->err = (int)n;
+	fprintf(g->err == -ECANCELED ? stdout : stderr, "generator: %s\n", ctxfd_strerror(g->err));
+	close(g->out); /* whatever ended us, the reader does not wait for more */
 	return NULL;
 }
 
@@ -39,22 +43,28 @@ int main(void)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct generator generator = { .ctx = ctx };
-	int fds[2], number = 0;
+	int fds[2], number = 0, err;
 	pthread_t thread;
 
-	if (!ctx || pipe(fds) < 0)
+	if (!ctx || pipe(fds) < 0) {
+		perror("generator");
 		return 1;
+	}
 	generator.out = fds[1];
-	if (pthread_create(&thread, NULL, generate, &generator) != 0)
+	err = pthread_create(&thread, NULL, generate, &generator);
+	if (err) {
+		fprintf(stderr, "generator: %s\n", strerror(err));
 		return 1;
+	}
 
-	while (number < 5 && read(fds[0], &number, sizeof(number)) > 0)
+	while (number < 5 && read(fds[0], &number, sizeof(number)) == sizeof(number))
 		printf("%d\n", number);
+	if (number < 5)
+		fprintf(stderr, "generator: %d numbers came, not 5\n", number);
 
 	ctxfd_cancel(ctx);
 	pthread_join(thread, NULL);
 	ctxfd_unref(ctx);
 	close(fds[0]);
-	close(fds[1]);
-	return 0;
+	return number < 5 || generator.err != -ECANCELED;
 }

@@ -104,8 +104,11 @@ static double ms_since(int64_t start)
 
 /* ---- The epoll set ----------------------------------------------------------------------------------------------- */
 
+/* fd may be what the call that makes it returns when it fails: -1, or the -errno of a done fd. */
 static bool watch(struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *))
 {
+	if (fd < -1)
+		errno = -fd;
 	*w = (struct watch){ .fd = fd, .events = events, .ready = ready };
 	return fd >= 0 &&
 	       epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = events, .data.ptr = w }) == 0;
@@ -425,11 +428,12 @@ static void listen_on(struct watch *w, union address *a, socklen_t *len, void (*
 {
 	int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
-	if (bind(fd, &a->any, *len) < 0 || listen(fd, SOMAXCONN) < 0 || !watch(w, fd, EPOLLIN, ready))
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0 ||
+	    bind(fd, &a->any, *len) < 0 || listen(fd, SOMAXCONN) < 0 || !watch(w, fd, EPOLLIN, ready))
 		die("listen");
 	*len = sizeof(*a);
-	getsockname(fd, &a->any, len);
+	if (getsockname(fd, &a->any, len) < 0)
+		die("getsockname");
 }
 
 static void start(uint16_t port)
@@ -440,15 +444,19 @@ static void start(uint16_t port)
 	sigset_t set;
 
 	/* Clients for whom the fds do not suffice wait in the kernel's queue. */
-	getrlimit(RLIMIT_NOFILE, &files);
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		die("getrlimit");
 	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		die("setrlimit");
 	max_clients = (unsigned)(files.rlim_cur - 16) / FDS_PER_CLIENT;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll < 0)
+		die("epoll_create1");
 	if (!(callbacks = ctxfd_dispatcher_new()) || !(loop = ctxfd_with_dispatcher(ctxfd_background(), callbacks)) ||
 	    !watch(&dispatcher, ctxfd_dispatcher_fd(callbacks), EPOLLIN, dispatch) ||
 	    !(signals = ctxfd_with_signals(loop, &set)) || !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
@@ -481,8 +489,11 @@ int main(int argc, char **argv)
 	while (!ctxfd_err(server) || clients + jobs > 0) {
 		/* One event at a time: no handler meets an event of what another has just closed. */
 		struct epoll_event event;
+		int n = epoll_wait(epoll, &event, 1, -1);
 
-		if (epoll_wait(epoll, &event, 1, -1) == 1) {
+		if (n < 0 && errno != EINTR)
+			die("epoll_wait");
+		if (n == 1) {
 			struct watch *w = event.data.ptr;
 
 			w->ready(w);

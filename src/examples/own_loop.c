@@ -65,8 +65,10 @@ int main(void)
 	while (!pipe_job.ended) {
 		if (epoll_wait(epoll, &event, 1, -1) == 1 && event.data.ptr == dispatcher)
 			ctxfd_dispatcher_run(dispatcher);
-		if (timeout.ended && write(fds[1], "x", 1) != 1)
+		if (timeout.ended && write(fds[1], "x", 1) != 1) {
+			perror("write");
 			return 1;
+		}
 	}
 	ctxfd_unref(timeout.ctx);
 	ctxfd_unref(pipe_job.ctx);

@@ -12,32 +12,51 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const struct ctxfd *ctx;
+static struct ctxfd *ctx;
 static int numbers[2], squares[2];
+
+/* The first stage that fails ends the others, with its error as the cause. After Ctrl-C this changes nothing. */
+static void *finish(ssize_t n)
+{
+	ctxfd_cancel_cause(ctx, (int)n);
+	return NULL;
+}
 
 static void *count(void *arg)
 {
-	for (unsigned n = 0; ctxfd_write(ctx, numbers[1], &n, sizeof(n)) > 0; n++)
+	ssize_t n;
+
+	for (unsigned i = 0; (n = ctxfd_write(ctx, numbers[1], &i, sizeof(i))) > 0; i++)
 		ctxfd_sleep(ctx, CTXFD_MSEC);
-	return arg;
+	(void)arg;
+	return finish(n);
 }
 
 static void *square(void *arg)
 {
-	for (unsigned n; ctxfd_read(ctx, numbers[0], &n, sizeof(n)) > 0;) {
-		n *= n;
-		if (ctxfd_write(ctx, squares[1], &n, sizeof(n)) < 0)
+	unsigned i;
+	ssize_t n;
+
+	while ((n = ctxfd_read(ctx, numbers[0], &i, sizeof(i))) > 0) {
+		i *= i;
+		n = ctxfd_write(ctx, squares[1], &i, sizeof(i));
+		if (n < 0)
 			break;
 	}
-	return arg;
+	(void)arg;
+	return finish(n);
 }
 
 static void *sum(void *arg)
 {
-	for (unsigned n, total = 0; ctxfd_read(ctx, squares[0], &n, sizeof(n)) > 0; total += n)
-		if (total == 0 && n > 0)
+	unsigned i, total = 0;
+	ssize_t n;
+
+	for (; (n = ctxfd_read(ctx, squares[0], &i, sizeof(i))) > 0; total += i)
+		if (total == 0 && i > 0)
 			puts("press Ctrl-C");
-	return arg;
+	(void)arg;
+	return finish(n);
 }
 
 int main(void)
@@ -45,19 +64,28 @@ int main(void)
 	void *(*const stages[])(void *) = { count, square, sum };
 	pthread_t threads[3];
 	sigset_t ctrl_c;
+	int n, cause;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sigemptyset(&ctrl_c);
 	sigaddset(&ctrl_c, SIGINT);
 	ctx = ctxfd_with_signals(ctxfd_background(), &ctrl_c);
-	if (!ctx || pipe(numbers) < 0 || pipe(squares) < 0)
+	if (!ctx || pipe(numbers) < 0 || pipe(squares) < 0) {
+		perror("pipeline");
 		return 1;
-	for (int i = 0; i < 3; i++)
-		if (pthread_create(&threads[i], NULL, stages[i], NULL) != 0)
-			return 1;
-	for (int i = 0; i < 3; i++)
-		pthread_join(threads[i], NULL);
-	printf("all threads have ended: %s\n", ctxfd_strerror(ctxfd_cause(ctx)));
+	}
+	for (n = 0; n < 3; n++) {
+		int err = pthread_create(&threads[n], NULL, stages[n], NULL);
+
+		if (err) {
+			ctxfd_cancel_cause(ctx, -err);
+			break;
+		}
+	}
+	while (n > 0)
+		pthread_join(threads[--n], NULL);
+	cause = ctxfd_cause(ctx);
+	fprintf(cause == SIGINT ? stdout : stderr, "all threads have ended: %s\n", ctxfd_strerror(cause));
 	ctxfd_unref(ctx);
-	return 0;
+	return cause == SIGINT ? 0 : 1;
 }

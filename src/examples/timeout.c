@@ -8,6 +8,7 @@
  */
 #include <ctxfd.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -19,11 +20,16 @@ int main(void)
 	char byte;
 	ssize_t n;
 
-	if (!ctx || pipe(fds) < 0)
+	if (!ctx || pipe(fds) < 0) {
+		perror("timeout");
 		return 1;
+	}
 	n = ctxfd_read(ctx, fds[0], &byte, 1);
-	if (n < 0)
-		printf("read: %s\n", ctxfd_strerror((int)n));
+	if (n != -ETIMEDOUT) {
+		fprintf(stderr, "read: %s\n", ctxfd_strerror((int)n));
+		return 1;
+	}
+	printf("read: %s\n", ctxfd_strerror((int)n));
 	printf("not before its time: %s\n", ctxfd_now() - start >= 100 * CTXFD_MSEC ? "yes" : "no");
 	close(fds[0]);
 	close(fds[1]);

@@ -46,8 +46,10 @@ int main(void)
 	struct ctxfd *request = gopher ? ctxfd_with_cancel(gopher) : NULL;
 	const struct ctxfd *sudo = request ? with_user(request, "root") : NULL;
 
-	if (!sudo)
+	if (!sudo) {
+		perror("value");
 		return 1;
+	}
 	read_page(request);
 	read_page(ctxfd_background());
 	read_page(sudo);

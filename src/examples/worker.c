@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
 static bool is_prime(unsigned n)
 {
@@ -38,9 +39,17 @@ int main(void)
 {
 	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	pthread_t thread;
+	int err;
 
-	if (!ctx || pthread_create(&thread, NULL, work, ctx) != 0)
+	if (!ctx) {
+		perror("worker");
 		return 1;
+	}
+	err = pthread_create(&thread, NULL, work, ctx);
+	if (err) {
+		fprintf(stderr, "worker: %s\n", strerror(err));
+		return 1;
+	}
 	ctxfd_sleep(ctx, 20 * CTXFD_MSEC); /* as long as we like to let it work */
 	ctxfd_cancel(ctx);
 	pthread_join(thread, NULL);
