@@ -2,16 +2,19 @@
 #
 # `make help` lists the targets. `make` needs a C compiler alone; what the others need, `make deps` installs.
 #
-# To be set from outside: CC, CXX, CPPFLAGS, CFLAGS, LDFLAGS; WERROR= keeps warnings from stopping the build; URING=no
-# leaves libctxfd-uring out (it is built when pkg-config knows liburing); PREFIX, DESTDIR, LIBDIR, INCLUDEDIR and
-# MANDIR say where to install; BUILD is the folder that everything is built in; V=1 shows the commands; TESTS="tree
-# wait" makes the check targets run only those tests; CTXFD_SLOW=n gives the tests n times as long.
+# To be set from outside: CC, CXX, CPPFLAGS, CFLAGS, LDFLAGS, and AR, OBJCOPY and PKG_CONFIG, which go by CC; WERROR= keeps
+# warnings from stopping the check targets, as they do nowhere else; URING=no leaves libctxfd-uring out (it is built when
+# pkg-config knows liburing); PREFIX, DESTDIR, LIBDIR, INCLUDEDIR and MANDIR say where to install; BUILD is the folder that
+# everything is built in; V=1 shows the commands; TESTS="tree wait" makes the check targets run only those tests;
+# CTXFD_SLOW=n gives the tests n times as long.
 #
 # New files need no line here: src/*.c goes into libctxfd, src/uring*.c into libctxfd-uring, src/examples/*.c are
 # examples, tests/test_*.c are test programs (all found by their names), and further targets come with fragments:
 # bench/bench.mk and tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
 #
-#     $(BUILD)/tests/test_faults: private LDFLAGS += -Wl,--wrap=eventfd
+#     $(BUILD)/tests/test_faults: private override LDFLAGS += -Wl,--wrap=eventfd
+#
+# ("override", or what is set on the command line would win.)
 
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -23,11 +26,34 @@ LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
 
-CFLAGS     ?= -O2 -g
-WERROR     ?= -Werror
-OBJCOPY    ?= objcopy
-PKG_CONFIG ?= pkg-config
-VARIANT    ?= plain
+# A space in one of these would make two names of it.
+$(foreach v,BUILD PREFIX LIBDIR INCLUDEDIR MANDIR,$(if $(word 2,[$($v)]),$(error $v must not have spaces in it: "$($v)")))
+
+# Quoted for the shell.
+quoted = '$(subst ','\'',$(1))'
+
+# `make install` installs what was built: with the settings of the last build, but for those that it is given itself.
+SETTINGS := CC CPPFLAGS CFLAGS LDFLAGS PKG_CONFIG URING
+ifneq ($(and $(filter install,$(MAKECMDGOALS)),$(wildcard $(BUILD)/flags)),)
+recall = $(if $(filter undefined default,$(origin $(1))),$(eval $(1) := $$(shell sed -n 's/^$(1)=//p' $(BUILD)/flags)))
+$(foreach v,$(SETTINGS),$(call recall,$v))
+endif
+
+CFLAGS  ?= -O2 -g
+VARIANT ?= plain
+
+# The tools that belong to the compiler. A cross compiler's pkg-config is named after its machine; where there is none, there
+# are no other libraries for that machine either.
+ifeq ($(origin AR),default)
+AR := $(or $(shell $(CC) -print-prog-name=ar 2>/dev/null),ar)
+endif
+ifeq ($(origin OBJCOPY),undefined)
+OBJCOPY := $(or $(shell $(CC) -print-prog-name=objcopy 2>/dev/null),objcopy)
+endif
+ifeq ($(origin PKG_CONFIG),undefined)
+PKG_CONFIG := $(if $(findstring clang,$(CC)),pkg-config,$(shell machine=$$($(CC) -dumpmachine 2>/dev/null) here=$$(cc -dumpmachine 2>/dev/null); \
+	case $${machine%%-*} in ('' | "$${here%%-*}") echo pkg-config ;; (*) echo "$$machine-pkg-config" ;; esac))
+endif
 
 ifeq ($(origin URING),undefined)
 URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes || echo no)
@@ -66,11 +92,11 @@ LIBS += $(if $(URING_SRC),$(URING_LIB) $(BUILD)/libctxfd-uring.so)
 
 libs: $(LIBS)
 
-# Rebuilds all when compiler or flags are others than the last time.
+# Rebuilds all when compiler or flags are others than the last time; whether a warning is an error makes no difference.
+BUILT_WITH = $(call quoted,$(filter-out $(WERROR),$(LIB_FLAGS))) $(foreach v,$(SETTINGS),$(call quoted,$v=$($v)))
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(CC) $(subst ','\'',$(LIB_FLAGS) $(LDFLAGS))' | cmp -s - $@ || \
-		printf '%s\n' '$(CC) $(subst ','\'',$(LIB_FLAGS) $(LDFLAGS))' >$@
+	@printf '%s\n' $(BUILT_WITH) | cmp -s - $@ || printf '%s\n' $(BUILT_WITH) >$@
 
 $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -124,7 +150,7 @@ $(BUILD)/examples/%: $(BUILD)/examples/obj/%.o $(BUILD)/libctxfd.a
 $(BUILD)/examples/uring_%: $(BUILD)/examples/obj/uring_%.o $(URING_LIB) $(BUILD)/libctxfd.a
 	$(call quiet,LD)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(LDLIBS)
 
-demo: ## the HTTP server, driven by curl
+demo: ## the HTTP server, driven by curl: five seconds, and the installing
 	@$(DEPS) cc curl
 	+@$(AGAIN) $(BUILD)/examples/httpd
 	@BUILD=$(BUILD) sh tests/demo.sh
@@ -167,34 +193,36 @@ $(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)
 DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/deps
 DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl mandoc
 
-# The tests are built by a second make, since the first may have had to install what they are found with.
+# The tests are built by a second make, since the first may have had to install what they are found with. To us a warning
+# is an error; it must not be one to a user, whose compiler may know warnings that ours does not.
 AGAIN = $(MAKE) --no-print-directory
+CHECK = $(AGAIN) WERROR=$(call quoted,$(if $(filter undefined,$(origin WERROR)),-Werror,$(WERROR)))
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 deps: ## installs what `make check` and `make demo` need and the machine lacks
 	@$(DEPS) $(DEPS_CHECK)
 
-check: ## builds and runs all tests
+check: ## builds and runs all tests: three minutes on two cores
 	@$(DEPS) $(DEPS_CHECK)
-	+@$(AGAIN) run-tests
+	+@$(CHECK) run-tests
 
-check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer: four minutes
 	@$(DEPS) $(DEPS_CHECK) asan
-	+@$(AGAIN) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
+	+@$(CHECK) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
 
-check-tsan: ## the same under ThreadSanitizer
+check-tsan: ## the same under ThreadSanitizer: four minutes
 	@$(DEPS) $(DEPS_CHECK) tsan
-	+@$(AGAIN) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
+	+@$(CHECK) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
 
-check-valgrind: ## the same under valgrind's memcheck
+check-valgrind: ## the same under valgrind's memcheck: eight minutes
 	@$(DEPS) $(DEPS_CHECK) valgrind
-	+@$(AGAIN) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
+	+@$(CHECK) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
 
-check-clang: ## the same, compiled by clang
+check-clang: ## the same, compiled by clang: three minutes
 	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
-	+@$(AGAIN) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
+	+@$(CHECK) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 
-check-all: ## every check target, one after the other
+check-all: ## all of these, one after the other
 	+@failed=; for t in check check-asan check-tsan check-valgrind check-clang check-format; do \
 		echo "$$t:"; $(AGAIN) $$t || failed=yes; done; test -z "$$failed"
 
@@ -207,7 +235,7 @@ CHOSEN  := $(foreach t,$(TESTS),$(BUILD)/tests/$(t) $(BUILD)/tests/test_$(t))
 RUN_BIN := $(if $(TESTS),$(filter $(CHOSEN),$(TESTS_BIN)),$(TESTS_BIN))
 
 run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(HARNESS) $(BUILD)/tests/libctxfd.a $(RUN_BIN) $(EXAMPLES)
-	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' MAKE='$(MAKE_COMMAND)' \
+	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' TEST_CFLAGS=$(call quoted,$(CFLAGS)) MAKE='$(MAKE_COMMAND)' \
 		tests/run $(TESTS)
 
 # ---- Install -------------------------------------------------------------------------------------------------------
@@ -222,26 +250,32 @@ man_names = $(shell sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $
 MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m))),$(call man_names,$(m))), \
 	$(call man_path,$(n)$(suffix $(m)))=$(call man_path,$(m))))
 
-INSTALLED = $(HEADERS:include/%=$(INCLUDEDIR)/%) $(PCS:%=$(LIBDIR)/pkgconfig/%) \
-	$(foreach l,$(LIBS:$(BUILD)/%=%),$(LIBDIR)/$(l) $(if $(filter %.so,$(l)),$(LIBDIR)/$(l).0)) \
+# Both libraries' files, since an uninstall need not know what was built.
+INSTALLED = $(addprefix $(INCLUDEDIR)/,ctxfd.h ctxfd_uring.h) \
+	$(foreach l,ctxfd ctxfd-uring,$(addprefix $(LIBDIR)/,lib$(l).a lib$(l).so lib$(l).so.0 pkgconfig/$(l).pc)) \
 	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m))) \
 	$(foreach l,$(MAN_LINKS),$(MANDIR)/$(firstword $(subst =, ,$(l))))
+# A folder that install makes, or a file, can be read by all, whatever the umask of who types it.
+INTO = umask 022; to=$(call quoted,$(DESTDIR));
 
 install: libs ## headers, libraries, pkg-config files and man pages, under PREFIX (and DESTDIR)
-	@mkdir -p $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
-	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)
-	install -m 644 $(filter %.a,$(LIBS)) $(DESTDIR)$(LIBDIR)
-	install -m 755 $(patsubst %.so,%.so.0,$(filter %.so,$(LIBS))) $(DESTDIR)$(LIBDIR)
-	@for l in $(notdir $(filter %.so,$(LIBS))); do ln -sf $$l.0 $(DESTDIR)$(LIBDIR)/$$l; done
-	@for p in $(PCS); do \
+	@$(INTO) mkdir -p "$$to$(INCLUDEDIR)" "$$to$(LIBDIR)/pkgconfig" $(addprefix "$$to$(MANDIR)"/,$(sort $(foreach m,$(MAN),$(dir $(call man_path,$(m))))))
+	@$(INTO) install -m 644 $(HEADERS) "$$to$(INCLUDEDIR)"
+	@$(INTO) install -m 644 $(filter %.a,$(LIBS)) "$$to$(LIBDIR)"
+	@$(INTO) install -m 755 $(patsubst %.so,%.so.0,$(filter %.so,$(LIBS))) "$$to$(LIBDIR)"
+	@$(INTO) for l in $(notdir $(filter %.so,$(LIBS))); do ln -sf $$l.0 "$$to$(LIBDIR)/$$l" || exit 1; done
+	@$(INTO) for p in $(PCS); do rm -f "$$to$(LIBDIR)/pkgconfig/$$p"; \
 		sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
-		-e 's,@VERSION@,$(VERSION),' src/$$p.in >$(DESTDIR)$(LIBDIR)/pkgconfig/$$p; done
-	@for m in $(foreach m,$(MAN),$(call man_path,$(m))); do \
-		mkdir -p $(DESTDIR)$(MANDIR)/$${m%/*} && install -m 644 src/man/$${m##*/} $(DESTDIR)$(MANDIR)/$$m || exit 1; done
-	@for l in $(MAN_LINKS); do echo ".so $${l#*=}" >$(DESTDIR)$(MANDIR)/$${l%=*} || exit 1; done
+		-e 's,@VERSION@,$(VERSION),' src/$$p.in >"$$to$(LIBDIR)/pkgconfig/$$p" || exit 1; done
+	@$(INTO) for m in $(foreach m,$(MAN),$(call man_path,$(m))); do \
+		install -m 644 src/man/$${m##*/} "$$to$(MANDIR)/$$m" || exit 1; done
+	@$(INTO) for l in $(MAN_LINKS); do rm -f "$$to$(MANDIR)/$${l%=*}"; \
+		echo ".so $${l#*=}" >"$$to$(MANDIR)/$${l%=*}" || exit 1; done
+	@echo "Installed under $(PREFIX)."
+	@$(if $(DESTDIR),,echo 'If a program does not find libctxfd.so.0, have the loader look: ldconfig, as root.')
 
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
-	rm -f $(INSTALLED:%=$(DESTDIR)%)
+	@$(INTO) rm -f $(INSTALLED:%="$$to"%)
 
 # ---- The rest ------------------------------------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ BENCH_RUNTIME := $(BENCH)/obj/subject.o $(BENCH)/obj/threads.o
 BENCH_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(BENCH_ROWS))
 BENCH_SUBJECTS := $(BENCH)/subjects/rows
 
-ifeq ($(shell pkg-config --exists liburing 2>/dev/null && echo yes),yes)
-BENCH_URING_CFLAGS := -DHAVE_LIBURING $(shell pkg-config --cflags liburing)
-BENCH_URING_LIBS := $(shell pkg-config --libs liburing)
+ifeq ($(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes),yes)
+BENCH_URING_CFLAGS := -DHAVE_LIBURING $(shell $(PKG_CONFIG) --cflags liburing)
+BENCH_URING_LIBS := $(shell $(PKG_CONFIG) --libs liburing)
 BENCH_URING_OBJ := $(patsubst bench/%.c,$(BENCH)/obj/%.o,$(wildcard bench/uring*.c))
 ifneq ($(BENCH_URING_OBJ),)
 BENCH_SUBJECTS += $(BENCH)/subjects/uring
@@ -32,7 +32,7 @@ endif
 ifeq ($(shell echo '\#include <stop_token>' | $(CXX) -std=c++20 -E -x c++ - >/dev/null 2>&1 && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/stop
 endif
-ifeq ($(shell pkg-config --exists gio-2.0 2>/dev/null && echo yes),yes)
+ifeq ($(shell $(PKG_CONFIG) --exists gio-2.0 2>/dev/null && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/glib
 endif
 ifneq ($(wildcard /usr/include/nsync_note.h /usr/local/include/nsync_note.h),)
@@ -60,8 +60,8 @@ $(BENCH)/subjects/stop: bench/peers/stop.cc $(BENCH_RUNTIME) bench/bench.h
 
 $(BENCH)/subjects/glib: bench/peers/glib.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $(shell pkg-config --cflags gio-2.0) $< \
-		$(BENCH_RUNTIME) $(shell pkg-config --libs gio-2.0) $(BENCH_LINK) -o $@
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $(shell $(PKG_CONFIG) --cflags gio-2.0) $< \
+		$(BENCH_RUNTIME) $(shell $(PKG_CONFIG) --libs gio-2.0) $(BENCH_LINK) -o $@
 
 $(BENCH)/subjects/nsync: bench/peers/nsync.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
@@ -75,15 +75,15 @@ $(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
 .PHONY: bench bench-peers bench-smoke bench-deps bench-run bench-run-peers bench-run-smoke
 bench: ## the benchmarks without peers: at most three minutes, one table
 	@$(DEPS) $(BENCH_NEEDS)
-	@$(AGAIN) bench-run
+	+@$(AGAIN) bench-run
 
 bench-peers: bench-deps ## the benchmarks with the peers, which it installs
 	@$(DEPS) $(BENCH_NEEDS)
-	@$(AGAIN) bench-run-peers
+	+@$(AGAIN) bench-run-peers
 
 bench-smoke: ## each row of each benchmark for a moment: does it work?
 	@$(DEPS) $(BENCH_NEEDS)
-	@$(AGAIN) bench-run-smoke
+	+@$(CHECK) bench-run-smoke
 
 bench-deps: ## installs the peers of the benchmarks, and what counts and draws
 	@CC='$(CC)' CXX='$(CXX)' sh bench/deps

@@ -22,7 +22,7 @@
 #if __has_include(<valgrind/callgrind.h>)
 #include <valgrind/callgrind.h>
 #else
-#define CALLGRIND_TOGGLE_COLLECT
+#define CALLGRIND_TOGGLE_COLLECT ((void)0)
 #endif
 
 #define BATCH_NS    20000 /* what a batch takes at least: two looks at the clock are half a percent of it */

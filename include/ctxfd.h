@@ -69,6 +69,25 @@ extern "C" {
 struct ctxfd;       /* a context */
 struct ctxfd_after; /* a function that waits for a context to end */
 
+/*
+ * What a constructor gives is to be given up once, by one of two calls. The compiler hears of it: a result that nobody takes is
+ * a warning, and gcc (11 and later) with -fanalyzer, and in part with -Wall, finds contexts that are lost, given up twice, or
+ * used after that. It takes each pointer for one reference: whoever takes another one uses the pointer that ctxfd_ref returns, or
+ * turns -Wuse-after-free off.
+ */
+void ctxfd_unref(const struct ctxfd *ctx);
+void ctxfd_close(struct ctxfd *ctx);
+#if !defined(__GNUC__)
+#define CTXFD_GIVES_
+#define CTXFD_GIVES_CONST_
+#elif defined(__clang__) || __GNUC__ < 11
+#define CTXFD_GIVES_       __attribute__((warn_unused_result))
+#define CTXFD_GIVES_CONST_ __attribute__((warn_unused_result))
+#else
+#define CTXFD_GIVES_       __attribute__((warn_unused_result, malloc(ctxfd_close, 1), malloc(ctxfd_unref, 1)))
+#define CTXFD_GIVES_CONST_ __attribute__((warn_unused_result, malloc(ctxfd_unref, 1)))
+#endif
+
 /* ---- Making contexts --------------------------------------------------------------------------------------------- */
 
 /* The root of every tree: never done, no deadline, no values. Immortal: ref and unref do nothing to it. */
@@ -83,7 +102,7 @@ const struct ctxfd *ctxfd_todo(void);
  * If the parent is done already, so is the child when this returns, with the parent's err and cause. No system call.
  * Errors of this and all other constructors: EINVAL (parent is NULL), ENOMEM; more where they say so.
  */
-struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent);
+struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent) CTXFD_GIVES_;
 
 /*
  * A child that is also done, with -ETIMEDOUT, once CLOCK_MONOTONIC reaches `deadline`.
@@ -96,15 +115,15 @@ struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent);
  * `cause` is what ctxfd_cause tells after the deadline; 0 is none, and then it tells -ETIMEDOUT. It is dropped when the
  * parent's deadline stays in effect.
  */
-struct ctxfd *ctxfd_with_deadline(const struct ctxfd *parent, int64_t deadline);
-struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t deadline, int cause);
+struct ctxfd *ctxfd_with_deadline(const struct ctxfd *parent, int64_t deadline) CTXFD_GIVES_;
+struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t deadline, int cause) CTXFD_GIVES_;
 
 /*
  * The same, `timeout` nanoseconds from now. Zero or negative: done when this returns. A timeout that would overflow the
  * clock, or INT64_MAX, is none.
  */
-struct ctxfd *ctxfd_with_timeout(const struct ctxfd *parent, int64_t timeout);
-struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause);
+struct ctxfd *ctxfd_with_timeout(const struct ctxfd *parent, int64_t timeout) CTXFD_GIVES_;
+struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause) CTXFD_GIVES_;
 
 /*
  * A context that carries `value` under `key`, for ctxfd_value to find from here down. Keys are compared by address: use
@@ -119,19 +138,19 @@ struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeo
  * Errors: EINVAL (parent or key is NULL), ENOMEM.
  */
 const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
-                                     void (*destroy)(void *value));
+                                     void (*destroy)(void *value)) CTXFD_GIVES_CONST_;
 
 /*
  * A context with the parent's values and nothing else of it: never done, no deadline. For work that outlives a request.
  */
-const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent);
+const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent) CTXFD_GIVES_CONST_;
 
 /*
  * A child of two parents: done when either is, with that one's err and cause; its deadline is the earlier of theirs;
  * its values are a's. If both are done already, a's end is the one it takes. (Go has no call for it; it is AfterFunc's
  * example "merge".)
  */
-struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b);
+struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b) CTXFD_GIVES_;
 
 /*
  * One more reference on ctx, which it returns; NULL gives NULL. What comes back is const: keep the pointer that the
@@ -175,6 +194,16 @@ void ctxfd_close(struct ctxfd *ctx);
 static inline void ctxfd_scoped_close_(struct ctxfd **ctx)
 {
 	ctxfd_close(*ctx);
+}
+
+/*
+ * The same for a const context, which is given up and not cancelled:
+ * `CTXFD_SCOPED_REF const struct ctxfd *ctx = ctxfd_with_value(parent, &key, value, NULL);`
+ */
+#define CTXFD_SCOPED_REF __attribute__((cleanup(ctxfd_scoped_unref_)))
+static inline void ctxfd_scoped_unref_(const struct ctxfd **ctx)
+{
+	ctxfd_unref(*ctx);
 }
 
 /* ---- Asking them ------------------------------------------------------------------------------------------------- */
@@ -415,7 +444,7 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
  * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP (an epoll set that watches too many
  * others, at some depth).
  */
-struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause);
+struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause) CTXFD_GIVES_;
 
 /*
  * A child that is cancelled by the first signal of `set` that comes to the process, with the signal's number as its
@@ -434,13 +463,13 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
  * contexts hear the child's signals; one that was ignored is ignored until the first look at a context there.
  * SIGKILL and SIGSTOP cannot be had and are left out. Errors: EINVAL (set is NULL or empty).
  */
-struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set);
+struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set) CTXFD_GIVES_;
 
 /*
  * A child that is cancelled with `cause` when the process behind pidfd (pidfd_open, clone3) ends. It does not reap:
  * waitpid is still yours. Errors: EBADF, EINVAL (not a pidfd).
  */
-struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause);
+struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause) CTXFD_GIVES_;
 
 #ifdef __cplusplus
 }

@@ -344,7 +344,7 @@ static int begin(struct listener *l, const struct ctxfd *parent)
 			err = signals_watch(d);
 		pthread_mutex_unlock(&d->lock);
 		if (err)
-			ctxfd_unref(&l->source.ctx);
+			source_give_up(&l->source);
 	}
 	return err;
 }

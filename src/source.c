@@ -79,6 +79,11 @@ void forget_fd(struct ctxfd *n)
 	leave(entry);
 }
 
+void source_give_up(struct source *s)
+{
+	ctxfd_unref(&s->ctx);
+}
+
 int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind)
 {
 	struct ctxfd_dispatcher *d = s->dispatcher;
@@ -90,7 +95,7 @@ int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind)
 	err = source_watch(s);
 	pthread_mutex_unlock(&d->lock);
 	if (err)
-		ctxfd_unref(&s->ctx);
+		source_give_up(s);
 	return err == -EINVAL ? -ENOSPC : err; /* the kernel's limit on ways through epoll sets */
 }
 

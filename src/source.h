@@ -22,6 +22,9 @@ static inline struct source *source_of(struct link *l)
 /* Makes s, with its epoll and cause set, a child of parent, and has it watched. On failure, -errno, s is freed. */
 int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);
 
+/* Gives up the constructor's reference, after a failure. */
+void source_give_up(struct source *s);
+
 /* Under the dispatcher's lock. */
 int source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
 void source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */

@@ -124,11 +124,13 @@ static void races(void **state)
 static void reads_freed_memory(void **state)
 {
 	char *volatile p = malloc(1);
+	volatile char byte;
 
 	assert_non_null(p);
 	*p = 1;
 	free(p);
-	assert_in_range(*p, 0, 255);
+	byte = *p;
+	(void)byte;
 }
 
 static void *volatile lost;

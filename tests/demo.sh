@@ -37,7 +37,7 @@ wait_for() {
 get() {
 	path=$1
 	shift
-	curl -s -o "$dir/body" -w '%{http_code} %{time_total}\n' --max-time $((20 * slow)) "$@" "$url$path" >"$dir/got"
+	curl -q -s --noproxy '*' -o "$dir/body" -w '%{http_code} %{time_total}\n' --max-time $((20 * slow)) "$@" "$url$path" >"$dir/got"
 	read -r status seconds <"$dir/got"
 }
 

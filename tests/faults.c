@@ -121,6 +121,8 @@ void __wrap_free(void *p)
 	counted_free(p);
 }
 
+void *__wrap_calloc(size_t n, size_t size);
+
 #define malloc counted_malloc
 #define CALL(type, name, parameters, arguments, failure, ...) \
 	type __wrap_##name parameters;                        \
@@ -130,7 +132,7 @@ void __wrap_free(void *p)
 		bool late = false;                            \
 		__VA_ARGS__                                   \
 		if (late)                                     \
-			(void)name arguments;                 \
+			(void)!(name arguments);              \
 		return e ? failure : name arguments;          \
 	}
 #define FAULT(id, fate, when, ...)          \
@@ -139,3 +141,11 @@ void __wrap_free(void *p)
 		late = e && (fate) == LATE; \
 	}
 #include "faults.def"
+
+/* What some compilers make of malloc and memset: one more malloc that can fail. */
+void *__wrap_calloc(size_t n, size_t size)
+{
+	void *p = __wrap_malloc(n * size);
+
+	return p ? memset(p, 0, n * size) : NULL;
+}

@@ -10,10 +10,14 @@ $(FUZZ)/fuzz: $(FUZZ_SRC) $(wildcard src/*.h tests/storm/*.h)
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(FUZZ_CC) $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $(FUZZ_SRC)
 
-fuzz: $(FUZZ)/fuzz ## libFuzzer with scripts on the whole API, for SECONDS=60
+fuzz: ## libFuzzer with scripts on the whole API, for SECONDS=60
+	@CC='$(FUZZ_CC)' sh tests/deps cc fuzzer
+	+@$(AGAIN) run-fuzz
+
+run-fuzz: $(FUZZ)/fuzz
 	@mkdir -p $(FUZZ)/corpus
 	@cd $(FUZZ) && ./fuzz -max_len=501 -timeout=10 -max_total_time=$(SECONDS) -print_final_stats=1 \
-		$(abspath $(FUZZ))/corpus $(CURDIR)/tests/fuzz/corpus
+		corpus "$(CURDIR)/tests/fuzz/corpus"
 
 fuzz-corpus: $(FUZZ)/fuzz
 	@mkdir -p $(FUZZ)/corpus
@@ -21,4 +25,4 @@ fuzz-corpus: $(FUZZ)/fuzz
 	$(FUZZ)/fuzz -max_len=501 -set_cover_merge=1 -use_counters=0 $(FUZZ)/merged tests/fuzz/corpus $(FUZZ)/corpus
 	rm -f tests/fuzz/corpus/* && cp $(FUZZ)/merged/* tests/fuzz/corpus
 
-.PHONY: fuzz fuzz-corpus
+.PHONY: fuzz run-fuzz fuzz-corpus

@@ -34,7 +34,7 @@ expect() {
 
 # get [OPTION...] URL...: "STATUS CONNECTIONS;" for each, where 0 is a connection used again.
 get() {
-	curl -s -w '%{http_code} %{num_connects};' --max-time $((20 * slow)) "$@" | tr -d '\n'
+	curl -q -s --noproxy '*' -w '%{http_code} %{num_connects};' --max-time $((20 * slow)) "$@" | tr -d '\n'
 }
 
 # shellcheck disable=SC2086 # CTXFD_WRAP is a command and its arguments
@@ -62,7 +62,7 @@ expect 'a header without end' '431 Request Header Fields Too Large431 1;' "$(get
 # What curl takes for a header is a second request; what it takes for the first one's body is both answers.
 second=$(printf 'X: y\r\n\r\nGET / HTTP/1.1\r\nConnection: close')
 expect 'two requests sent at once' '2' \
-	"$(curl -s --ignore-content-length --max-time $((20 * slow)) -H "$second" "$url?delay=5ms" | grep -c '^done')"
+	"$(curl -q -s --noproxy '*' --ignore-content-length --max-time $((20 * slow)) -H "$second" "$url?delay=5ms" | grep -c '^done')"
 
 i=0
 while [ $i -lt 20 ]; do
@@ -71,7 +71,7 @@ while [ $i -lt 20 ]; do
 	i=$((i + 1))
 done >"$dir/many"
 expect 'twenty clients at once' '20' \
-	"$(curl -s -w '%{http_code}\n' --parallel --parallel-immediate -K "$dir/many" 2>/dev/null | grep -c '^200')"
+	"$(curl -q -s --noproxy '*' -w '%{http_code}\n' --parallel --parallel-immediate -K "$dir/many" 2>/dev/null | grep -c '^200')"
 
 kill -TERM "$pid"
 wait "$pid"

@@ -31,13 +31,14 @@ use() {
 	export PKG_CONFIG_PATH="$1/lib/pkgconfig"
 	for lang in c99 c11 c++17; do
 		case $lang in
-		c++17) compiler=$CXX as=c++ ;;
-		*) compiler=$CC as=c ;;
+		c++17) compiler=$CXX source=$dir/use.cc ;;
+		*) compiler=$CC source=$dir/use.c ;;
 		esac
+		cp tests/install_use.c "$source"
 		flags="-std=$lang -Wall -Wextra -Wpedantic -Werror"
-		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L -x $as tests/install_use.c -x none \
+		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L "$source" \
 			-o "$dir/shared" $(pkg-config --libs ctxfd) || fail "It does not compile as $lang."
-		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L -x $as tests/install_use.c -x none \
+		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L "$source" \
 			-o "$dir/static" -Wl,-Bstatic $(pkg-config --libs ctxfd) -Wl,-Bdynamic \
 			$(pkg-config --static --libs-only-other ctxfd) || fail "It does not link statically as $lang."
 		readelf -d "$dir/shared" | grep -q 'NEEDED.*libctxfd\.so\.0' || fail "It is not linked with libctxfd.so.0."
@@ -66,17 +67,19 @@ for page in src/man/*.[1-9]; do
 done
 
 uring_here=$URING
-unset DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR URING
-echo "Without pkg-config, into a PREFIX."
+unset WERROR CFLAGS CPPFLAGS LDFLAGS DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR URING
+echo "Without pkg-config, into a PREFIX, by somebody whose files nobody else may read."
+umask 077
 $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 expect_files "$dir/p1" $core $man
+[ -z "$(find "$dir/p1" ! -type l ! -perm -444)" ] || fail "Not all can read: $(find "$dir/p1" ! -type l ! -perm -444)"
 use "$dir/p1"
 $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" uninstall >"$dir/log" 2>&1 || fail "uninstall"
 [ -z "$(files "$dir/p1")" ] || fail "uninstall left: $(files "$dir/p1")"
 
 echo "With what is here, into a DESTDIR with folders of its own."
-folders="DESTDIR=$dir/p2 PREFIX=/opt/x LIBDIR=/opt/x/lib64 INCLUDEDIR=/opt/x/inc MANDIR=/opt/x/man"
-$MAKE -s BUILD="$dir/build2" URING="$uring_here" $folders install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+folders="PREFIX=/opt/x LIBDIR=/opt/x/lib64 INCLUDEDIR=/opt/x/inc MANDIR=/opt/x/man"
+$MAKE -s BUILD="$dir/build2" URING="$uring_here" $folders DESTDIR="$dir/p2" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 all=$core
 if [ -e "$dir/build2/libctxfd-uring.so" ]; then
 	all="$core $uring"
@@ -92,5 +95,29 @@ expect_files "$dir/p2" $(printf 'opt/x/%s\n' $all $man | sed -e s,/x/lib/,/x/lib
 for variable in libdir=/opt/x/lib64 includedir=/opt/x/inc prefix=/opt/x; do
 	grep -qx "$variable" "$dir/p2/opt/x/lib64/pkgconfig/ctxfd.pc" || fail "ctxfd.pc does not say $variable."
 done
-$MAKE -s BUILD="$dir/build2" URING="$uring_here" $folders uninstall >"$dir/log" 2>&1 || fail "uninstall"
+$MAKE -s BUILD="$dir/build2" URING=no $folders DESTDIR="$dir/p2" uninstall >"$dir/log" 2>&1 || fail "uninstall"
 [ -z "$(files "$dir/p2")" ] || fail "uninstall left: $(files "$dir/p2")"
+
+echo "What was built, with the settings that it was built with, into a DESTDIR with a space."
+$MAKE -s BUILD="$dir/build1" URING=no CFLAGS="-O1 -DA='\"a b\$\$\"'" >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+cp "$dir/build1/libctxfd.so.0" "$dir/built"
+touch "$dir/before"
+$MAKE BUILD="$dir/build1" DESTDIR="$dir/it's p3" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+cmp "$dir/built" "$dir/it's p3/usr/local/lib/libctxfd.so.0" || fail "Another library was installed than the one that was built."
+[ -z "$(find "$dir/build1" -type f -newer "$dir/before")" ] || fail "install built something that was there."
+grep -q ldconfig "$dir/log" && fail "install speaks of the loader, which knows no DESTDIR."
+$MAKE -s BUILD="$dir/build1" DESTDIR="$dir/it's p3" uninstall >"$dir/log" 2>&1 || fail "uninstall"
+[ -z "$(files "$dir/it's p3")" ] || fail "uninstall left: $(files "$dir/it's p3")"
+echo "The compiler's own tools."
+printf '#!/bin/sh\ncase $1 in -print-prog-name=*) echo "/fake/${1#*=}" ;; -dumpmachine) echo fake-linux ;; *) exit 1 ;; esac\n' >"$dir/fake-gcc"
+chmod +x "$dir/fake-gcc"
+unset AR OBJCOPY PKG_CONFIG URING
+for is in AR=/fake/ar OBJCOPY=/fake/objcopy PKG_CONFIG=fake-linux-pkg-config URING=no; do
+	$MAKE -pn CC="$dir/fake-gcc" BUILD="$dir/none" libs 2>/dev/null | grep -qx "${is%%=*} := ${is#*=}" || fail "It is not so that $is."
+done
+
+for v in BUILD PREFIX LIBDIR; do
+	$MAKE "$v=$dir/a folder" install >"$dir/log" 2>&1 && fail "install takes a $v with a space."
+	grep -q "$v must not have spaces" "$dir/log" || fail "It does not say that $v must not have spaces."
+done
+exit 0

@@ -6,7 +6,7 @@
 
 code=0
 pages='src/man/ctxfd.3 src/man/ctxfd_[!u]*.3'
-header=$(sed -n '/^#if/!s/^[a-z].*[ *]\(ctxfd_[a-z_]*[a-z]\)(.*/\1/p' include/ctxfd.h | sort)
+header=$(sed -n '/^#if/!s/^[a-z].*[ *]\(ctxfd_[a-z_]*[a-z]\)(.*/\1/p' include/ctxfd.h | sort -u)
 for part in 'Nm' 'F[no]'; do
 	# shellcheck disable=SC2086 # patterns
 	named=$(sed -n "/^\.Sh NAME/,/^\.Sh DESCRIPTION/s/^\.$part \(ctxfd_[a-z_]*\).*/\1/p" $pages | sort)

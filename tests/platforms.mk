@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 
-check-platforms: ## the same on 32 bits, musl, clang, and on emulated aarch64 and s390x; PLATFORMS="musl m32" chooses
+check-platforms: ## the same on 32 bits, musl, clang, and on emulated aarch64 and s390x: half an hour; PLATFORMS="musl m32" chooses
+	@$(DEPS) cc pkg-config xz
 	@BUILD='$(BUILD)' MAKE='$(MAKE)' sh tests/platforms.sh $(PLATFORMS)
 
 .PHONY: check-platforms

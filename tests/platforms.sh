@@ -88,10 +88,12 @@ fetch_cmocka() {
 	[ ! -e "$top/cmocka/src/cmocka.c" ] || return 0
 	rm -rf "$top/apt" "$top/cmocka"
 	mkdir -p "$top/apt/lists" "$top/apt/parts" "$top/apt/cache" || return 1
-	sed 's/^Types:.*/Types: deb-src/' /etc/apt/sources.list.d/debian.sources >"$top/apt/parts/source.sources" || return 1
+	# What apt has in either of its formats, as lists of sources.
+	cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed 's/^Types:.*/Types: deb-src/' >"$top/apt/parts/new.sources"
+	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -n 's/^deb /deb-src /p' >"$top/apt/parts/old.list"
 	options="-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$top/apt/parts -o Dir::State::lists=$top/apt/lists \
 -o Dir::Cache=$top/apt/cache -o APT::Sandbox::User=root"
-	(apt-get $options update && cd "$top/apt" && apt-get $options source --download-only cmocka) >"$top/apt.log" 2>&1 || return 1
+	(apt-get $options update && cd "$top/apt" && apt-get $options source --download-only --tar-only cmocka) >"$top/apt.log" 2>&1 || return 1
 	tar -xf "$top"/apt/cmocka_*.orig.tar.?z -C "$top/apt" && mv "$top"/apt/cmocka-*/ "$top/cmocka"
 }
 
@@ -110,9 +112,9 @@ build_cmocka() {
 
 # The library with no warning allowed; the tests may have some that only this platform's headers cause.
 build() {
-	set -- BUILD="$dir/build" CC="$cc" OBJCOPY="${tools}objcopy" AR="${tools}ar" VARIANT=platform
+	set -- BUILD="$dir/build" CC="$cc" PKG_CONFIG=pkg-config OBJCOPY="${tools}objcopy" AR="${tools}ar" VARIANT=platform
 	export PKG_CONFIG_LIBDIR="$dir/cmocka" URING=no LDLIBS="$libs"
-	$MAKE --no-print-directory "$@" all && $MAKE --no-print-directory -k "$@" WERROR= tests
+	$MAKE --no-print-directory "$@" WERROR=-Werror all && $MAKE --no-print-directory -k "$@" WERROR= tests
 }
 
 # Adds up what program $1 said in $log.

@@ -10,7 +10,7 @@ trap 'exit 1' HUP INT TERM
 
 mkdir -p "$dir/tests" "$dir/build/tests"
 cp tests/run tests/valgrind.supp "$dir/tests"
-$CC ${SAN:-} -D_GNU_SOURCE -g -pthread -Iinclude -Itests $(pkg-config --cflags cmocka) -o "$dir/bad" tests/bad.c \
+$CC ${TEST_CFLAGS:-} ${SAN:-} -D_GNU_SOURCE -g -pthread -Iinclude -Itests $(pkg-config --cflags cmocka) -o "$dir/bad" tests/bad.c \
 	"$BUILD"/tests/obj/harness*.o "$BUILD/tests/libctxfd.a" $(pkg-config --libs cmocka) || exit 1
 
 failed=0
@@ -57,7 +57,7 @@ valgrind)
 	expect test_stuck '1 passed, 2 FAILED (no end after 2 s)'
 	limit=
 	expect test_orphan '1 passed, 1 FAILED (left a process behind)'
-	expect test_thread '0 passed, 2 FAILED (exit code 255)' 'asserts_in_thread ended the program'
+	expect test_thread '0 passed, 2 FAILED (exit code [0-9]*)' 'asserts_in_thread ended the program'
 	;;
 esac
 [ $failed = 0 ]

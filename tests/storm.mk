@@ -20,16 +20,17 @@ SIM_SECTIONS := $(foreach s,.data .data.rel .data.rel.local,--rename-section $(s
 $(SIM)/lib/%.o: private override SAN =
 $(SIM)/lib/%.o: src/%.c tests/storm.mk $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) $(LIB_FLAGS) -fsanitize=thread '-D_Thread_local=__attribute__((section("simtls")))' $(DEP) -c -o $@ $<
+	$(call quiet,CC)$(CC) $(LIB_FLAGS) -U_FORTIFY_SOURCE -fsanitize=thread '-D_Thread_local=__attribute__((section("simtls")))' $(DEP) -c -o $@ $<
 	@$(OBJCOPY) $(foreach f,$(SIM_CALLS),--redefine-sym $(f)=sim_$(f)) $(SIM_SECTIONS) $@
 
 # So that the order which the storm's own atomics make is known to the machine.
-$(patsubst tests/%.c,$(SIM)/%.o,$(filter-out %script.c,$(STORM_SRC))): private CFLAGS += -fsanitize=thread
+$(patsubst tests/%.c,$(SIM)/%.o,$(filter-out %script.c,$(STORM_SRC))): private override CFLAGS += -fsanitize=thread
 
 $(SIM)/%.o: private override SAN =
+# At link time a sanitizer would be one for the whole program.
 $(SIM)/%.o: tests/%.c tests/storm.mk $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
+	$(call quiet,CC)$(CC) $(TEST_FLAGS) -fno-lto $(DEP) -c -o $@ $<
 
 $(BUILD)/tests/test_schedules: private override SAN =
 $(BUILD)/tests/test_schedules: $(SIM_TESTS) $(SRC:src/%.c=$(SIM)/lib/%.o)

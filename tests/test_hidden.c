@@ -35,7 +35,7 @@ static void live_and_die(void)
 {
 	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background()), *timed = ctxfd_with_timeout(root, FAR);
 	struct ctxfd *late = ctxfd_with_deadline(timed, 1), *merged = ctxfd_merge(timed, ctxfd_todo());
-	const struct ctxfd *value = ctxfd_with_value(merged, &value, NULL, NULL), *loose = ctxfd_without_cancel(value);
+	const struct ctxfd *value = ctxfd_with_value(merged, &root, NULL, NULL), *loose = ctxfd_without_cancel(value);
 	char text[100];
 
 	assert_int_equal(ctxfd_err(value), 0);

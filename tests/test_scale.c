@@ -230,7 +230,7 @@ static void live_and_die(void)
 {
 	enum { N = 100 };
 	struct ctxfd *root = child_of(ctxfd_background());
-	const struct ctxfd *value = ctxfd_with_value(root, &value, NULL, NULL), *loose = ctxfd_without_cancel(value);
+	const struct ctxfd *value = ctxfd_with_value(root, &root, NULL, NULL), *loose = ctxfd_without_cancel(value);
 
 	for (int i = 0; i < N; i++)
 		node[i] = i % 4 == 0   ? ctxfd_merge(root, i ? node[i - 1] : value)

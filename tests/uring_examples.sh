@@ -106,7 +106,7 @@ stop() {
 }
 
 echoed() {
-	curl -s --http0.9 --max-time $((60 * slow)) "$@"
+	curl -q -s --noproxy '*' --http0.9 --max-time $((60 * slow)) "$@"
 }
 
 # logged PATTERN: how often the server has said so.
@@ -135,7 +135,7 @@ expect 'a deadline ends the connection' 'late 2' "$(echo "$took $deadline" | awk
 $(sed -n 's/^client \([0-9]*\): .*context deadline exceeded/\1/p' "$dir/log" | tail -n 1)"
 echoed -H Expect: -T "$dir/big" "$url" | tail -c 3000000 >"$dir/out"
 expect 'a long echo' same "$(cmp "$dir/big" "$dir/out" && echo same)"
-curl -s --http0.9 --max-time 0.1 -o /dev/null "$url"
+curl -q -s --noproxy '*' --http0.9 --max-time 0.1 -o /dev/null "$url"
 wait_for grep -q 'hung up' "$dir/log"
 expect 'a client hangs up' 1 "$(logged 'hung up')"
 echoed --no-progress-meter -Z --parallel-immediate --parallel-max 50 -o /dev/null "$url/[1-50]"

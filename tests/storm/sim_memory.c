@@ -327,6 +327,29 @@ RANGE(write_range, SIM_WRITE)
 NOTHING(init, void)
 NOTHING(func_exit, void)
 
+/* What newer clangs make of memset and its kin. */
+void *__tsan_memset(void *at, int c, size_t size);
+void *__tsan_memcpy(void *to, const void *from, size_t size);
+void *__tsan_memmove(void *to, const void *from, size_t size);
+
+void *__tsan_memset(void *at, int c, size_t size)
+{
+	plain_access(at, size, "memset", SIM_WRITE);
+	return memset(at, c, size);
+}
+
+void *__tsan_memmove(void *to, const void *from, size_t size)
+{
+	plain_access(from, size, "memcpy", SIM_READ);
+	plain_access(to, size, "memcpy", SIM_WRITE);
+	return memmove(to, from, size);
+}
+
+void *__tsan_memcpy(void *to, const void *from, size_t size)
+{
+	return __tsan_memmove(to, from, size);
+}
+
 void __tsan_func_entry(void *pc);
 void __tsan_func_entry(void *pc)
 {
