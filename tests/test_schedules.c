@@ -42,7 +42,33 @@ void pass_until(int64_t at)
 bool let_dispatch(int tries)
 {
 	sim_rest();
-	return tries < 3;
+	return tries < 8;
+}
+
+int who(void)
+{
+	return sim_turn() < SIM_DAEMONS ? sim_turn() : DISPATCHER;
+}
+
+int watch_edges(int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int set = sim_epoll_create1(0);
+
+	sim_epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	return set;
+}
+
+bool take_edge(int set)
+{
+	struct epoll_event event;
+
+	return sim_epoll_wait(set, &event, 1, 0) > 0;
+}
+
+void forget_edges(int set)
+{
+	sim_close(set);
 }
 
 static int levers[LEVERS];
@@ -57,11 +83,6 @@ void pull_lever(int lever)
 	uint64_t one = 1;
 
 	sim_write(levers[lever], &one, sizeof one);
-}
-
-bool may_serve(void)
-{
-	return true;
 }
 
 static void begin(void *arg)

@@ -12,6 +12,7 @@
  * that a seed stands for is always the same; when its threads come to what is not.
  */
 #include "harness.h"
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include "storm/scenarios.h"
@@ -88,10 +89,32 @@ static void put_levers_back(void)
 		require(read(levers[l], &n, sizeof n) == sizeof n || errno == EAGAIN);
 }
 
-/* It could not be given back. */
-bool may_serve(void)
+int watch_edges(int fd)
 {
-	return false;
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	require(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+	return set;
+}
+
+bool take_edge(int set)
+{
+	struct epoll_event event;
+
+	return epoll_wait(set, &event, 1, 0) > 0;
+}
+
+void forget_edges(int set)
+{
+	close(set);
+}
+
+static _Thread_local int number = DISPATCHER;
+
+int who(void)
+{
+	return number;
 }
 
 /* ---- Threads that stay for all rounds ---------------------------------------------------------------------------- */
@@ -103,6 +126,7 @@ static void *play_rounds(void *arg)
 {
 	int t = (int)(intptr_t)arg;
 
+	number = t;
 	for (;;) {
 		pthread_barrier_wait(&gate);
 		if (over)
@@ -118,6 +142,7 @@ static struct thread *started[MAX_THREADS];
 static void start_threads(int n)
 {
 	threads = n;
+	number = 1;
 	over = false;
 	pthread_barrier_init(&gate, NULL, (unsigned)n);
 	for (int t = 2; t <= n; t++)

@@ -116,7 +116,28 @@ static const struct scenario {
 	                                             "new c a; free c; look a | clock 11; look a" },
 	{ "after-funcs in order, on one that ends",
 	  "new a -; new b a; after b 1 | cause a | look b; after b 2; look b" },
-	{ "the dispatcher is taken over", "new a -; after a 1 | cause a | serve; stop 1 | serve; after a 2; serve" },
+	/* Dispatchers of the program's. */
+	{ "two threads run one dispatcher", "loop b - 1; new a b; after a 1 | cause a | serve 1; stop 1 | serve 1; "
+	                                    "after a 2; serve 1" },
+	{ "two threads go by the edges of one dispatcher",
+	  "loop b - 1; new a b; after a 1; new c b; after c 2 | cause a; edge 1 | cause c; edge 1" },
+	{ "an edge meets a run that is under way",
+	  "loop b - 1; new a b; after a 1; new c b | cause a; serve 1 | after c 3; cause c | edge 1; edge 1" },
+	{ "a deadline is due while a dispatcher runs",
+	  "loop b - 1; new a b; after a 1; deadline c b 11; after c 2 | cause a; serve 1 | clock 11; edge 1" },
+	{ "one context, three dispatchers",
+	  "new a -; loop b a 1; loop c a 2; after a 1; after b 2; after c 3 | cause a; "
+	  "serve 1 | serve 2; stop 2 | serve 1; stop 3" },
+	{ "one deadline, three dispatchers", "deadline a - 11; loop b a 1; loop c a 2 | after a 1; clock 11; serve 1 | "
+	                                     "after b 2; serve 2 | after c 3; free "
+	                                     "a; stop 3; serve 1" },
+	{ "a dispatcher goes with its last context",
+	  "loop b - 1; new a b; after a 1; free b | cancel a; free a | serve "
+	  "1 | stop 1" },
+	{ "a source on a dispatcher against cancel",
+	  "loop c - 1; watch b c 1; fd b | cause b; look b | pull 1; serve 1; look b | edge 1; free b" },
+	{ "a source that is freed as its dispatcher comes to it",
+	  "loop c - 1; watch b c 1; watch d c 1 | pull 1; serve 1 | free b; edge 1 | free d" },
 	{ "after-funcs hold what they wait for", "new a -; new b a; after b 1; free b | cancel a; free a | stop 1" },
 	/* Sources. */
 	{ "a source against cancel", "new a -; watch b a 1; fd b | cause a; look b | pull 1; look b | free b" },
