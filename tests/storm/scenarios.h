@@ -145,6 +145,61 @@ static const struct scenario {
 	{ "a source made while its fd becomes ready", "new a - | watch b a 1; look b | pull 1; look a | cause a" },
 	{ "a source ends an after-func's context",
 	  "new a -; watch b a 1; after b 1; free b | pull 1; cause a | stop 1" },
+	/* After-funcs that have an errand on their own context, while its owners leave. */
+	{ "fn registers and stops on an orphaned context",
+	  "new p -; new a p; after a 1 1; free a | cause p; free p | stop 1 : after a 1; stop 1" },
+	{ "fn registers and stops, and nobody has its handle",
+	  "new p -; new a p; after a 0 1 | cause p; free p | free a : after a 1; stop 1; look a" },
+	{ "fn derives and closes while two owners leave",
+	  "new p -; new a p; ref b a; after a 0 1 | cause p | free a | free b : new b a; close b" },
+	{ "fn derives and closes on shards while two owners leave",
+	  "new p -; new a p; split a; new d a; ref b a; after a 0 1 | cause p; free d | free a | free b : new b a; "
+	  "close b" },
+	{ "fn refs and unrefs on shards while two owners leave",
+	  "new p -; new a p; split a; new d a; ref b a; after a 0 1 | cause p | free a; free d | free b : ref b a; "
+	  "free b" },
+	{ "fn leaves a reference behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a | take c 0; look c; free c : ref b a; post b 0" },
+	{ "fn leaves a reference behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a | take c 0; look c; free c : ref b a; post b 0" },
+	{ "fn leaves a child behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a | take c 0; look c; free c : new b a; post b 0" },
+	{ "fn leaves a child behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a | take c 0; look c; free c : new b a; post b 0" },
+	{ "fn leaves an after-func behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a : after a 0 2 : look a; after a 0" },
+	{ "fn leaves an after-func behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a : after a 0 2 : look a; after a 0" },
+	{ "fn leaves an after-func with a handle behind",
+	  "new p -; new a p; after a 1 1; free a | cause p | stop 1 : after a 1 2 : look a" },
+	{ "fn leaves a reference behind on shards as the owner leaves",
+	  "new p -; new a p; split a; new d a; after a 0 1 | cause p; free d | free a | take c 0; look c; free c : ref "
+	  "b a; post b 0" },
+	{ "fn closes its own context",
+	  "new p -; new a p; after a 0 1; after a 1 1 | cause p | free a | stop 1 : close a; fd a; cancel a" },
+	{ "fn of a deadline leaves things behind as the owner leaves",
+	  "deadline a - 11; after a 0 1 | clock 11; look a | free a | take c 0; look c; free c : ref b a; post b 0; "
+	  "after a 0" },
+	{ "fn of a deadline registers and stops on an orphan",
+	  "deadline a - 11; after a 1 1; free a | clock 11 | stop 1 : after a 1; stop 1; new b a; close b" },
+	{ "fn on a value context leaves a value behind",
+	  "new p -; new b p; value a b 1; after a 0 1 | cause p | free a; free b | take c 0; get c 1; free c : value b "
+	  "a 2; post b 0" },
+	{ "fn on a merge derives and closes while its owners leave",
+	  "new p -; new q -; merge a p q; ref b a; after a 0 1 | cause p; free q | cause q; free a | free b : new b a; "
+	  "close b; ref b a; post b 0" },
+	{ "fn on a dispatcher leaves a reference behind as the owner leaves",
+	  "loop p - 1; new q p; new a q; after a 0 1 | cause q; serve 1 | free a; edge 1 | take c 0; look c; free c : "
+	  "ref b a; post b 0" },
+	{ "fn on a dispatcher registers, stops and derives on an orphan",
+	  "loop p - 1; new q p; new a q; after a 0 1; after a 1 1; free a; free p | cause q; serve 1 | edge 1; stop 1 "
+	  ": after a 1; stop 1; new b a; close b" },
+	{ "fn runs the other dispatcher",
+	  "loop p - 1; loop q - 2; new a p; new b q; after a 0 1; after b 0 2 | cause a; cause b; serve 1 | serve 2; "
+	  "free b | free a; edge 1; edge 2 : serve 2; ref b a; post b 0 : serve 1; new b a; free b" },
+	{ "two fns of one context, on two dispatchers",
+	  "new a -; loop b a 1; after a 0 1; after b 1 1 | cause a; free a; serve 1 | edge 1; stop 1 | free b : new b "
+	  "a; close b; after a 1; stop 1; split a" },
 };
 
 #endif
