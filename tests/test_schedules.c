@@ -42,7 +42,33 @@ void pass_until(int64_t at)
 bool let_dispatch(int tries)
 {
 	sim_rest();
-	return tries < 3;
+	return tries < 8;
+}
+
+int who(void)
+{
+	return sim_turn() < SIM_DAEMONS ? sim_turn() : DISPATCHER;
+}
+
+int watch_edges(int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int set = sim_epoll_create1(0);
+
+	sim_epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	return set;
+}
+
+bool take_edge(int set)
+{
+	struct epoll_event event;
+
+	return sim_epoll_wait(set, &event, 1, 0) > 0;
+}
+
+void forget_edges(int set)
+{
+	sim_close(set);
 }
 
 static int levers[LEVERS];
@@ -57,11 +83,6 @@ void pull_lever(int lever)
 	uint64_t one = 1;
 
 	sim_write(levers[lever], &one, sizeof one);
-}
-
-bool may_serve(void)
-{
-	return true;
 }
 
 static void begin(void *arg)
@@ -278,6 +299,48 @@ static const struct climate climates[] = {
 	              [OP_FD] = 1,
 	              [OP_CLOCK] = 1,
 	              [OP_SPLIT] = 4 } },
+	/* After-funcs that have something to do. */
+	{ .threads = 3,
+	  .setup = 4,
+	  .ops = 5,
+	  .vars = 5,
+	  .hot = 50,
+	  .longest = 20,
+	  .errand = 3,
+	  .weight = { [OP_NEW] = 3,
+	              [OP_DEADLINE] = 1,
+	              [OP_VALUE] = 1,
+	              [OP_MERGE] = 1,
+	              [OP_REF] = 1,
+	              [OP_FREE] = 8,
+	              [OP_CAUSE] = 4,
+	              [OP_CLOSE] = 3,
+	              [OP_CLOCK] = 1,
+	              [OP_AFTER] = 8,
+	              [OP_STOP] = 4,
+	              [OP_TAKE] = 2,
+	              [OP_SPLIT] = 2 } },
+	{ .threads = 3,
+	  .setup = 5,
+	  .ops = 6,
+	  .vars = 6,
+	  .hot = 40,
+	  .longest = 20,
+	  .errand = 3,
+	  .weight = { [OP_NEW] = 3,
+	              [OP_DEADLINE] = 1,
+	              [OP_FREE] = 6,
+	              [OP_CAUSE] = 4,
+	              [OP_CLOSE] = 2,
+	              [OP_AFTER] = 8,
+	              [OP_STOP] = 4,
+	              [OP_TAKE] = 1,
+	              [OP_CLOCK] = 1,
+	              [OP_WATCH] = 1,
+	              [OP_PULL] = 1,
+	              [OP_LOOP] = 4,
+	              [OP_SERVE] = 3,
+	              [OP_EDGE] = 3 } },
 	{ .threads = 4,
 	  .setup = 12,
 	  .ops = 40,

@@ -54,7 +54,7 @@ static const struct climate climates[] = {
 	              [OP_CLOSE] = 2, [OP_FD] = 6,       [OP_LOOK] = 5,    [OP_WAIT] = 1,   [OP_SLEEP] = 1,
 	              [OP_POLL] = 1,  [OP_GET] = 4,      [OP_SPLIT] = 1,   [OP_AFTER] = 4,  [OP_STOP] = 3,
 	              [OP_SERVE] = 3, [OP_WATCH] = 2,    [OP_PULL] = 1,    [OP_READ] = 1,   [OP_WRITE] = 1,
-	              [OP_TELL] = 2,  [OP_NULLS] = 1 } },
+	              [OP_TELL] = 2,  [OP_NULLS] = 1,    [OP_LOOP] = 1 } },
 	{ .setup = 2,
 	  .ops = 200,
 	  .vars = 50,
@@ -87,13 +87,33 @@ static const struct climate climates[] = {
 	              [OP_LOOK] = 8,
 	              [OP_WAIT] = 3,
 	              [OP_CLOCK] = 1 } },
+	/* After-funcs that have something to do. */
+	{ .setup = 4,
+	  .ops = 50,
+	  .vars = 10,
+	  .hot = 30,
+	  .longest = 100,
+	  .errand = 5,
+	  .weight = { [OP_NEW] = 6,
+	              [OP_DEADLINE] = 2,
+	              [OP_VALUE] = 2,
+	              [OP_MERGE] = 2,
+	              [OP_FREE] = 8,
+	              [OP_CAUSE] = 4,
+	              [OP_CLOSE] = 3,
+	              [OP_LOOK] = 2,
+	              [OP_SPLIT] = 2,
+	              [OP_AFTER] = 12,
+	              [OP_STOP] = 3,
+	              [OP_SERVE] = 3,
+	              [OP_LOOP] = 2 } },
 };
 
 static void make_script(struct script *s, uint64_t seed)
 {
 	struct chance c = { seed };
 
-	random_script(s, &climates[seed % 4 % COUNT(climates)], &c);
+	random_script(s, &climates[seed % 5 % COUNT(climates)], &c);
 }
 
 /* ---- In children ------------------------------------------------------------------------------------------------- */
@@ -251,7 +271,5 @@ int main(void)
 
 	if (getenv("STORM_SCRIPT"))
 		return run_all(given);
-	/* It stays for the life of the process. */
-	require(ctxfd_dispatch_fd() >= 0);
 	return run_all(tests);
 }

@@ -12,6 +12,7 @@
  * that a seed stands for is always the same; when its threads come to what is not.
  */
 #include "harness.h"
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include "storm/scenarios.h"
@@ -88,10 +89,32 @@ static void put_levers_back(void)
 		require(read(levers[l], &n, sizeof n) == sizeof n || errno == EAGAIN);
 }
 
-/* It could not be given back. */
-bool may_serve(void)
+int watch_edges(int fd)
 {
-	return false;
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	require(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+	return set;
+}
+
+bool take_edge(int set)
+{
+	struct epoll_event event;
+
+	return epoll_wait(set, &event, 1, 0) > 0;
+}
+
+void forget_edges(int set)
+{
+	close(set);
+}
+
+static _Thread_local int number = DISPATCHER;
+
+int who(void)
+{
+	return number;
 }
 
 /* ---- Threads that stay for all rounds ---------------------------------------------------------------------------- */
@@ -103,6 +126,7 @@ static void *play_rounds(void *arg)
 {
 	int t = (int)(intptr_t)arg;
 
+	number = t;
 	for (;;) {
 		pthread_barrier_wait(&gate);
 		if (over)
@@ -118,6 +142,7 @@ static struct thread *started[MAX_THREADS];
 static void start_threads(int n)
 {
 	threads = n;
+	number = 1;
 	over = false;
 	pthread_barrier_init(&gate, NULL, (unsigned)n);
 	for (int t = 2; t <= n; t++)
@@ -260,6 +285,49 @@ static const struct climate climates[] = {
 	              [OP_LOOK] = 2,
 	              [OP_AFTER] = 10,
 	              [OP_STOP] = 8 } },
+	/* After-funcs that have something to do. */
+	{ .threads = 3,
+	  .setup = 6,
+	  .ops = 40,
+	  .vars = 10,
+	  .hot = 30,
+	  .longest = 200,
+	  .errand = 5,
+	  .weight = { [OP_NEW] = 6,
+	              [OP_DEADLINE] = 2,
+	              [OP_VALUE] = 1,
+	              [OP_MERGE] = 1,
+	              [OP_REF] = 1,
+	              [OP_FREE] = 10,
+	              [OP_CAUSE] = 3,
+	              [OP_CLOSE] = 3,
+	              [OP_LOOK] = 1,
+	              [OP_AFTER] = 10,
+	              [OP_STOP] = 6,
+	              [OP_TAKE] = 3,
+	              [OP_SPLIT] = 2 } },
+	/* The same, on dispatchers of the program's. */
+	{ .threads = 4,
+	  .setup = 8,
+	  .ops = 50,
+	  .vars = 12,
+	  .hot = 20,
+	  .longest = 200,
+	  .errand = 4,
+	  .weight = { [OP_NEW] = 6,
+	              [OP_DEADLINE] = 2,
+	              [OP_VALUE] = 1,
+	              [OP_MERGE] = 1,
+	              [OP_FREE] = 8,
+	              [OP_CAUSE] = 4,
+	              [OP_CLOSE] = 2,
+	              [OP_AFTER] = 10,
+	              [OP_STOP] = 6,
+	              [OP_TAKE] = 2,
+	              [OP_SPLIT] = 1,
+	              [OP_LOOP] = 4,
+	              [OP_SERVE] = 2,
+	              [OP_EDGE] = 4 } },
 	/* One thread alone. */
 	{ .threads = 1,
 	  .setup = 10,

@@ -46,7 +46,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	decode_script(&script, &curious, bytes, size);
 	if (!warm) { /* what stays for the life of the process */
 		ctxfd_done_fd(ctxfd_background());
-		ctxfd_dispatch_fd();
 		warm = true;
 	}
 	look_for_fds(before);

@@ -18,7 +18,9 @@
 struct model model;
 struct context contexts[MAX_KNOWN];
 
-static int vars[MAX_VARS];    /* NOBODY: none */
+/* A script's contexts by letter, or an errand's, whose first is its own context. NOBODY: none. */
+static int vars_of_script[MAX_VARS], *vars = vars_of_script, first = 2;
+static const struct script *script;
 static int sockets[2], bytes; /* in the socket */
 static int64_t start;
 static char keys[8];
@@ -180,6 +182,8 @@ static void make(const struct op *op, int a, int b)
 		ctx = ctxfd_without_cancel(of(a));
 	else if (op->what == OP_MERGE)
 		ctx = ctxfd_merge(of(a), of(b));
+	else if (op->what == OP_LOOP)
+		ctx = ctxfd_with_dispatcher(of(a), loops[op->n & (LOOPS - 1)]);
 	else if (op->what == OP_WATCH)
 		ctx = ctxfd_with_fd(of(a), levers[lever].fd, POLLIN, LEVER_CAUSE + lever);
 	else
@@ -352,11 +356,12 @@ static bool play_maker(const struct op *op)
 	case OP_WITHOUT:
 	case OP_MERGE:
 	case OP_WATCH:
-		if (op->x >= 2 && a != NOBODY && b != NOBODY)
+	case OP_LOOP:
+		if (op->x >= first && a != NOBODY && b != NOBODY)
 			make(op, a, b);
 		return true;
 	case OP_REF:
-		if (op->x >= 2 && a != NOBODY) {
+		if (op->x >= first && a != NOBODY) {
 			ctxfd_ref(of(a));
 			model_hold(&model, a);
 			give_up(&vars[op->x]);
@@ -379,6 +384,7 @@ static bool play_other(const struct op *op)
 		stop(op->n);
 		return true;
 	case OP_SERVE:
+	case OP_EDGE:
 		dispatch_due();
 		return true;
 	case OP_PULL:
@@ -404,6 +410,11 @@ static void play_user(const struct op *op, int i)
 	case OP_CLOSE:
 		if (model.of[i].node != i)
 			break;
+		if (op->x < first) {
+			ctxfd_ref(of(i));
+			cancel(i, 0, true);
+			break;
+		}
 		cancel(i, 0, true);
 		model_release(&model, i);
 		vars[op->x] = NOBODY;
@@ -431,7 +442,7 @@ static void play_user(const struct op *op, int i)
 			split_children(of(i));
 		break;
 	case OP_AFTER:
-		arm(i, op->n);
+		arm(i, op);
 		break;
 	case OP_READ:
 	case OP_WRITE:
@@ -453,15 +464,16 @@ static void begin(void)
 	const struct ctxfd *roots[] = { ctxfd_background(), ctxfd_todo() };
 
 	begin_model(&model);
+	begin_errands();
 	for (int v = 0; v < MAX_VARS; v++)
 		vars[v] = v < 2 ? v : NOBODY;
 	for (int i = 0; i < 2; i++) {
 		contexts[i] = (struct context){ .fd = -1, .lever = NOBODY };
-		contexts[i].ctx = (struct ctxfd *)(uintptr_t)roots[i];
+		contexts[i].ctx = (struct ctxfd *)(uintptr_t)ctxfd_with_dispatcher(roots[i], loops[0]);
+		SAME(of(i), "no context: errno %d", errno);
 	}
 	SAME(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0, "no sockets");
 	bytes = 0;
-	begin_errands();
 	start = ctxfd_now();
 }
 
@@ -474,23 +486,52 @@ static void end(void)
 	for (int v = 2; v < MAX_VARS; v++)
 		give_up(&vars[v]);
 	look_at_values();
+	for (int i = 0; i < 2; i++)
+		ctxfd_unref(of(i));
+	for (int l = 0; l < LOOPS; l++)
+		ctxfd_dispatcher_free(loops[l]);
 	close(sockets[0]);
 	close(sockets[1]);
 }
 
+static void play(const struct op *op)
+{
+	int least = op->what == OP_FREE ? first : op->what == OP_CLOSE ? 2 : 0;
+
+	errno = 77;
+	if (!play_maker(op) && !play_other(op) && vars[op->x] != NOBODY && op->x >= least)
+		play_user(op, vars[op->x]);
+	SAME(errno == 77 || op->what == OP_NULLS, "errno is changed to %d", errno);
+	look_at_values();
+}
+
+/* What it has left in its hands goes to the script, where that has room. */
+void play_errand(int list, int i)
+{
+	int mine[MAX_VARS] = { 0, 1, i }, *before = vars, before_first = first;
+
+	for (int v = 3; v < MAX_VARS; v++)
+		mine[v] = NOBODY;
+	vars = mine;
+	first = 3;
+	for (int n = 0; n < script->count[list]; n++)
+		play(&script->ops[list][n]);
+	for (int v = 3; v < MAX_VARS; v++)
+		if (vars_of_script[v] == NOBODY)
+			vars_of_script[v] = mine[v];
+		else
+			give_up(&mine[v]);
+	vars = before;
+	first = before_first;
+}
+
 void play_exact(const struct script *s, int curious)
 {
+	script = s;
 	begin();
 	for (int n = 0; n < s->count[0]; n++) {
-		const struct op *op = &s->ops[0][n];
-
-		errno = 77;
-		if (!play_maker(op) && !play_other(op) && vars[op->x] != NOBODY &&
-		    (op->x >= 2 || (op->what != OP_FREE && op->what != OP_CLOSE)))
-			play_user(op, vars[op->x]);
-		SAME(errno == 77 || op->what == OP_NULLS, "errno is changed to %d", errno);
+		play(&s->ops[0][n]);
 		look_at_all(curious);
-		look_at_values();
 	}
 	end();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A script by one thread, on the library and on the model at once: every answer is compared. The dispatcher is ours
- * (ctxfd_dispatch_fd), so that after-funcs and watched fds are part of the script, too.
+ * A script by one thread, on the library and on the model at once: every answer is compared. All contexts are below a
+ * dispatcher of ours, so that after-funcs and watched fds are part of the script, too.
  */
 #ifndef EXACT_H
 #define EXACT_H

@@ -47,12 +47,19 @@ static inline struct span since(int64_t from)
 	return (struct span){ from, ctxfd_now() };
 }
 
+#define LOOPS 2
+
+extern struct ctxfd_dispatcher *loops[LOOPS];
+
 void look(int i);
 void cancel(int i, int cause, bool close);
 
-/* exact_errand.c: after-funcs, and what else the dispatcher does. */
+/* What the script's list says, by the after-func on context i. */
+void play_errand(int list, int i);
+
+/* exact_errand.c: after-funcs, and what else a dispatcher does. */
 void begin_errands(void);
-void arm(int i, int n);
+void arm(int i, const struct op *op);
 void stop(int n);
 void dispatch_due(void);
 void pull(int lever);

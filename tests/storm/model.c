@@ -85,7 +85,7 @@ int model_make(struct model *m, enum what what, int a, int b, int64_t deadline, 
 	k->deadline = parent->deadline;
 	k->expiry = parent->expiry;
 	k->ended = parent->ended;
-	if (what == OP_WITHOUT || what == OP_VALUE)
+	if (what == OP_WITHOUT || what == OP_VALUE || what == OP_LOOP)
 		k->node = what == OP_WITHOUT ? 0 : m->of[a].node;
 	else if (what == OP_DEADLINE)
 		make_deadline(k, parent, deadline, cause, t);

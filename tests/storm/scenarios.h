@@ -116,7 +116,28 @@ static const struct scenario {
 	                                             "new c a; free c; look a | clock 11; look a" },
 	{ "after-funcs in order, on one that ends",
 	  "new a -; new b a; after b 1 | cause a | look b; after b 2; look b" },
-	{ "the dispatcher is taken over", "new a -; after a 1 | cause a | serve; stop 1 | serve; after a 2; serve" },
+	/* Dispatchers of the program's. */
+	{ "two threads run one dispatcher", "loop b - 1; new a b; after a 1 | cause a | serve 1; stop 1 | serve 1; "
+	                                    "after a 2; serve 1" },
+	{ "two threads go by the edges of one dispatcher",
+	  "loop b - 1; new a b; after a 1; new c b; after c 2 | cause a; edge 1 | cause c; edge 1" },
+	{ "an edge meets a run that is under way",
+	  "loop b - 1; new a b; after a 1; new c b | cause a; serve 1 | after c 3; cause c | edge 1; edge 1" },
+	{ "a deadline is due while a dispatcher runs",
+	  "loop b - 1; new a b; after a 1; deadline c b 11; after c 2 | cause a; serve 1 | clock 11; edge 1" },
+	{ "one context, three dispatchers",
+	  "new a -; loop b a 1; loop c a 2; after a 1; after b 2; after c 3 | cause a; "
+	  "serve 1 | serve 2; stop 2 | serve 1; stop 3" },
+	{ "one deadline, three dispatchers", "deadline a - 11; loop b a 1; loop c a 2 | after a 1; clock 11; serve 1 | "
+	                                     "after b 2; serve 2 | after c 3; free "
+	                                     "a; stop 3; serve 1" },
+	{ "a dispatcher goes with its last context",
+	  "loop b - 1; new a b; after a 1; free b | cancel a; free a | serve "
+	  "1 | stop 1" },
+	{ "a source on a dispatcher against cancel",
+	  "loop c - 1; watch b c 1; fd b | cause b; look b | pull 1; serve 1; look b | edge 1; free b" },
+	{ "a source that is freed as its dispatcher comes to it",
+	  "loop c - 1; watch b c 1; watch d c 1 | pull 1; serve 1 | free b; edge 1 | free d" },
 	{ "after-funcs hold what they wait for", "new a -; new b a; after b 1; free b | cancel a; free a | stop 1" },
 	/* Sources. */
 	{ "a source against cancel", "new a -; watch b a 1; fd b | cause a; look b | pull 1; look b | free b" },
@@ -124,6 +145,61 @@ static const struct scenario {
 	{ "a source made while its fd becomes ready", "new a - | watch b a 1; look b | pull 1; look a | cause a" },
 	{ "a source ends an after-func's context",
 	  "new a -; watch b a 1; after b 1; free b | pull 1; cause a | stop 1" },
+	/* After-funcs that have an errand on their own context, while its owners leave. */
+	{ "fn registers and stops on an orphaned context",
+	  "new p -; new a p; after a 1 1; free a | cause p; free p | stop 1 : after a 1; stop 1" },
+	{ "fn registers and stops, and nobody has its handle",
+	  "new p -; new a p; after a 0 1 | cause p; free p | free a : after a 1; stop 1; look a" },
+	{ "fn derives and closes while two owners leave",
+	  "new p -; new a p; ref b a; after a 0 1 | cause p | free a | free b : new b a; close b" },
+	{ "fn derives and closes on shards while two owners leave",
+	  "new p -; new a p; split a; new d a; ref b a; after a 0 1 | cause p; free d | free a | free b : new b a; "
+	  "close b" },
+	{ "fn refs and unrefs on shards while two owners leave",
+	  "new p -; new a p; split a; new d a; ref b a; after a 0 1 | cause p | free a; free d | free b : ref b a; "
+	  "free b" },
+	{ "fn leaves a reference behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a | take c 0; look c; free c : ref b a; post b 0" },
+	{ "fn leaves a reference behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a | take c 0; look c; free c : ref b a; post b 0" },
+	{ "fn leaves a child behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a | take c 0; look c; free c : new b a; post b 0" },
+	{ "fn leaves a child behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a | take c 0; look c; free c : new b a; post b 0" },
+	{ "fn leaves an after-func behind as the owner leaves",
+	  "new p -; new a p; after a 0 1 | cause p | free a : after a 0 2 : look a; after a 0" },
+	{ "fn leaves an after-func behind as the owner closes",
+	  "new p -; new a p; after a 0 1 | cause p | close a : after a 0 2 : look a; after a 0" },
+	{ "fn leaves an after-func with a handle behind",
+	  "new p -; new a p; after a 1 1; free a | cause p | stop 1 : after a 1 2 : look a" },
+	{ "fn leaves a reference behind on shards as the owner leaves",
+	  "new p -; new a p; split a; new d a; after a 0 1 | cause p; free d | free a | take c 0; look c; free c : ref "
+	  "b a; post b 0" },
+	{ "fn closes its own context",
+	  "new p -; new a p; after a 0 1; after a 1 1 | cause p | free a | stop 1 : close a; fd a; cancel a" },
+	{ "fn of a deadline leaves things behind as the owner leaves",
+	  "deadline a - 11; after a 0 1 | clock 11; look a | free a | take c 0; look c; free c : ref b a; post b 0; "
+	  "after a 0" },
+	{ "fn of a deadline registers and stops on an orphan",
+	  "deadline a - 11; after a 1 1; free a | clock 11 | stop 1 : after a 1; stop 1; new b a; close b" },
+	{ "fn on a value context leaves a value behind",
+	  "new p -; new b p; value a b 1; after a 0 1 | cause p | free a; free b | take c 0; get c 1; free c : value b "
+	  "a 2; post b 0" },
+	{ "fn on a merge derives and closes while its owners leave",
+	  "new p -; new q -; merge a p q; ref b a; after a 0 1 | cause p; free q | cause q; free a | free b : new b a; "
+	  "close b; ref b a; post b 0" },
+	{ "fn on a dispatcher leaves a reference behind as the owner leaves",
+	  "loop p - 1; new q p; new a q; after a 0 1 | cause q; serve 1 | free a; edge 1 | take c 0; look c; free c : "
+	  "ref b a; post b 0" },
+	{ "fn on a dispatcher registers, stops and derives on an orphan",
+	  "loop p - 1; new q p; new a q; after a 0 1; after a 1 1; free a; free p | cause q; serve 1 | edge 1; stop 1 "
+	  ": after a 1; stop 1; new b a; close b" },
+	{ "fn runs the other dispatcher",
+	  "loop p - 1; loop q - 2; new a p; new b q; after a 0 1; after b 0 2 | cause a; cause b; serve 1 | serve 2; "
+	  "free b | free a; edge 1; edge 2 : serve 2; ref b a; post b 0 : serve 1; new b a; free b" },
+	{ "two fns of one context, on two dispatchers",
+	  "new a -; loop b a 1; after a 0 1; after b 1 1 | cause a; free a; serve 1 | edge 1; stop 1 | free b : new b "
+	  "a; close b; after a 1; stop 1; split a" },
 };
 
 #endif

@@ -31,15 +31,17 @@ static const struct {
 	[OP_TAKE] = { "take", ">xn" },
 	[OP_PROMISE] = { "promise", "x" }, /* at first: thread 1 cancels x when it has done all else */
 	[OP_SPLIT] = { "split", "x" },     /* gives x shards, as a crowd of threads would */
-	[OP_AFTER] = { "after", "xn" },    /* an after-func on x, its handle is n */
+	[OP_AFTER] = { "after", "xne" },   /* an after-func on x, its handle is n, its errand e */
 	[OP_STOP] = { "stop", "n" },
-	[OP_SERVE] = { "serve", "" },     /* dispatch what is due */
+	[OP_SERVE] = { "serve", "n" },    /* run dispatcher n */
 	[OP_WATCH] = { "watch", ">xan" }, /* x = with_fd(a, lever n) */
 	[OP_PULL] = { "pull", "n" },      /* lever n: make its fd readable, or no longer */
 	[OP_READ] = { "read", "x" },      /* a byte under x, from a socket pair */
 	[OP_WRITE] = { "write", "x" },
 	[OP_TELL] = { "tell", "x" }, /* describe, deadline, remaining */
 	[OP_NULLS] = { "nulls", "" },
+	[OP_LOOP] = { "loop", ">xan" }, /* x = with_dispatcher(a, dispatcher n) */
+	[OP_EDGE] = { "edge", "n" },    /* run dispatcher n if an edge-triggered watch of its fd says so */
 };
 
 static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -47,6 +49,33 @@ static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHI
 const char *operands(enum what what)
 {
 	return words[what].takes;
+}
+
+bool uses(const struct script *s, enum what what)
+{
+	for (int l = 0; l < LISTS; l++)
+		for (int i = 0; i < s->count[l]; i++)
+			if (s->ops[l][i].what == what)
+				return true;
+	return false;
+}
+
+bool fits_errand(enum what what)
+{
+	switch (what) {
+	case OP_WAIT:
+	case OP_SLEEP:
+	case OP_POLL:
+	case OP_CLOCK:
+	case OP_TAKE:
+	case OP_PROMISE:
+	case OP_PULL:
+	case OP_READ:
+	case OP_WRITE:
+		return false;
+	default:
+		return true;
+	}
 }
 
 /* ---- Text -------------------------------------------------------------------------------------------------------- */
@@ -59,6 +88,10 @@ static bool parse_operand(struct op *op, char which, const char *token)
 	if (which == 'n') {
 		op->n = (int16_t)atoi(token);
 		return true;
+	}
+	if (which == 'e') {
+		op->b = (uint8_t)atoi(token);
+		return op->b <= ERRANDS;
 	}
 	*field = letter ? (uint8_t)(letter - letters) : 0;
 	return letter && !token[1];
@@ -78,38 +111,55 @@ static bool parse_op(struct op *op, char *text)
 		if (*t == '>')
 			continue;
 		token = strtok_r(NULL, " \t\n", &rest);
-		ok = token && parse_operand(op, *t, token);
+		ok = token ? parse_operand(op, *t, token) : *t == 'e';
 	}
 	return ok && !strtok_r(NULL, " \t\n", &rest);
 }
 
+/* One list, up to what comes after it. */
+static bool parse_list(struct script *s, int l, char *text)
+{
+	char *next, kept[64];
+
+	for (char *one = text; one; one = next) {
+		next = strchr(one, ';');
+		if (next)
+			*next++ = 0;
+		if (one[strspn(one, " \t\n")] == 0)
+			continue;
+		snprintf(kept, sizeof kept, "%s", one);
+		if (l >= LISTS || s->count[l] == MAX_OPS || !parse_op(&s->ops[l][s->count[l]], one) ||
+		    (l > MAX_THREADS && !fits_errand(s->ops[l][s->count[l]].what))) {
+			fprintf(stderr, "not an operation, here: %s\n", kept);
+			return false;
+		}
+		s->count[l]++;
+	}
+	return true;
+}
+
 bool parse_script(struct script *s, const char *text)
 {
-	char *copy = strdup(text), *list = copy, *next_list, *one, *next, kept[64];
-	int t = 0;
+	char *copy = strdup(text), *list = copy, end;
+	int t = 0, errand = 0;
+	bool ok = copy != NULL;
 
 	memset(s, 0, sizeof *s);
-	for (; list; list = next_list, t++) {
-		next_list = strchr(list, '|');
-		if (next_list)
-			*next_list++ = 0;
-		for (one = list; one; one = next) {
-			next = strchr(one, ';');
-			if (next)
-				*next++ = 0;
-			if (one[strspn(one, " \t\n")] == 0)
-				continue;
-			snprintf(kept, sizeof kept, "%s", one);
-			if (t > MAX_THREADS || s->count[t] == MAX_OPS || !parse_op(&s->ops[t][s->count[t]++], one)) {
-				fprintf(stderr, "not an operation: %s\n", kept);
-				free(copy);
-				return false;
-			}
-		}
+	for (char *at = copy; ok && at; list = ++at) {
+		at += strcspn(at, "|:");
+		end = *at;
+		*at = 0;
+		ok = parse_list(s, errand ? list_of_errand(errand) : t > MAX_THREADS ? LISTS : t, list);
+		if (!end)
+			break;
+		if (end == ':')
+			errand++;
+		else
+			t++;
 	}
-	s->threads = t - 1;
+	s->threads = t;
 	free(copy);
-	return true;
+	return ok;
 }
 
 size_t print_op(const struct op *op, char *buf, size_t size)
@@ -120,9 +170,9 @@ size_t print_op(const struct op *op, char *buf, size_t size)
 		char *at = n < size ? buf + n : NULL;
 		size_t room = n < size ? size - n : 0;
 
-		if (*t == 'n')
-			n += (size_t)snprintf(at, room, " %d", op->n);
-		else if (*t != '>')
+		if (*t == 'n' || (*t == 'e' && op->b))
+			n += (size_t)snprintf(at, room, " %d", *t == 'n' ? op->n : op->b);
+		else if (*t != '>' && *t != 'e')
 			n += (size_t)snprintf(at, room, " %c", letters[*t == 'x' ? op->x : *t == 'a' ? op->a : op->b]);
 	}
 	return n;
@@ -135,11 +185,14 @@ size_t print_script(const struct script *s, char *buf, size_t size)
 
 	if (size)
 		*buf = 0;
-	for (int t = 0; t <= s->threads; t++) {
-		if (t)
-			n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, " | ");
-		for (int i = 0; i < s->count[t]; i++) {
-			print_op(&s->ops[t][i], one, sizeof one);
+	for (int l = 0; l < LISTS; l++) {
+		if (l > s->threads && l <= MAX_THREADS)
+			continue;
+		if (l)
+			n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, "%s",
+			                      l > MAX_THREADS ? " : " : " | ");
+		for (int i = 0; i < s->count[l]; i++) {
+			print_op(&s->ops[l][i], one, sizeof one);
 			n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, "%s%s", i ? "; " : "",
 			                      one);
 		}
@@ -203,7 +256,8 @@ static void random_op(struct op *op, const struct climate *climate, bool *there,
 	if (*takes == '>' && op->x < 4 && below(c, 8))
 		op->x = (uint8_t)(op->x + 2);
 	op->a = random_var(climate, there, true, c);
-	op->b = random_var(climate, there, true, c);
+	op->b = op->what == OP_AFTER ? (uint8_t)(climate->errand ? below(c, 1 + ERRANDS) : 0)
+	                             : random_var(climate, there, true, c);
 	/* A few are often the same, so that deadlines and keys meet. */
 	op->n = (int16_t)(below(c, 4) ? below(c, climate->longest + 1)
 	                              : below(c, 8) + (below(c, 2) ? climate->longest / 2 : 0));
@@ -211,6 +265,46 @@ static void random_op(struct op *op, const struct climate *climate, bool *there,
 		there[op->x] = true;
 	else if (op->what == OP_FREE || op->what == OP_CLOSE)
 		there[op->x] = false;
+}
+
+/* What works on the errand's own context, which is the first letter: twice of three times. */
+static void random_errand(struct script *s, int l, const struct climate *climate, struct chance *c)
+{
+	static const struct climate weather = {
+		.vars = 5,
+		.hot = 60,
+		.weight = { [OP_NEW] = 4,
+		            [OP_DEADLINE] = 1,
+		            [OP_VALUE] = 1,
+		            [OP_WITHOUT] = 1,
+		            [OP_MERGE] = 1,
+		            [OP_REF] = 3,
+		            [OP_FREE] = 2,
+		            [OP_CAUSE] = 1,
+		            [OP_CLOSE] = 3,
+		            [OP_FD] = 1,
+		            [OP_LOOK] = 1,
+		            [OP_POST] = 2,
+		            [OP_SPLIT] = 1,
+		            [OP_AFTER] = 5,
+		            [OP_STOP] = 4,
+		            [OP_SERVE] = 1,
+		            [OP_LOOP] = 1 },
+	};
+	bool there[MAX_VARS] = { true, true, true };
+	struct climate here = weather;
+
+	here.longest = climate->longest;
+	here.errand = climate->errand;
+	for (int n = below(c, climate->errand + 1); n > 0; n--) {
+		struct op *op = &s->ops[l][s->count[l]++];
+
+		random_op(op, &here, there, c);
+		if (!climate->weight[OP_LOOP] && (op->what == OP_LOOP || op->what == OP_SERVE))
+			op->what = OP_REF;
+		if (op->what == OP_AFTER || op->what == OP_STOP)
+			op->n = (int16_t)(8 + below(c, 3) + 16 * below(c, 2)); /* few handles, so that they meet */
+	}
 }
 
 void random_script(struct script *s, const struct climate *climate, struct chance *c)
@@ -239,21 +333,42 @@ void random_script(struct script *s, const struct climate *climate, struct chanc
 		for (int i = 0; i < climate->ops && s->count[t] < MAX_OPS; i++)
 			random_op(&s->ops[t][s->count[t]++], climate, mine, c);
 	}
+	for (int e = 1; climate->errand && e <= ERRANDS; e++)
+		random_errand(s, list_of_errand(e), climate, c);
 }
 
-/* Few letters, so that a byte is likely to name one that is there, and no more operations than fit a short life. */
+static struct op decode_op(const uint8_t *bytes)
+{
+	struct op op = {
+		.what = (uint8_t)(bytes[0] % WHATS),
+		.x = (uint8_t)(bytes[1] % 16),
+		.a = (uint8_t)(bytes[2] % 16),
+		.b = (uint8_t)(bytes[3] % 16),
+		.n = bytes[4],
+	};
+
+	if (op.what == OP_AFTER)
+		op.b %= 1 + ERRANDS;
+	return op;
+}
+
+/*
+ * Few letters, so that a byte is likely to name one that is there, and no more operations than fit a short life. The
+ * first few are the errands'.
+ */
 void decode_script(struct script *s, int *curious, const uint8_t *bytes, size_t size)
 {
+	int each = size ? bytes[0] / 3 % 6 : 0, n = 0;
+
 	memset(s, 0, sizeof *s);
 	*curious = size ? bytes[0] % 3 : 0;
-	for (size_t at = 1; at + 5 <= size && s->count[0] < 100; at += 5)
-		s->ops[0][s->count[0]++] = (struct op){
-			.what = (uint8_t)(bytes[at] % WHATS),
-			.x = (uint8_t)(bytes[at + 1] % 16),
-			.a = (uint8_t)(bytes[at + 2] % 16),
-			.b = (uint8_t)(bytes[at + 3] % 16),
-			.n = bytes[at + 4],
-		};
+	for (size_t at = 1; at + 5 <= size && s->count[0] < 100; at += 5, n++) {
+		struct op op = decode_op(bytes + at);
+		int l = n < each * ERRANDS ? list_of_errand(1 + n / each) : 0;
+
+		if (l == 0 || fits_errand(op.what))
+			s->ops[l][s->count[l]++] = op;
+	}
 }
 
 /* ---- Shrinking --------------------------------------------------------------------------------------------------- */
@@ -271,7 +386,7 @@ void shrink_script(struct script *s, bool (*fails)(const struct script *s, void 
 
 	while (again) {
 		again = false;
-		for (int t = 0; t <= s->threads; t++)
+		for (int t = 0; t < LISTS; t++)
 			for (int n = s->count[t] / 2 + 1; n > 0; n /= 2)
 				for (int from = s->count[t] - n; from >= 0; from -= n) {
 					if (from + n > s->count[t])

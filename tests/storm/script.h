@@ -9,6 +9,13 @@
  * makes a child of background, and one below it; then one thread cancels the upper while another asks for the lower
  * one's fd. Contexts have one letter; `-` is background and `=` is todo. Words and what they take: see `words` in
  * script.c. Times are in microseconds after the beginning.
+ *
+ * What an after-func does comes last, behind a colon for each errand:
+ *
+ *     new a -; after a 1 1 | cancel a | free a; stop 1 : new b a; post b 0; after a 2; stop 2
+ *
+ * is errand 1. There `a` is the after-func's own context, which it can neither give up nor lose; all other letters, and
+ * all handles, are the errand's own.
  */
 #ifndef SCRIPT_H
 #define SCRIPT_H
@@ -20,6 +27,8 @@
 #define MAX_THREADS 4
 #define MAX_OPS     512
 #define MAX_VARS    54 /* - = a..z A..Z */
+#define ERRANDS     2
+#define LISTS       (1 + MAX_THREADS + ERRANDS)
 
 enum what {
 	OP_NEW,
@@ -53,6 +62,8 @@ enum what {
 	OP_WRITE,
 	OP_TELL,
 	OP_NULLS,
+	OP_LOOP,
+	OP_EDGE,
 	WHATS
 };
 
@@ -62,12 +73,26 @@ struct op {
 };
 
 struct script {
-	int threads;                /* 0: only the first list */
-	int count[1 + MAX_THREADS]; /* of each list */
-	struct op ops[1 + MAX_THREADS][MAX_OPS];
+	int threads;      /* 0: only the first list */
+	int count[LISTS]; /* of each list: the first, the threads', the errands' */
+	struct op ops[LISTS][MAX_OPS];
 };
 
-/* The operands of a word, in order: letters of "xabn". '>' in front of x: it is made, what was there is given up. */
+static inline int list_of_errand(int errand)
+{
+	return MAX_THREADS + errand;
+}
+
+/* Whether a list has that word. */
+bool uses(const struct script *s, enum what what);
+
+/* Whether an errand may say it: not what waits for others. */
+bool fits_errand(enum what what);
+
+/*
+ * The operands of a word, in order: letters of "xabne". '>' in front of x: it is made, what was there is given up. e: an
+ * errand, in b; it may be left out.
+ */
 const char *operands(enum what what);
 
 /* False, after a message on stderr, if text is none. */
@@ -93,6 +118,7 @@ struct climate {
 	int vars;                /* how many letters */
 	int hot;                 /* out of 100 operands, how many are one of the first two letters */
 	int longest;             /* times are up to this */
+	int errand;              /* how many operations each errand has at most; 0: there are none */
 };
 
 void random_script(struct script *s, const struct climate *climate, struct chance *c);

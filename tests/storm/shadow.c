@@ -277,6 +277,13 @@ static void make_merge(struct shadow *s, const struct shadow *b)
 	}
 }
 
+/* NULL: the library's. */
+static struct ctxfd_dispatcher *dispatcher(struct world *w, int n)
+{
+	n = (n & INT16_MAX) % (1 + LOOPS);
+	return n ? w->loops[n - 1].dispatcher : NULL;
+}
+
 struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b)
 {
 	int i = atomic_fetch_add_explicit(&w->made, 1, memory_order_relaxed);
@@ -310,6 +317,10 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		pulled = atomic_load(&w->pulled[s->lever]);
 		s->ctx = ctxfd_with_fd(a->ctx, lever_fd(s->lever), POLLIN, LEVER_CAUSE + s->lever);
 		CLAIM(!s->ctx || pulled < 2 || ctxfd_err(s->ctx), "#%d is live, but its lever is pulled", i);
+		break;
+	case OP_LOOP:
+		s->node = a->node;
+		s->ctx = (struct ctxfd *)(uintptr_t)ctxfd_with_dispatcher(a->ctx, dispatcher(w, op->n));
 		break;
 	case OP_WITHOUT:
 		s->node = &w->shadows[0];

@@ -27,6 +27,7 @@
 #define MAX_MAIL    8
 #define MAX_ERRANDS 256
 #define LEVERS      4
+#define LOOPS       2                 /* dispatchers of the program's */
 #define DISPATCHER  (1 + MAX_THREADS) /* as a thread */
 #define UNIT        CTXFD_USEC
 
@@ -60,10 +61,24 @@ struct errand {
 	struct shadow *on;
 	struct ctxfd_after *handle; /* NULL: it frees itself, */
 	bool held;                  /* and we have a reference on its context */
+	int does, depth;            /* which list of the script, 0: none; errands have errands, up to a depth */
 	int began;                  /* before it was registered, as counted by world.ticks; */
 	_Atomic int registered;     /* and after, if its context was live then; else 0 */
 	_Atomic int ran, ended;
 	_Atomic bool stopping, stopped;
+};
+
+/* What a thread has, or an errand; of contexts one reference each. */
+struct hands {
+	struct shadow *has[MAX_VARS];
+	struct errand *handle[MAX_MAIL]; /* to stop */
+	struct errand *in;               /* NULL: it is a thread's */
+};
+
+/* A dispatcher of the program's. */
+struct loop {
+	struct ctxfd_dispatcher *dispatcher;
+	int edges; /* a set that watches its fd, edge-triggered */
 };
 
 struct world {
@@ -77,18 +92,17 @@ struct world {
 	int64_t start;
 
 	const struct script *script;
-	bool bold;                                     /* wait for what the script does not promise */
-	bool drop_early;                               /* threads give up what they have, not the end */
-	struct shadow *has[1 + MAX_THREADS][MAX_VARS]; /* one reference each; [0] the world's */
-	_Atomic(struct shadow *) mail[MAX_MAIL];       /* with a reference */
-	struct shadow *promised[4];                    /* with a reference */
+	bool bold;                               /* wait for what the script does not promise */
+	bool drop_early;                         /* threads give up what they have, not the end */
+	struct hands hands[1 + MAX_THREADS];     /* [0] the world's */
+	_Atomic(struct shadow *) mail[MAX_MAIL]; /* with a reference */
+	struct shadow *promised[4];              /* with a reference */
 	int promises;
 	_Atomic int pulled[LEVERS]; /* 1: somebody is about to, 2: somebody has */
-	bool serving;               /* the dispatcher is ours */
+	struct loop loops[LOOPS];
 	struct errand errands[MAX_ERRANDS];
 	_Atomic int errands_made, ticks;
-	struct errand *handle[1 + MAX_THREADS][MAX_MAIL]; /* each thread's to stop */
-	_Atomic int at[1 + MAX_THREADS];                  /* which operation each is at */
+	_Atomic int at[1 + MAX_THREADS]; /* which operation each is at */
 
 	/* For searches upwards, each thread its own. */
 	uint32_t stamp[2 + MAX_THREADS][MAX_SHADOWS], stamps[2 + MAX_THREADS];
@@ -100,10 +114,13 @@ struct world {
 void broken(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* a claim does not hold */
 bool shows(int fd);                                                                   /* polls readable now */
 void pass_until(int64_t at);
-bool let_dispatch(int tries); /* gives the dispatcher some time; false: it has had enough */
-int lever_fd(int lever);      /* an eventfd, for contexts to watch */
-void pull_lever(int lever);   /* makes it readable, for good */
-bool may_serve(void);         /* whether the dispatcher may be taken over */
+bool let_dispatch(int tries); /* gives the library's thread some time; false: it has had enough */
+int who(void);                /* the number of the thread that calls */
+int watch_edges(int fd);      /* a set that tells of fd's edges; a close by forget_edges */
+bool take_edge(int set);      /* whether there was one that nobody has taken */
+void forget_edges(int set);
+int lever_fd(int lever);    /* an eventfd, for contexts to watch */
+void pull_lever(int lever); /* makes it readable, for good */
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
@@ -129,14 +146,17 @@ bool must_be_done(struct world *w, int t, struct shadow *s);
 
 /* After-funcs: stopping one that there is none of does nothing. */
 void begin_errands(struct world *w);
-void add_errand(struct world *w, int t, struct shadow *s, int handle);
-void stop_errand(struct world *w, int t, int handle);
+void add_errand(struct world *w, struct hands *h, struct shadow *s, const struct op *op);
+void stop_errand(struct world *w, struct hands *h, int handle);
 void end_errands(struct world *w); /* at rest: those that had to run have, those that must not have not */
 
-/* Takes over the dispatcher, and does what is due. */
-void serve_errands(struct world *w);
+/* The program's dispatchers: runs n, which the library's own thread does for 0; and only if there is an edge. */
+void begin_loops(struct world *w);
+void serve(struct world *w, int n);
+void serve_edge(struct world *w, int n);
+void end_loops(struct world *w);
 
-/* Until the dispatcher has done what it has to do, and *what says so. */
+/* At rest: until the dispatchers, whose edges are all that we go by, have done what they have to, and *what says so. */
 void let_run(struct world *w, _Atomic int *what);
 void let_end(struct world *w, struct shadow *s);
 
@@ -150,6 +170,9 @@ void begin_world(struct world *w, const struct script *script);
 
 /* On each thread, 1 to script->threads. */
 void play_list(struct world *w, int t);
+
+/* What an after-func does, on the thread that calls it. */
+void play_errand(struct world *w, struct errand *e);
 
 /* On one thread, after all others: looks at everything, gives it up, sees that values are destroyed. */
 void end_world(struct world *w);

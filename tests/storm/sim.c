@@ -11,11 +11,10 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define STACK        (64 * 1024)
-#define MOST_STEPS   200000
-#define MOST_TOLD    3000 /* of them, when explaining */
-#define LOCALS       64
-#define FIRST_DAEMON 5
+#define STACK      (64 * 1024)
+#define MOST_STEPS 200000
+#define MOST_TOLD  3000 /* of them, when explaining */
+#define LOCALS     64
 
 enum state { ABSENT, READY, ASLEEP, ENDED };
 
@@ -298,13 +297,13 @@ static void add_fiber(int i, void *(*run)(void *arg), void *arg)
 	f->state = READY;
 	f->run = run;
 	f->arg = arg;
-	f->daemon = i >= FIRST_DAEMON;
+	f->daemon = i >= SIM_DAEMONS;
 	memset(f->locals, 0, sizeof f->locals);
 }
 
 int sim_spawn(void *(*run)(void *arg), void *arg)
 {
-	for (int i = FIRST_DAEMON; i < SIM_THREADS; i++)
+	for (int i = SIM_DAEMONS; i < SIM_THREADS; i++)
 		if (fibers[i].state == ABSENT) {
 			add_fiber(i, run, arg);
 			sim_order_threads(i, sim_current);
@@ -408,6 +407,7 @@ bool sim_play(const struct sim_program *p, char *reason)
 	sim_order_reset();
 	sim_kernel_reset();
 	sim_threads_reset();
+	memset(__start_simtls, 0, locals());
 	sim_forked();
 	play_phases();
 	sim_current = -1;

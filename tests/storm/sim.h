@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 
 /* ---- Exploring --------------------------------------------------------------------------------------------------- */
@@ -79,6 +80,8 @@ bool sim_running(void);
 /* Somebody else may have the turn; or only counts the step, since one that takes them without end is a failure. */
 void sim_point(void);
 void sim_step(void);
+
+#define SIM_DAEMONS 5 /* from here on they are the library's */
 
 /* Which thread has the turn, 0 in begin and end; -1 when no schedule is being played. */
 extern int sim_current;
@@ -155,6 +158,10 @@ void sim_fire_timers(void);
 bool sim_shows(int fd);
 int sim_eventfd(unsigned count, int flags);
 ssize_t sim_write(int fd, const void *buf, size_t size);
+int sim_close(int fd);
+int sim_epoll_create1(int flags);
+int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
+int sim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
 
 /* sim_threads.c */
 void sim_threads_reset(void);

@@ -35,9 +35,11 @@ static struct file {
 	bool fired, repeats;
 	struct sim_view seen;  /* by those who have used it: the kernel's locks order them */
 	struct sim_time shown; /* when it was made readable, unless by the clock */
+	uint32_t edges;        /* how often something has come */
 	struct watch {
 		int fd; /* 0: none */
 		struct epoll_event event;
+		uint32_t told; /* of its edges; it is edge-triggered */
 	} watches[WATCHES];
 } files[FDS];
 
@@ -92,8 +94,19 @@ static struct file *file_of(int fd, const char *what)
 	return f;
 }
 
+/* For f, and all sets that it is in. */
+static void count_edge(struct file *f)
+{
+	f->edges++;
+	for (int i = 0; i < FDS; i++)
+		for (int j = 0; files[i].kind == EPOLL && j < WATCHES; j++)
+			if (files[i].watches[j].fd == FIRST_FD + (int)(f - files))
+				count_edge(&files[i]);
+}
+
 static void made_readable(struct file *f)
 {
+	count_edge(f);
 	if (f->count == 0)
 		f->shown = sim_time();
 	sim_release(&f->seen);
@@ -148,7 +161,6 @@ int sim_timerfd_settime(int fd, int flags, const struct itimerspec *to, struct i
 int sim_timerfd_gettime(int fd, struct itimerspec *is);
 int sim_ioctl(int fd, unsigned long what, ...);
 ssize_t sim_read(int fd, void *buf, size_t size);
-int sim_close(int fd);
 int sim_fcntl(int fd, int what, ...);
 int sim_poll(struct pollfd *fds, nfds_t n, int timeout);
 int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
@@ -295,9 +307,15 @@ int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
 
 /* ---- Epoll ------------------------------------------------------------------------------------------------------- */
 
-int sim_epoll_create1(int flags);
-int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);
-int sim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout);
+/* Level-triggered as long as it is readable; edge-triggered if something has come since it was told last. */
+static bool is_reported(struct watch *w)
+{
+	struct file *f = &files[w->fd - FIRST_FD];
+	bool reported = is_readable(f) && !(w->event.events & EPOLLET && w->told == f->edges);
+
+	w->told = f->edges;
+	return reported;
+}
 
 int sim_epoll_create1(int flags)
 {
@@ -314,8 +332,11 @@ int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 
 		if (w->fd == (what == EPOLL_CTL_ADD ? 0 : fd)) {
 			w->fd = what == EPOLL_CTL_DEL ? 0 : fd;
-			if (event)
+			if (event) {
 				w->event = *event;
+				w->told = files[fd - FIRST_FD].edges - is_readable(&files[fd - FIRST_FD]);
+				f->edges += is_readable(&files[fd - FIRST_FD]);
+			}
 			changed();
 			return 0;
 		}
@@ -331,7 +352,7 @@ int sim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
 		int n = 0;
 
 		for (int i = 0; i < WATCHES && n < most; i++)
-			if (f->watches[i].fd && is_readable(&files[f->watches[i].fd - FIRST_FD]))
+			if (f->watches[i].fd && is_reported(&f->watches[i]))
 				events[n++] = f->watches[i].event;
 		if (n || timeout == 0)
 			return n;
@@ -368,6 +389,7 @@ void sim_fire_timers(void)
 	for (int i = 0; i < FDS; i++)
 		if (files[i].kind == TIMER && !files[i].fired && files[i].at <= sim_clock) {
 			files[i].fired = true;
+			count_edge(&files[i]);
 			if (files[i].count++ == 0)
 				files[i].shown = (struct sim_time){ 0, 0 };
 			changed();

@@ -11,7 +11,7 @@ static struct mutex {
 	const pthread_mutex_t *is;
 	int owner;
 	struct sim_view seen;
-} mutexes[8];
+} mutexes[16];
 
 static void (*in_child)(void);
 
@@ -22,13 +22,13 @@ void sim_forked(void)
 
 void sim_threads_reset(void)
 {
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 16; i++)
 		mutexes[i] = (struct mutex){ 0 };
 }
 
 static struct mutex *find(const pthread_mutex_t *m)
 {
-	for (int i = 0; i < 8; i++) {
+	for (int i = 0; i < 16; i++) {
 		if (!mutexes[i].is)
 			mutexes[i].is = m;
 		if (mutexes[i].is == m)
@@ -39,11 +39,15 @@ static struct mutex *find(const pthread_mutex_t *m)
 
 int sim_pthread_mutex_lock(pthread_mutex_t *m);
 int sim_pthread_mutex_unlock(pthread_mutex_t *m);
+int sim_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr);
+int sim_pthread_mutex_destroy(pthread_mutex_t *m);
 int sim_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr);
+int sim_pthread_cond_destroy(pthread_cond_t *c);
 int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
 int sim_pthread_cond_broadcast(pthread_cond_t *c);
 int sim_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg);
 int sim_pthread_join(pthread_t t, void **result);
+int sim_pthread_detach(pthread_t t);
 pthread_t sim_pthread_self(void);
 int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *was);
 int sim_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
@@ -51,9 +55,14 @@ int sim_prctl(int what, ...);
 
 int sim_pthread_mutex_lock(pthread_mutex_t *m)
 {
-	struct mutex *mutex = find(m);
+	struct mutex *mutex;
 
+	if (sim_turn() < 0) /* outside of any schedule */
+		return 0;
+	mutex = find(m);
+	sim_check_access(m, sizeof *m, "locking a mutex");
 	sim_point();
+	sim_check_access(m, sizeof *m, "locking a mutex");
 	if (mutex->owner == sim_turn() + 1)
 		sim_fail("a mutex is locked twice by one thread");
 	while (mutex->owner)
@@ -67,8 +76,12 @@ int sim_pthread_mutex_lock(pthread_mutex_t *m)
 
 int sim_pthread_mutex_unlock(pthread_mutex_t *m)
 {
-	struct mutex *mutex = find(m);
+	struct mutex *mutex;
 
+	if (sim_turn() < 0)
+		return 0;
+	mutex = find(m);
+	sim_check_access(m, sizeof *m, "unlocking a mutex");
 	if (mutex->owner != sim_turn() + 1)
 		sim_fail("a mutex is unlocked by who has not locked it");
 	mutex->owner = 0;
@@ -79,9 +92,29 @@ int sim_pthread_mutex_unlock(pthread_mutex_t *m)
 	return 0;
 }
 
+/* One that is made where another one was is the same, once that is destroyed. */
+int sim_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr)
+{
+	(void)m, (void)attr;
+	return 0;
+}
+
+int sim_pthread_mutex_destroy(pthread_mutex_t *m)
+{
+	if (find(m)->owner)
+		sim_fail("a mutex is destroyed that somebody has");
+	return 0;
+}
+
 int sim_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr)
 {
 	(void)c, (void)attr;
+	return 0;
+}
+
+int sim_pthread_cond_destroy(pthread_cond_t *c)
+{
+	(void)c;
 	return 0;
 }
 
@@ -115,6 +148,12 @@ int sim_pthread_join(pthread_t t, void **result)
 {
 	(void)result;
 	sim_await((int)t - 1);
+	return 0;
+}
+
+int sim_pthread_detach(pthread_t t)
+{
+	(void)t;
 	return 0;
 }
 

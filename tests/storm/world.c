@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Playing a script. Each thread has its own references, one for each letter; what the script names in two lists is
- * shared at the beginning. New contexts reach other threads through mailboxes, with the reference that they hold.
+ * shared at the beginning. New contexts reach other threads through mailboxes, with the reference that they hold. An
+ * errand has no reference on its first letter, which is its own context: that it is one of its owners is what it tests.
  */
 #include "shadow.h"
 #include "shard.h"
@@ -46,11 +47,16 @@ static bool may_wait(struct world *w, int t, struct shadow *s)
 	return t > 1 && below_any(w, t, s, w->promised, w->promises);
 }
 
-static void make(struct world *w, int t, const struct op *op, struct shadow **x, struct shadow *a)
+static int first_letter(const struct hands *h)
 {
-	struct shadow *b = op->what == OP_MERGE ? w->has[t][op->b] : a, *s;
+	return h->in ? 3 : 2;
+}
 
-	if (a && b && op->x >= 2) {
+static void make(struct world *w, int t, struct hands *h, const struct op *op)
+{
+	struct shadow **x = &h->has[op->x], *a = h->has[op->a], *b = op->what == OP_MERGE ? h->has[op->b] : a, *s;
+
+	if (a && b && op->x >= first_letter(h)) {
 		s = make_shadow(w, t, op, a, b);
 		if (s)
 			put(x, s);
@@ -67,9 +73,9 @@ static void pull(struct world *w, int lever)
 }
 
 /* What needs no context in x, or makes it. False: something else. */
-static bool play_maker(struct world *w, int t, const struct op *op)
+static bool play_maker(struct world *w, int t, struct hands *h, const struct op *op)
 {
-	struct shadow **x = &w->has[t][op->x], *a = w->has[t][op->a], *s;
+	struct shadow **x = &h->has[op->x], *a = h->has[op->a], *s;
 
 	switch (op->what) {
 	case OP_NEW:
@@ -79,10 +85,11 @@ static bool play_maker(struct world *w, int t, const struct op *op)
 	case OP_WITHOUT:
 	case OP_MERGE:
 	case OP_WATCH:
-		make(w, t, op, x, a);
+	case OP_LOOP:
+		make(w, t, h, op);
 		return true;
 	case OP_REF:
-		if (a && op->x >= 2)
+		if (a && op->x >= first_letter(h))
 			put(x, ref(a));
 		return true;
 	case OP_TAKE:
@@ -91,10 +98,13 @@ static bool play_maker(struct world *w, int t, const struct op *op)
 			put(x, s);
 		return true;
 	case OP_STOP:
-		stop_errand(w, t, op->n);
+		stop_errand(w, h, op->n);
 		return true;
 	case OP_SERVE:
-		serve_errands(w);
+		serve(w, op->n);
+		return true;
+	case OP_EDGE:
+		serve_edge(w, op->n);
 		return true;
 	case OP_PULL:
 		pull(w, op->n & (LEVERS - 1));
@@ -107,9 +117,9 @@ static bool play_maker(struct world *w, int t, const struct op *op)
 	}
 }
 
-static void play_user(struct world *w, int t, const struct op *op, struct shadow **x)
+static void play_user(struct world *w, int t, struct hands *h, const struct op *op)
 {
-	struct shadow *s;
+	struct shadow **x = &h->has[op->x], *s;
 
 	switch (op->what) {
 	case OP_FREE:
@@ -121,7 +131,10 @@ static void play_user(struct world *w, int t, const struct op *op, struct shadow
 		break;
 	case OP_CLOSE:
 		s = *x;
-		*x = NULL;
+		if (op->x < first_letter(h))
+			ref(s);
+		else
+			*x = NULL;
 		cancel_shadow(w, t, s, false, true);
 		break;
 	case OP_FD:
@@ -152,7 +165,7 @@ static void play_user(struct world *w, int t, const struct op *op, struct shadow
 			split_children((*x)->ctx);
 		break;
 	case OP_AFTER:
-		add_errand(w, t, *x, op->n);
+		add_errand(w, h, *x, op);
 		break;
 	case OP_PROMISE:
 		if (w->promises < 4)
@@ -163,20 +176,42 @@ static void play_user(struct world *w, int t, const struct op *op, struct shadow
 	}
 }
 
+static void play_op(struct world *w, int t, struct hands *h, const struct op *op)
+{
+	int least = op->what == OP_FREE ? first_letter(h) : op->what == OP_CLOSE ? 2 : 0;
+
+	if (!play_maker(w, t, h, op) && h->has[op->x] && op->x >= least)
+		play_user(w, t, h, op);
+}
+
+static void give_up_all(struct hands *h)
+{
+	for (int v = first_letter(h); v < MAX_VARS; v++)
+		give_up(&h->has[v]);
+}
+
 void play_list(struct world *w, int t)
 {
-	for (int i = 0; i < w->script->count[t]; i++) {
-		const struct op *op = &w->script->ops[t][i];
-		struct shadow **x = &w->has[t][op->x];
+	struct hands *h = &w->hands[t];
 
+	for (int i = 0; i < w->script->count[t]; i++) {
 		atomic_store_explicit(&w->at[t], i, memory_order_relaxed);
-		if (!play_maker(w, t, op) && *x && op->x >= (op->what == OP_FREE || op->what == OP_CLOSE ? 2 : 0))
-			play_user(w, t, op, x);
+		play_op(w, t, h, &w->script->ops[t][i]);
 	}
 	for (int i = 0; t == 1 && i < w->promises; i++)
 		cancel_shadow(w, t, w->promised[i], i & 1, false);
-	for (int v = 2; t > 0 && w->drop_early && v < MAX_VARS; v++)
-		give_up(&w->has[t][v]);
+	if (t > 0 && w->drop_early)
+		give_up_all(h);
+}
+
+/* What it has left in its hands goes at once, but for handles: those are stopped at the end. */
+void play_errand(struct world *w, struct errand *e)
+{
+	struct hands h = { .has = { &w->shadows[0], &w->shadows[1], e->on }, .in = e };
+
+	for (int i = 0; i < w->script->count[e->does]; i++)
+		play_op(w, who(), &h, &w->script->ops[e->does][i]);
+	give_up_all(&h);
 }
 
 /* Whether a list names v. */
@@ -197,13 +232,13 @@ void begin_world(struct world *w, const struct script *script)
 	const struct ctxfd *roots[] = { ctxfd_background(), ctxfd_todo() };
 	bool named;
 
-	memset(w->has, 0, sizeof w->has);
-	memset(w->handle, 0, sizeof w->handle);
+	memset(w->hands, 0, sizeof w->hands);
 	w->script = script;
 	w->caused = w->promises = 0;
 	for (int l = 0; l < LEVERS; l++)
 		w->pulled[l] = 0;
 	begin_errands(w);
+	begin_loops(w);
 	w->made = 2;
 	w->start = ctxfd_now();
 	for (int i = 0; i < MAX_MAIL; i++)
@@ -214,49 +249,55 @@ void begin_world(struct world *w, const struct script *script)
 		w->shadows[i].node = &w->shadows[i];
 		w->shadows[i].fd = -1;
 		for (int t = 0; t <= MAX_THREADS; t++)
-			w->has[t][i] = &w->shadows[i];
+			w->hands[t].has[i] = &w->shadows[i];
 	}
 	play_list(w, 0);
 	for (int v = 2; v < MAX_VARS; v++) {
 		named = false;
-		for (int t = 1; w->has[0][v] && t <= script->threads; t++)
+		for (int t = 1; w->hands[0].has[v] && t <= script->threads; t++)
 			if (names(script, t, v)) {
-				w->has[t][v] = ref(w->has[0][v]);
+				w->hands[t].has[v] = ref(w->hands[0].has[v]);
 				named = true;
 			}
 		if (named)
-			give_up(&w->has[0][v]);
+			give_up(&w->hands[0].has[v]);
 	}
 	/* What list 0 has armed is thread 2's to stop. */
 	for (int i = 0; i < MAX_MAIL && script->threads > 1; i++) {
-		w->handle[2][i] = w->handle[0][i];
-		w->handle[0][i] = NULL;
+		w->hands[2].handle[i] = w->hands[0].handle[i];
+		w->hands[0].handle[i] = NULL;
 	}
 }
 
-static void give_up_all(struct world *w)
+static void look_at_all(struct world *w, const struct hands *h)
+{
+	for (int v = 0; v < MAX_VARS; v++) {
+		struct shadow *s = h->has[v];
+
+		if (s && s->lever >= 0 && atomic_load(&w->pulled[s->lever]))
+			let_end(w, s);
+		if (s)
+			look_at_rest(w, s);
+	}
+}
+
+static void give_up_hands(struct world *w)
 {
 	for (int t = 0; t <= MAX_THREADS; t++)
-		for (int v = 2; v < MAX_VARS; v++)
-			give_up(&w->has[t][v]);
+		give_up_all(&w->hands[t]);
 }
 
 void end_world(struct world *w)
 {
-	int made = atomic_load(&w->made);
 	struct shadow *s;
+	int made;
 
 	for (int t = 0; t <= MAX_THREADS; t++)
-		for (int v = 0; v < MAX_VARS; v++)
-			if (w->has[t][v]) {
-				if (w->has[t][v]->lever >= 0 && atomic_load(&w->pulled[w->has[t][v]->lever]))
-					let_end(w, w->has[t][v]);
-				look_at_rest(w, w->has[t][v]);
-			}
+		look_at_all(w, &w->hands[t]);
 	if (w->drop_early)
-		give_up_all(w);
+		give_up_hands(w);
 	end_errands(w);
-	give_up_all(w);
+	give_up_hands(w);
 	for (int i = 0; i < MAX_MAIL; i++) {
 		s = swap_mail(w, i, NULL);
 		if (s) {
@@ -266,13 +307,15 @@ void end_world(struct world *w)
 	}
 	while (w->promises > 0)
 		give_up(&w->promised[--w->promises]);
-	/* What was stopped when it was due already is the dispatcher's to free. */
-	if (w->serving)
-		serve_errands(w);
-	/* Some may be kept by an after-func that the dispatcher has not yet freed. */
+	/* Some may be kept by an after-func that its dispatcher has not yet freed. */
+	made = atomic_load(&w->made);
 	for (int i = 2; i < made && i < MAX_SHADOWS; i++)
 		if (w->shadows[i].made == OP_VALUE)
 			let_run(w, &w->shadows[i].value.destroyed);
+	/* What was stopped when it was due already is the dispatchers' to free. */
+	for (int n = 1; n <= LOOPS; n++)
+		serve_edge(w, n);
+	end_loops(w);
 }
 
 void print_last(struct world *w, int n)
