@@ -171,8 +171,9 @@ static int await_fd(const struct ctxfd *ctx, int fd, int events)
  */
 static int await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
 {
-	int err = ++*vain > 8 ? ctxfd_sleep(ctx, CTXFD_MSEC) : ctxfd_err(ctx);
+	int err = *vain < 8 ? ctxfd_err(ctx) : ctxfd_sleep(ctx, CTXFD_MSEC);
 
+	*vain += *vain < 8;
 	return err ? err : await_fd(ctx, fd, events);
 }
 

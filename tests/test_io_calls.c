@@ -454,10 +454,18 @@ static void the_kernels_log_is_written(void **state)
 	ctxfd_close(brief);
 }
 
-/* Somebody opens the file and may go on once the question is answered. */
+struct question {
+	int group;
+	const char *name;
+};
+
+/* Opens the file, and may go on once that is answered, or once nobody is left who could. */
 static int open_it(void *arg)
 {
-	return open(arg, O_RDONLY | O_CLOEXEC) < 0;
+	struct question *q = arg;
+
+	close(q->group);
+	return open(q->name, O_RDONLY | O_CLOEXEC) < 0;
 }
 
 static void *answer_one(void *arg)
@@ -492,7 +500,7 @@ static void fanotify_is_answered(void **state)
 	}
 	r.ctx = brief = ctxfd_with_timeout(ctxfd_background(), 10 * CTXFD_SEC * slow());
 	thread = thread_start(answer_one, &r);
-	assert_int_equal(in_child(open_it, name), 0);
+	assert_int_equal(in_child(open_it, &(struct question){ r.fd, name }), 0);
 	thread_join(thread);
 	unlink(name);
 	close(file);
