@@ -485,6 +485,7 @@ static void fanotify_is_answered(void **state)
 {
 	char name[] = "/tmp/ctxfd-test-XXXXXX";
 	struct reading r = { .fd = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC) };
+	struct question question = { r.fd, name };
 	struct ctxfd *brief;
 	struct thread *thread;
 	int file;
@@ -500,7 +501,7 @@ static void fanotify_is_answered(void **state)
 	}
 	r.ctx = brief = ctxfd_with_timeout(ctxfd_background(), 10 * CTXFD_SEC * slow());
 	thread = thread_start(answer_one, &r);
-	assert_int_equal(in_child(open_it, &(struct question){ r.fd, name }), 0);
+	assert_int_equal(in_child(open_it, &question), 0);
 	thread_join(thread);
 	unlink(name);
 	close(file);
