@@ -586,11 +586,14 @@ static void only_waiting_needs_an_fd(void **state)
 /* As poll itself says, whose limit it is. */
 static void a_limit_too_low_for_poll_is_told(void **state)
 {
-	struct ctxfd *ctx = make();
+	struct ctxfd *ctx;
 	struct rlimit before, low;
 	char byte;
 	int pipe[2];
 
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind keeps the limit to itself, and the kernel knows another");
+	ctx = make();
 	make_pipe(pipe);
 	assert_true(ctxfd_done_fd(ctx) >= 0);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);

@@ -147,10 +147,13 @@ static void more_fds_than_the_limit(void **state)
 		fds[i] = (struct pollfd){ .fd = -1 };
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
 	low = before;
-	low.rlim_cur = 5; /* of few the kernel counts them, which look at room for the done fd as well */
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-	assert_int_equal(ctxfd_poll(ctx, fds, 4, 0), 0);
-	assert_int_equal(ctxfd_poll(ctx, fds, 5, 0), -EINVAL);
+	if (!getenv("LD_PRELOAD") || !strstr(getenv("LD_PRELOAD"), "valgrind")) { /* which keeps limits to itself */
+		/* Of few the kernel counts them, and the done fd's place with them. */
+		low.rlim_cur = 5;
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+		assert_int_equal(ctxfd_poll(ctx, fds, 4, 0), 0);
+		assert_int_equal(ctxfd_poll(ctx, fds, 5, 0), -EINVAL);
+	}
 	low.rlim_cur = COUNT(fds);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
 	assert_int_equal(ctxfd_poll(ctx, fds, COUNT(fds) - 1, 1), 0);
