@@ -29,12 +29,14 @@
  *   is async-signal-safe: from a signal handler call nothing here (ctxfd_with_signals is for that).
  *
  *   pthread_cancel: the calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) are cancellation points, as
- *   those that they are named after, and leave nothing behind; no other function is one. Not to be called with
- *   asynchronous cancellation.
+ *   those that they are named after, when they are called and while they wait, and leave nothing behind; no other
+ *   function is one. Not to be called with asynchronous cancellation; nor may the handler of a signal that came during
+ *   a call leave it by longjmp or pthread_exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stands still while the machine is suspended, and so do deadlines: an hour of sleep is not counted. Setting the
- *   system's date does not move them.
+ *   system's date does not move them. Where that clock cannot be read (in no sandbox that we know) a deadline would
+ *   never come, and the library aborts.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Everything else returns 0, a positive result or a
  *   negative errno, and leaves errno as it was. Out parameters are untouched on failure. A function whose parameter is
@@ -301,42 +303,58 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - return -errno where the plain call would set errno. -ETIMEDOUT and -ECANCELED can be the descriptor's own: ask
  *     ctxfd_err when it matters;
  *   - retry EINTR: the way to interrupt them is the context;
- *   - wait on blocking and non-blocking descriptors alike, and leave their flags as they are;
- *   - make ctx's done fd (ctxfd_done_fd) when they have to wait, and so can fail with -EMFILE, -ENFILE or -ENOMEM.
+ *   - wait on blocking and non-blocking descriptors alike, and leave their flags as they are. A socket's SO_RCVTIMEO
+ *     and SO_SNDTIMEO do not count: the context takes their place;
+ *   - make ctx's done fd (ctxfd_done_fd) when they have to wait, and so can fail with -EMFILE, -ENFILE or -ENOMEM; they
+ *     wait by poll for two descriptors, and so fail with -EINVAL where RLIMIT_NOFILE is below 2.
  */
 
 /*
  * poll(2) under ctx. timeout is in nanoseconds, negative for none. Returns how many fds have revents, 0 when the
- * timeout passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0. A negative fd is ignored, a
- * bad one gives POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1), -ENOMEM.
+ * timeout passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0: that works without a done fd
+ * if need be. A negative fd is ignored, a bad one gives POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1),
+ * -ENOMEM.
  */
 int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout);
 
 /*
  * read(2) and write(2), sockets and pipes and what else can be polled. Both may be short: on a blocking descriptor too
- * a write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. What
- * offers neither MSG_DONTWAIT nor RWF_NOWAIT, a terminal for one, is polled and then called: if it is in blocking mode
- * and another reader takes the data in between, or it has less room than the write asks for, the call waits and ctx
- * cannot interrupt it. Write little at a time there, or set O_NONBLOCK.
+ * a write returns once some bytes are written. Regular files never wait for long: there they are the plain calls. A
+ * read of no bytes gives 0, or an error, at once.
+ *
+ * A blocking descriptor that offers neither MSG_DONTWAIT nor RWF_NOWAIT, such as a terminal, is polled and then called:
+ *
+ *   - it is not called before it polls ready, even if the plain call would not wait, as that on some devices and on a
+ *     message queue's status. (/dev/kmsg and fanotify never poll writable and are written to all the same);
+ *   - if another reader takes the data after the poll, or a terminal wants more of it (VMIN with VTIME), or has less
+ *     room than the write asks for, the call waits and ctx cannot interrupt it. Write little at a time there;
+ *   - kernels before 6.12 have pipes of that kind. They are opened anew for the instant of the call, so they do wait
+ *     under ctx; but not where that is impossible: no /proc, no right to open it, no free descriptor.
+ *
+ * With O_NONBLOCK none of this is so: the call is made at once, and again when poll says so.
  */
 ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size);
 ssize_t ctxfd_write(const struct ctxfd *ctx, int fd, const void *buf, size_t size);
 
-/* recv(2) and send(2). MSG_WAITALL is not honoured: the call returns what is there. */
+/*
+ * recv(2) and send(2). With MSG_DONTWAIT, and recv with MSG_ERRQUEUE, they do not wait: -EAGAIN. MSG_WAITALL is not
+ * honoured: the call returns what is there.
+ */
 ssize_t ctxfd_recv(const struct ctxfd *ctx, int fd, void *buf, size_t size, int flags);
 ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size, int flags);
 
 /*
  * accept4(2). addr and addrlen may be NULL. Threads of one process may share a blocking listening socket, as long as
- * all of them come through here; if another process takes the connection between poll and accept, a blocking one waits
- * on, and keeps other threads of this process from accepting on blocking sockets. Set O_NONBLOCK on one that processes
- * share.
+ * all of them come through here. If another process takes the connection between poll and accept, the call on a
+ * blocking one waits on, and neither ctx nor pthread_cancel reaches it; meanwhile no other thread of this process
+ * accepts on a blocking socket, though its own context ends its wait. So set O_NONBLOCK on one that processes share,
+ * and on a Bluetooth one, for such a socket does not tell that it listens (SO_ACCEPTCONN) and is not polled.
  */
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags);
 
 /*
  * connect(2). A blocking socket is non-blocking for the instant of the call that starts the connection. When ctx ends
- * first the connection is left half made: close the socket.
+ * first, or pthread_cancel does, the connection is left half made: close the socket.
  */
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
 

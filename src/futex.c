@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The futex system call on a context's word, and what to do where a sandbox refuses it. No locks, no state. */
+/*
+ * The futex system call on a context's word, and what to do where a sandbox refuses it. No locks, no state.
+ *
+ * EAGAIN (the word has changed), EINTR and ETIMEDOUT are passing: the caller looks again. Whatever else a sleep fails
+ * with makes it a nap of a millisecond. A wake that a sandbox refuses reaches nobody, but then sleepers nap: all but
+ * one that slept before a filter came that his own thread is not under. libc's locks would lose him as well.
+ */
 #include "futex.h"
 
 #include <errno.h>

@@ -5,17 +5,25 @@
  *
  * The art is in trying without waiting on a descriptor that may be in blocking mode, whose flags are not ours to change
  * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
- * what knows it, else poll first.
+ * what knows it, a pipe opened anew on kernels whose pipes do not, else poll first.
+ *
+ * ERRORS. Two are passing. EINTR: a signal's handler has run. EAGAIN: not yet; the next try comes when poll says so,
+ * after a few in vain a millisecond later. After either ctx is asked, so its end bounds them. All others end the call.
+ *
+ * PTHREAD_CANCEL acts where a call begins and where it waits. A try on a socket is kept from it: some libcs (glibc
+ * before 2.41) let a thread be cancelled after the kernel has handed over the bytes or the connection.
  */
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -54,6 +62,15 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 	}
 }
 
+/* Whether fd is ready as it stands: 1, 0 (a signal interrupts even this) or -errno. */
+static int look(int fd, int events)
+{
+	struct pollfd one = { .fd = fd, .events = (short)events };
+	int ready = poll(&one, 1, 0);
+
+	return ready >= 0 ? ready : errno == EINTR ? 0 : -errno;
+}
+
 /* The caller's fds alone, for a done fd that polls ready while ctx is live: somebody wrote to it, or closed it. */
 static int poll_apart(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
 {
@@ -71,8 +88,8 @@ static int poll_beside(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, in
 {
 	int fd = ctxfd_done_fd(ctx), ready, err;
 
-	if (fd < 0)
-		return fd;
+	if (fd < 0) /* with nothing else to wait for, it is a sleep, and needs none */
+		return n ? fd : poll_apart(ctx, all, 0, until);
 	all[n] = (struct pollfd){ .fd = fd, .events = POLLIN };
 	ready = poll_until(all, n + 1, until);
 	if (ready <= 0 || !all[n].revents)
@@ -90,13 +107,15 @@ static bool too_many(nfds_t n)
 	return n > INT_MAX || (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n >= limit.rlim_cur);
 }
 
-/* all: room for the caller's fds and one more. */
+/* all: room for the caller's fds and one more, which counts for the limit even while it is not there. */
 static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd *all, nfds_t n, int64_t until)
 {
 	int result;
 
-	memcpy(all, fds, n * sizeof *all);
-	result = poll_until(all, n, 0); /* what need not wait needs no done fd */
+	for (nfds_t i = 0; i < n; i++)
+		all[i] = fds[i];
+	all[n] = (struct pollfd){ .fd = -1 };
+	result = poll_until(all, n + 1, 0); /* what need not wait needs no done fd */
 	if (result == 0 && until != 0)
 		result = poll_beside(ctx, all, n, until);
 	for (nfds_t i = 0; result >= 0 && i < n; i++)
@@ -104,15 +123,17 @@ static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd 
 	return result;
 }
 
-/* With memory for all: no cancellation point. */
+/* With memory for all, which goes with the thread if pthread_cancel ends it here. */
 static int poll_many(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
 {
-	struct entry entry = enter();
 	struct pollfd *all = malloc((n + 1) * sizeof *all);
-	int result = all ? poll_copy(ctx, fds, all, n, until) : -ENOMEM;
+	int result;
 
-	free(all);
-	leave(entry);
+	if (!all)
+		return -ENOMEM;
+	pthread_cleanup_push(free, all);
+	result = poll_copy(ctx, fds, all, n, until);
+	pthread_cleanup_pop(1);
 	return result;
 }
 
@@ -121,12 +142,12 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 	struct pollfd few[8];
 	int64_t now = timeout > 0 ? ctxfd_now() : 0;
 	int64_t until = timeout < 0 || timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
-	int saved = errno, result = ctxfd_err(ctx);
+	int saved = errno, result;
 
+	pthread_testcancel();
+	result = ctxfd_err(ctx);
 	if (result)
 		return result;
-	if (n == 0)
-		return ctxfd_sleep(ctx, timeout < 0 ? INT64_MAX : timeout);
 	if (n < sizeof few / sizeof few[0])
 		result = poll_copy(ctx, fds, few, n, until);
 	else
@@ -150,8 +171,9 @@ static int await_fd(const struct ctxfd *ctx, int fd, int events)
  */
 static int await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
 {
-	int err = ++*vain > 8 ? ctxfd_sleep(ctx, CTXFD_MSEC) : ctxfd_err(ctx);
+	int err = *vain < 8 ? ctxfd_err(ctx) : ctxfd_sleep(ctx, CTXFD_MSEC);
 
+	*vain += *vain < 8;
 	return err ? err : await_fd(ctx, fd, events);
 }
 
@@ -176,10 +198,14 @@ static ssize_t plain(const struct transfer *t, size_t size)
 
 static ssize_t socket_now(const struct transfer *t)
 {
+	struct entry entry = enter();
 	ssize_t n = t->out ? send(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT)
 	                   : recv(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT);
 
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		n = -errno;
+	leave(entry);
+	return n;
 }
 
 /* preadv2 or pwritev2 at the file's own position, by number: not every libc has them. */
@@ -191,61 +217,114 @@ static ssize_t file_now(const struct transfer *t)
 	return n < 0 ? -errno : n;
 }
 
-static bool is_on_disk(int fd)
+/* What the kernel says of a file that knows no RWF_NOWAIT, or a sandbox of the call. */
+static bool is_refused(ssize_t n)
 {
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode));
+	return n == -EOPNOTSUPP || n == -ENOSYS || n == -EPERM || n == -EACCES;
 }
 
 /*
- * For what knows no call that does not wait. A pipe that polls writable has room for PIPE_BUF bytes, and for no more.
+ * A blocking pipe, opened anew for one call. The names are the thread's own, which need not share its descriptors with
+ * the process; the calls are by number, since libc's are cancellation points. -EOPNOTSUPP if it cannot be opened.
  */
-static ssize_t polled_now(const struct transfer *t)
+static ssize_t reopened_now(const struct transfer *t, int mode)
 {
-	struct pollfd one = { .fd = t->fd, .events = t->out ? POLLOUT : POLLIN };
-	int mode = fcntl(t->fd, F_GETFL);
+	char name[40];
+	long fd, n;
 
-	if ((mode & O_ACCMODE) == (t->out ? O_RDONLY : O_WRONLY)) /* never polls ready, and fails at once */
+	snprintf(name, sizeof name, "/proc/thread-self/fd/%d", t->fd);
+	fd = syscall(SYS_openat, AT_FDCWD, name,
+	             (t->out ? O_WRONLY : O_RDONLY) | (mode & O_DIRECT) | O_NONBLOCK | O_CLOEXEC, 0L);
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	n = syscall(t->out ? SYS_write : SYS_read, fd, t->buf, t->size);
+	if (n < 0)
+		n = -errno;
+	syscall(SYS_close, fd);
+	return n;
+}
+
+/*
+ * Files that take a write at once and yet never poll writable: /dev/kmsg (1 is the major number of the kernel's own
+ * devices), a fanotify group (it takes FIONREAD; an eventfd, which has no type either, does not).
+ */
+static bool writes_at_once(const struct transfer *t, const struct stat *st)
+{
+	int unread;
+
+	if (!t->out)
+		return false;
+	return S_ISCHR(st->st_mode) ? major(st->st_rdev) == 1
+	                            : !(st->st_mode & S_IFMT) && ioctl(t->fd, FIONREAD, &unread) == 0;
+}
+
+/* A pipe that polls writable has room for PIPE_BUF bytes and a terminal for some, and for no more. */
+static bool takes_pieces(const struct transfer *t, const struct stat *st)
+{
+	return S_ISFIFO(st->st_mode) || (S_ISCHR(st->st_mode) && isatty(t->fd));
+}
+
+/* For what knows no call that does not wait. */
+static ssize_t polled_now(const struct transfer *t, const struct stat *st)
+{
+	int mode = fcntl(t->fd, F_GETFL), ready;
+	ssize_t n = -EOPNOTSUPP;
+
+	/* It does not wait, or fails at once, whatever poll says. */
+	if (mode & O_NONBLOCK || (mode & O_ACCMODE) == (t->out ? O_RDONLY : O_WRONLY))
 		return plain(t, t->size);
-	if (poll(&one, 1, 0) <= 0) /* a signal interrupts even this */
+	ready = look(t->fd, t->out ? POLLOUT : POLLIN);
+	if (ready < 0)
+		return ready;
+	if (ready == 0 && !writes_at_once(t, st))
 		return -EAGAIN;
-	return plain(t, t->out && t->size > PIPE_BUF ? PIPE_BUF : t->size);
+	if (S_ISFIFO(st->st_mode))
+		n = reopened_now(t, mode);
+	if (n != -EOPNOTSUPP)
+		return n;
+	return plain(t, t->out && t->size > PIPE_BUF && takes_pieces(t, st) ? PIPE_BUF : t->size);
+}
+
+/*
+ * A file on a disk is not asked with RWF_NOWAIT: it would be read short where the part that is in memory ends. It polls
+ * ready at any time; what looks like one and does not (/proc/kmsg) waits.
+ */
+static ssize_t other_now(const struct transfer *t)
+{
+	struct stat st = { 0 };
+	bool on_disk = fstat(t->fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode));
+	ssize_t n = on_disk ? -EOPNOTSUPP : file_now(t);
+
+	if (!is_refused(n))
+		return n;
+	return t->size || on_disk ? polled_now(t, &st) : plain(t, 0);
 }
 
 /* One try that does not wait. */
 static ssize_t transfer_now(const struct transfer *t)
 {
-	ssize_t n;
+	/* A read of nothing is no recv of nothing, which takes a message or waits for one. */
+	ssize_t n = t->size || t->out || t->message ? socket_now(t) : -ENOTSOCK;
 
-	if (t->message)
-		return socket_now(t);
-	if (t->size == 0 && !t->out) /* never waits, and on a socket is not what recv does with it */
-		return plain(t, 0);
-	n = socket_now(t);
-	if (n != -ENOTSOCK)
-		return n;
-	n = file_now(t);
-	if (n == -EAGAIN && is_on_disk(t->fd)) /* not in memory; the disk will not keep us long */
-		return plain(t, t->size);
-	if (n == -EOPNOTSUPP || n == -ENOSYS || n == -EPERM)
-		return is_on_disk(t->fd) ? plain(t, t->size) : polled_now(t);
-	return n;
+	return n == -ENOTSOCK && !t->message ? other_now(t) : n;
 }
 
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
 	int saved = errno, events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
-	int err = ctxfd_err(ctx), vain = 0;
-	ssize_t n = err;
+	int err, vain = 0;
+	ssize_t n;
 
+	pthread_testcancel();
+	n = err = ctxfd_err(ctx);
 	while (!err) {
 		n = transfer_now(t);
 		if (n == -EINTR)
-			continue;
-		if (n != -EAGAIN || t->flags & MSG_ERRQUEUE) /* what is not in the error queue is not waited for */
+			n = err = ctxfd_err(ctx);
+		else if (n != -EAGAIN || t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) /* recv waits for neither */
 			break;
-		n = err = await_next_try(ctx, t->fd, events, &vain);
+		else
+			n = err = await_next_try(ctx, t->fd, events, &vain);
 	}
 	errno = saved;
 	return n;
@@ -287,39 +366,59 @@ static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 
 /*
  * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
- * a time, or two that both see one connection would leave the slower one waiting where no context reaches it.
+ * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. Who finds
+ * another thread at it tries again: that one may wait after all, for another process can be the quicker one.
  */
+static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	static atomic_flag taken = ATOMIC_FLAG_INIT;
+	int ready;
+
+	/* Acquire and release pair with each other: one thread's poll comes after the other's accept. */
+	if (atomic_flag_test_and_set_explicit(&taken, memory_order_acquire))
+		return -EAGAIN;
+	ready = look(fd, POLLIN);
+	if (ready > 0)
+		ready = accept_plain(fd, addr, addrlen, flags);
+	else if (ready == 0)
+		ready = -EAGAIN;
+	atomic_flag_clear_explicit(&taken, memory_order_release);
+	return ready;
+}
+
 static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
-	struct pollfd one = { .fd = fd, .events = POLLIN };
-	int listening = 0, mode = fcntl(fd, F_GETFL), conn = -EAGAIN;
+	int listening = 0, mode = fcntl(fd, F_GETFL);
 	socklen_t size = sizeof listening;
-	struct entry entry;
 
-	/* What does not listen fails at once, and a non-blocking socket does not wait. */
-	if (mode < 0 || mode & O_NONBLOCK || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) || !listening)
+	if (mode < 0)
+		return -errno;
+	if (mode & O_NONBLOCK || flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* does not wait; fails at once */
 		return accept_plain(fd, addr, addrlen, flags);
-	entry = enter();
-	pthread_mutex_lock(&one_at_a_time);
-	if (poll(&one, 1, 0) > 0)
-		conn = accept_plain(fd, addr, addrlen, flags);
-	pthread_mutex_unlock(&one_at_a_time);
-	leave(entry);
-	return conn;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
+		return -errno;
+	if (!listening) /* fails at once */
+		return accept_plain(fd, addr, addrlen, flags);
+	return accept_alone(fd, addr, addrlen, flags);
 }
 
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	int saved = errno, err = ctxfd_err(ctx), conn = err, vain = 0;
+	int saved = errno, err, conn, vain = 0;
+	struct entry entry;
 
+	pthread_testcancel();
+	conn = err = ctxfd_err(ctx);
 	while (!err) {
+		entry = enter();
 		conn = accept_now(fd, addr, addrlen, flags);
+		leave(entry);
 		if (conn == -EINTR)
-			continue;
-		if (conn != -EAGAIN)
+			conn = err = ctxfd_err(ctx);
+		else if (conn != -EAGAIN)
 			break;
-		conn = err = await_next_try(ctx, fd, POLLIN, &vain);
+		else
+			conn = err = await_next_try(ctx, fd, POLLIN, &vain);
 	}
 	errno = saved;
 	return conn;
@@ -361,15 +460,18 @@ static int finish_connecting(const struct ctxfd *ctx, int fd)
 
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
-	int saved = errno, err = ctxfd_err(ctx);
 	int64_t pause = CTXFD_MSEC / 8;
+	struct pollfd room;
+	int saved = errno, err;
 
+	pthread_testcancel();
+	err = ctxfd_err(ctx);
 	if (!err)
 		err = start_connecting(fd, addr, addrlen);
 	/* A local socket whose listener has no room says so, but nothing tells when there is some. */
 	while (err == -EAGAIN && addr->sa_family == AF_UNIX) {
 		pause = pause < 8 * CTXFD_MSEC ? 2 * pause : pause;
-		err = ctxfd_sleep(ctx, pause);
+		err = poll_beside(ctx, &room, 0, ctxfd_now() + pause);
 		if (!err)
 			err = start_connecting(fd, addr, addrlen);
 	}

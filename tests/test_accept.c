@@ -4,6 +4,27 @@
 #include "sockets.h"
 #include "ticks.h"
 
+#include <semaphore.h>
+
+/* One thread can be stopped as it accepts. */
+static pthread_t held_thread;
+static atomic_bool hold;
+static sem_t held, let_go;
+
+int __real_accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags);
+int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags);
+
+int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags)
+{
+	if (hold && pthread_equal(pthread_self(), held_thread)) {
+		hold = false;
+		require(sem_post(&held) == 0);
+		while (sem_wait(&let_go) != 0)
+			continue;
+	}
+	return __real_accept4(fd, addr, size, flags);
+}
+
 static struct ctxfd *make(void)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
@@ -133,6 +154,9 @@ static void accept_tells_the_plain_calls_errors(void **state)
 	assert_int_equal(ctxfd_accept(ctx, pipe[0], NULL, NULL, 0), -ENOTSOCK);
 	assert_int_equal(ctxfd_accept(ctx, plain, NULL, NULL, 0), -EINVAL);
 	assert_int_equal(ctxfd_accept(ctx, datagram, NULL, NULL, 0), -EOPNOTSUPP);
+	assert_int_equal(ctxfd_accept(ctx, listener, NULL, NULL, 1), -EINVAL);
+	assert_int_equal(ctxfd_accept(ctx, listener, NULL, NULL, SOCK_CLOEXEC | O_APPEND), -EINVAL);
+	assert_int_equal(ctxfd_accept(ctx, -1, NULL, NULL, 1), -EBADF);
 
 	exhaust_fds();
 	assert_int_equal(ctxfd_accept(ctx, listener, NULL, NULL, 0), -EMFILE); /* it would have to wait */
@@ -183,6 +207,37 @@ static void threads_share_a_listener(void **state)
 		close(a.fd);
 		ctxfd_unref(ctx);
 	}
+}
+
+/* Another process takes the connection that one thread has seen: that one waits on, but no other does. */
+static void *accept_late(void *arg)
+{
+	held_thread = pthread_self();
+	hold = true;
+	return accept_one(arg);
+}
+
+static void who_waits_on_holds_up_nobody(void **state)
+{
+	struct sockaddr_in addr;
+	struct accepting a = { make(), make_listener(&addr) };
+	struct ctxfd *brief;
+	struct thread *thread;
+	int client = dial(&addr);
+
+	assert_int_equal(sem_init(&held, 0, 0) | sem_init(&let_go, 0, 0), 0);
+	wait_readable(a.fd);
+	thread = thread_start(accept_late, &a);
+	while (sem_wait(&held) != 0)
+		continue;
+	brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+	assert_int_equal(ctxfd_accept(brief, a.fd, NULL, NULL, 0), -ETIMEDOUT);
+	assert_int_equal(sem_post(&let_go), 0);
+	close(result(thread));
+	close(client);
+	close(a.fd);
+	ctxfd_close(brief);
+	ctxfd_close((struct ctxfd *)(uintptr_t)a.ctx);
 }
 
 struct accepting_on {
@@ -298,6 +353,7 @@ int main(void)
 		cmocka_unit_test(accept_waits_and_ends_with_the_context),
 		cmocka_unit_test(accept_tells_the_plain_calls_errors),
 		cmocka_unit_test(threads_share_a_listener),
+		cmocka_unit_test(who_waits_on_holds_up_nobody),
 		cmocka_unit_test(no_connection_is_lost),
 		cmocka_unit_test(accept_under_signals),
 		cmocka_unit_test(local_sockets_are_accepted_too),

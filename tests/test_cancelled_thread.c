@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pthread_cancel takes no thread away with a lock, a hold, an fd or memory of the library in hand: with a cancellation
- * pending, every call does its work to the end, but for those that wait on the caller's fds, which have nothing in
- * hand.
+ * pending, every call does its work to the end, but for those that wait on the caller's fds: they are cancellation
+ * points where they begin and while they wait, and leave nothing behind, be it memory, a mode, a byte or a connection.
  */
-#include "harness.h"
+#include "race.h"
+#include "sockets.h"
 
 static void nothing(void *arg)
 {
@@ -47,35 +48,217 @@ static void a_cancelled_thread_leaves_nothing_behind(void **state)
 	close_pair(pipes);
 }
 
-struct reading {
+/* ---- The calls that wait ----------------------------------------------------------------------------------------- */
+
+enum call { POLL_0, POLL_1, POLL_7, POLL_8, POLL_99, READ, WRITE, RECV, SEND, ACCEPT, CONNECT, CONNECT_LOCAL, CALLS };
+
+/* What each of them waits for in vain. */
+struct world {
 	struct ctxfd *ctx;
-	int fd;
+	int full[2], empty[2], full_sock[2], empty_sock[2], listener, sock, local_listener, local, queued[4];
+	struct stuck stuck;
+	struct sockaddr_un addr;
+	socklen_t size;
+	enum call call;
+	bool pending; /* the thread is cancelled before the call */
 };
 
-static void *read_for_ever(void *arg)
+static void make_world(struct world *w)
 {
-	struct reading *r = arg;
-	char byte;
+	struct sockaddr_in addr;
+	int n = 0;
 
-	ctxfd_read(r->ctx, r->fd, &byte, 1);
+	w->ctx = ctxfd_with_cancel(ctxfd_background());
+	make_pipe(w->full);
+	make_pipe(w->empty);
+	make_socketpair(w->full_sock);
+	make_socketpair(w->empty_sock);
+	fill(w->full[1]);
+	fill(w->full_sock[1]);
+	w->listener = make_listener(&addr);
+	make_stuck(&w->stuck);
+	w->sock = make_socket(AF_INET, SOCK_STREAM);
+	w->size = local_address(&w->addr);
+	w->local_listener = make_socket(AF_UNIX, SOCK_STREAM);
+	w->local = make_socket(AF_UNIX, SOCK_STREAM);
+	assert_int_equal(bind(w->local_listener, (struct sockaddr *)&w->addr, w->size), 0);
+	assert_int_equal(listen(w->local_listener, 0), 0);
+	for (n = 0; n < (int)COUNT(w->queued); n++) {
+		w->queued[n] = make_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK);
+		(void)!connect(w->queued[n], (struct sockaddr *)&w->addr, w->size);
+	}
+}
+
+static void close_world(const struct world *w)
+{
+	close_pair(w->full);
+	close_pair(w->empty);
+	close_pair(w->full_sock);
+	close_pair(w->empty_sock);
+	close(w->listener);
+	close(w->sock);
+	close(w->local_listener);
+	close(w->local);
+	for (int n = 0; n < (int)COUNT(w->queued); n++)
+		close(w->queued[n]);
+	close_stuck(&w->stuck);
+	ctxfd_close(w->ctx);
+}
+
+static void poll_in_vain(const struct world *w, nfds_t n)
+{
+	struct pollfd fds[99];
+
+	for (nfds_t i = 0; i < n; i++)
+		fds[i] = (struct pollfd){ .fd = w->empty[0], .events = POLLIN };
+	ctxfd_poll(w->ctx, fds, n, -1);
+}
+
+static void *wait_in_vain(void *arg)
+{
+	static const nfds_t polls[] = { 0, 1, 7, 8, 99 };
+	struct world *w = arg;
+	char byte = 0;
+
+	if (w->pending)
+		pthread_cancel(pthread_self());
+	switch (w->call) {
+	case READ:
+		ctxfd_read(w->ctx, w->empty[0], &byte, 1);
+		break;
+	case WRITE:
+		ctxfd_write(w->ctx, w->full[1], &byte, 1);
+		break;
+	case RECV:
+		ctxfd_recv(w->ctx, w->empty_sock[0], &byte, 1, 0);
+		break;
+	case SEND:
+		ctxfd_send(w->ctx, w->full_sock[1], &byte, 1, 0);
+		break;
+	case ACCEPT:
+		ctxfd_accept(w->ctx, w->listener, NULL, NULL, SOCK_CLOEXEC);
+		break;
+	case CONNECT:
+		ctxfd_connect(w->ctx, w->sock, (struct sockaddr *)&w->stuck.addr, sizeof w->stuck.addr);
+		break;
+	case CONNECT_LOCAL:
+		ctxfd_connect(w->ctx, w->local, (struct sockaddr *)&w->addr, w->size);
+		break;
+	default:
+		poll_in_vain(w, polls[w->call]);
+	}
 	return NULL;
 }
 
 static void a_waiting_thread_can_be_cancelled(void **state)
 {
-	struct reading r = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
-	struct thread *thread;
-	int pipes[2];
+	struct world w = { 0 };
 
 	(void)state;
-	make_pipe(pipes);
-	r.fd = pipes[0];
-	thread = thread_start(read_for_ever, &r);
-	thread_wait_asleep(thread);
+	make_world(&w);
+	for (w.call = POLL_0; w.call < CALLS; w.call++) {
+		struct thread *thread = thread_start(wait_in_vain, &w);
+
+		printf("# call %d\n", w.call);
+		thread_wait_asleep(thread);
+		assert_int_equal(pthread_cancel(thread_pthread(thread)), 0);
+		assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+	}
+	assert_int_equal(fcntl(w.sock, F_GETFL) & O_NONBLOCK, 0);
+	assert_int_equal(fcntl(w.local, F_GETFL) & O_NONBLOCK, 0);
+	close_world(&w);
+}
+
+/* A poll of none needs no fd, and is a cancellation point without one as well. */
+static void a_sleeping_thread_can_be_cancelled_without_fds(void **state)
+{
+	struct world w = { .ctx = ctxfd_with_cancel(ctxfd_background()), .call = POLL_0 };
+	struct thread *thread;
+
+	(void)state;
+	exhaust_fds();
+	thread = thread_start(wait_in_vain, &w);
 	assert_int_equal(pthread_cancel(thread_pthread(thread)), 0);
 	assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
-	ctxfd_close(r.ctx);
-	close_pair(pipes);
+	free_fds();
+	ctxfd_close(w.ctx);
+}
+
+/* It is acted on before anything is done, whether there is something to do or not, and whether ctx is done or not. */
+static void a_pending_cancellation_comes_first(void **state)
+{
+	struct sockaddr_in addr;
+	socklen_t size = sizeof addr;
+	struct world w = { .pending = true };
+	int client = make_socket(AF_INET, SOCK_STREAM);
+
+	(void)state;
+	make_world(&w);
+	assert_int_equal(write(w.empty[1], "x", 1), 1);
+	assert_int_equal(write(w.empty_sock[1], "x", 1), 1);
+	assert_int_equal(getsockname(w.listener, (struct sockaddr *)&addr, &size), 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&addr, size), 0);
+	wait_readable(w.listener);
+	for (int done = 0; done < 2; done++) {
+		for (w.call = POLL_0; w.call < CALLS; w.call++) {
+			printf("# call %d\n", w.call);
+			assert_ptr_equal(thread_join(thread_start(wait_in_vain, &w)), PTHREAD_CANCELED);
+		}
+		ctxfd_cancel(w.ctx);
+	}
+	assert_readable(w.empty[0]);
+	assert_readable(w.empty_sock[0]);
+	assert_readable(w.listener);
+	close(client);
+	close_world(&w);
+}
+
+/* ---- What was consumed ------------------------------------------------------------------------------------------- */
+
+struct taking {
+	struct meeting start;
+	struct ctxfd *ctx;
+	int fd;
+	int taken;
+};
+
+static void *take_bytes(void *arg)
+{
+	struct taking *t = arg;
+	char byte;
+
+	meet(&t->start, 2);
+	while (ctxfd_recv(t->ctx, t->fd, &byte, 1, 0) == 1)
+		t->taken++;
+	return NULL;
+}
+
+/* Every byte was told to the thread before it ended, or is still there. */
+static void no_byte_goes_with_a_cancelled_thread(void **state)
+{
+	enum { BYTES = 2000 };
+	static const char bytes[BYTES];
+
+	(void)state;
+	for (int r = 0; r < rounds(1000); r++) {
+		struct taking t = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+		struct thread *thread;
+		char rest[BYTES];
+		int pair[2];
+
+		make_socketpair(pair);
+		t.fd = pair[0];
+		assert_int_equal(write(pair[1], bytes, BYTES), BYTES);
+		thread = thread_start(take_bytes, &t);
+		meet(&t.start, 2);
+		dither((unsigned)(r * 61) % 50000);
+		assert_int_equal(pthread_cancel(thread_pthread(thread)), 0);
+		assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+		if (t.taken < BYTES)
+			assert_int_equal(recv(pair[0], rest, BYTES, MSG_DONTWAIT), BYTES - t.taken);
+		close_pair(pair);
+		ctxfd_close(t.ctx);
+	}
 }
 
 int main(void)
@@ -83,6 +266,9 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_cancelled_thread_leaves_nothing_behind),
 		cmocka_unit_test(a_waiting_thread_can_be_cancelled),
+		cmocka_unit_test(a_sleeping_thread_can_be_cancelled_without_fds),
+		cmocka_unit_test(a_pending_cancellation_comes_first),
+		cmocka_unit_test(no_byte_goes_with_a_cancelled_thread),
 	};
 
 	start_dispatcher();

@@ -5,10 +5,18 @@
  */
 #include "kinds.h"
 
+#include <sys/uio.h>
+
 #define FAR (3600 * CTXFD_SEC)
 
 /* The kernel may lack RWF_NOWAIT for a kind of file, or refuse the call: then what is not a socket is polled first. */
 static atomic_bool no_nowait;
+
+/* Or it is a file of which only that much is in memory. */
+static atomic_size_t in_memory;
+
+/* Or signals come so fast that no call gets anywhere. */
+static atomic_bool interrupted;
 
 long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f);
@@ -17,6 +25,16 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	if (no_nowait && (nr == SYS_preadv2 || nr == SYS_pwritev2)) {
 		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if (in_memory && nr == SYS_preadv2) {
+		struct iovec part = *(const struct iovec *)b;
+
+		part.iov_len = part.iov_len < in_memory ? part.iov_len : in_memory;
+		return __real_syscall(nr, a, (long)&part, c, d, e, f);
+	}
+	if (interrupted && (nr == SYS_preadv2 || nr == SYS_pwritev2)) {
+		errno = EINTR;
 		return -1;
 	}
 	return __real_syscall(nr, a, b, c, d, e, f);
@@ -336,6 +354,56 @@ static void a_write_may_be_short(void **state)
 	in_both_ways(write_too_much);
 }
 
+/* ---- What RWF_NOWAIT does not do --------------------------------------------------------------------------------- */
+
+/* As read would give it: a program takes a short read of a file for its end. */
+static void a_file_is_read_beyond_what_is_in_memory(void **state)
+{
+	char name[] = "/tmp/ctxfd-test-XXXXXX", buf[1000] = "";
+	int fd = mkostemp(name, O_CLOEXEC);
+	struct ctxfd *ctx = make();
+
+	unlink(name);
+	assert_int_equal(write(fd, buf, sizeof buf), sizeof buf);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	in_memory = 10;
+	assert_int_equal(ctxfd_read(ctx, fd, buf, sizeof buf), sizeof buf);
+	in_memory = 0;
+	close(fd);
+	ctxfd_close(ctx);
+}
+
+/* A device may take what is written as one message. Only a pipe and a terminal are given it in pieces. */
+static void a_device_is_written_to_at_once(void **state)
+{
+	static const char much[3 * PIPE_BUF];
+	struct ctxfd *ctx = make();
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	no_nowait = true;
+	assert_int_equal(ctxfd_write(ctx, null, much, sizeof much), sizeof much);
+	no_nowait = false;
+	close(null);
+	ctxfd_close(ctx);
+}
+
+static void no_number_of_signals_outlasts_the_context(void **state)
+{
+	struct ctxfd *brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+	char byte = 0;
+	int pipe[2];
+
+	make_pipe(pipe);
+	interrupted = true;
+	assert_int_equal(ctxfd_read(brief, pipe[0], &byte, 1), -ETIMEDOUT);
+	ctxfd_close(brief);
+	brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+	assert_int_equal(ctxfd_write(brief, pipe[1], &byte, 1), -ETIMEDOUT);
+	interrupted = false;
+	close_pair(pipe);
+	ctxfd_close(brief);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -347,6 +415,9 @@ int main(void)
 		cmocka_unit_test(a_write_to_what_is_full_ends_with_the_context),
 		cmocka_unit_test(a_write_to_what_is_full_waits_for_room),
 		cmocka_unit_test(a_write_may_be_short),
+		cmocka_unit_test(a_file_is_read_beyond_what_is_in_memory),
+		cmocka_unit_test(a_device_is_written_to_at_once),
+		cmocka_unit_test(no_number_of_signals_outlasts_the_context),
 	};
 	return run_all(tests);
 }

@@ -6,7 +6,10 @@
 #include "kinds.h"
 #include "ticks.h"
 
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 
 #define FAR (3600 * CTXFD_SEC)
@@ -181,7 +184,7 @@ static void messages_keep_their_bounds(void **state)
 
 static void flags_are_passed_on(void **state)
 {
-	struct ctxfd *ctx = make(), *brief;
+	struct ctxfd *ctx = make();
 	char buf[10] = "";
 	int pair[2];
 
@@ -197,14 +200,66 @@ static void flags_are_passed_on(void **state)
 	assert_int_equal(ctxfd_recv(ctx, pair[0], buf, sizeof buf, MSG_OOB), 1);
 	assert_int_equal(buf[0], '!');
 
-	/* It waits although it was told not to, and returns what is there although it was told to wait for all. */
-	brief = make_brief();
-	assert_int_equal(ctxfd_recv(brief, pair[0], buf, sizeof buf, MSG_DONTWAIT), -ETIMEDOUT);
+	/* It returns what is there although it was told to wait for all. */
 	assert_int_equal(ctxfd_send(ctx, pair[1], "abc", 3, 0), 3);
+	wait_readable(pair[0]);
 	assert_int_equal(ctxfd_recv(ctx, pair[0], buf, sizeof buf, MSG_WAITALL), 3);
 	close_pair(pair);
-	ctxfd_close(brief);
 	ctxfd_close(ctx);
+}
+
+/* One try, and no done fd for it. */
+static void try_once(const struct kind *kind, bool blocking)
+{
+	struct ctxfd *ctx;
+	char buf[10] = "";
+	int fds[2], before;
+	ssize_t n;
+
+	if (!kind->socket)
+		return;
+	ctx = make();
+	make_kind(kind, fds, blocking);
+	before = count_fds();
+	assert_int_equal(ctxfd_recv(ctx, fds[0], buf, sizeof buf, MSG_DONTWAIT), -EAGAIN);
+	fill_up(kind, fds);
+	while ((n = ctxfd_send(ctx, fds[1], buf, sizeof buf, MSG_DONTWAIT)) > 0)
+		continue;
+	assert_int_equal(n, -EAGAIN);
+	assert_true(ctxfd_recv(ctx, fds[0], buf, sizeof buf, MSG_DONTWAIT) > 0);
+	assert_int_equal(count_fds(), before);
+	ctxfd_cancel(ctx);
+	assert_int_equal(ctxfd_recv(ctx, fds[0], buf, sizeof buf, MSG_DONTWAIT), -ECANCELED);
+	close_kind(kind, fds);
+	ctxfd_unref(ctx);
+}
+
+static void msg_dontwait_is_one_try(void **state)
+{
+	with_all_kinds(try_once);
+}
+
+/* The context takes the place of the socket's own timeouts, which would end a plain call much earlier. */
+static void a_sockets_own_timeout_does_not_count(void **state)
+{
+	struct timeval soon = { 0, 1000 };
+	int pair[2];
+	char byte = 0;
+
+	make_socketpair(pair);
+	fill(pair[1]);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(setsockopt(pair[i], SOL_SOCKET, i ? SO_SNDTIMEO : SO_RCVTIMEO, &soon, sizeof soon), 0);
+	for (int out = 0; out < 2; out++) {
+		int64_t at = now() + 20 * CTXFD_MSEC;
+		struct ctxfd *ctx = ctxfd_with_deadline(ctxfd_background(), at);
+
+		assert_int_equal(out ? ctxfd_send(ctx, pair[1], &byte, 1, 0) : ctxfd_read(ctx, pair[1], &byte, 1),
+		                 -ETIMEDOUT);
+		assert_elapsed(at, 0, CTXFD_SEC);
+		ctxfd_close(ctx);
+	}
+	close_pair(pair);
 }
 
 static void recv_and_send_wait_and_end(const struct kind *kind, bool blocking)
@@ -268,7 +323,7 @@ static void data_is_no_error_message(void **state)
 	wait_readable(pair[0]);
 	brief = make_brief();
 	n = ctxfd_recv(brief, pair[0], buf, sizeof buf, MSG_ERRQUEUE);
-	assert_true(n == -ETIMEDOUT || n == -EAGAIN); /* recv itself never waits for one */
+	assert_int_equal(n, -EAGAIN); /* recv itself never waits for one */
 	close_pair(pair);
 	ctxfd_close(brief);
 }
@@ -355,6 +410,105 @@ static void a_timer_is_waited_for(void **state)
 	ctxfd_close(ctx);
 }
 
+/* A read of nothing from an inotify descriptor would wait for an event, and then not know where to put it. */
+static void a_read_of_nothing_never_waits(void **state)
+{
+	struct ctxfd *ctx = make();
+	int watch = inotify_init1(IN_CLOEXEC);
+	char byte;
+
+	assert_int_equal(ctxfd_read(ctx, watch, &byte, 0), 0);
+	assert_int_equal(ctxfd_read(ctx, -1, &byte, 0), -EBADF);
+	close(watch);
+	ctxfd_close(ctx);
+}
+
+/* The kernel's log looks like a file and takes no write that poll foresees. */
+static void the_kernels_log_ends_with_the_context(void **state)
+{
+	static char buf[8192];
+	int log = open("/proc/kmsg", O_RDONLY | O_CLOEXEC);
+	struct ctxfd *brief;
+	ssize_t n;
+
+	if (log < 0)
+		skip_test("/proc/kmsg is not ours to read");
+	brief = ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC);
+	while ((n = ctxfd_read(brief, log, buf, sizeof buf)) > 0)
+		continue;
+	assert_int_equal(n, -ETIMEDOUT);
+	close(log);
+	ctxfd_close(brief);
+}
+
+static void the_kernels_log_is_written(void **state)
+{
+	int log = open("/dev/kmsg", O_RDWR | O_CLOEXEC);
+	struct ctxfd *brief;
+
+	if (log < 0)
+		skip_test("/dev/kmsg is not ours to write");
+	brief = ctxfd_with_timeout(ctxfd_background(), CTXFD_SEC * slow());
+	assert_int_equal(ctxfd_write(brief, log, "<7>ctxfd's test\n", 17), 17);
+	close(log);
+	ctxfd_close(brief);
+}
+
+struct question {
+	int group;
+	const char *name;
+};
+
+/* Opens the file, and may go on once that is answered, or once nobody is left who could. */
+static int open_it(void *arg)
+{
+	struct question *q = arg;
+
+	close(q->group);
+	return open(q->name, O_RDONLY | O_CLOEXEC) < 0;
+}
+
+static void *answer_one(void *arg)
+{
+	struct reading *r = arg;
+	struct fanotify_event_metadata event;
+	struct fanotify_response answer = { .response = FAN_ALLOW };
+
+	require(ctxfd_read(r->ctx, r->fd, &event, sizeof event) == sizeof event);
+	answer.fd = event.fd;
+	require(ctxfd_write(r->ctx, r->fd, &answer, sizeof answer) == sizeof answer);
+	close(event.fd);
+	return NULL;
+}
+
+static void fanotify_is_answered(void **state)
+{
+	char name[] = "/tmp/ctxfd-test-XXXXXX";
+	struct reading r = { .fd = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC) };
+	struct question question = { r.fd, name };
+	struct ctxfd *brief;
+	struct thread *thread;
+	int file;
+
+	if (r.fd < 0)
+		skip_test("fanotify is not there, or not for us");
+	file = mkostemp(name, O_CLOEXEC);
+	if (fanotify_mark(r.fd, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, name) != 0) {
+		close(file);
+		close(r.fd);
+		unlink(name);
+		skip_test("fanotify knows no permissions here");
+	}
+	r.ctx = brief = ctxfd_with_timeout(ctxfd_background(), 10 * CTXFD_SEC * slow());
+	thread = thread_start(answer_one, &r);
+	assert_int_equal(in_child(open_it, &question), 0);
+	thread_join(thread);
+	unlink(name);
+	close(file);
+	close(r.fd);
+	ctxfd_close(brief);
+}
+
 /* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static int sigaction_flags;
@@ -429,6 +583,29 @@ static void only_waiting_needs_an_fd(void **state)
 	with_all_kinds(without_a_free_number);
 }
 
+/* As poll itself says, whose limit it is. */
+static void a_limit_too_low_for_poll_is_told(void **state)
+{
+	struct ctxfd *ctx;
+	struct rlimit before, low;
+	char byte;
+	int pipe[2];
+
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind keeps the limit to itself, and the kernel knows another");
+	ctx = make();
+	make_pipe(pipe);
+	assert_true(ctxfd_done_fd(ctx) >= 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	low = before;
+	low.rlim_cur = 1;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	assert_int_equal(ctxfd_read(ctx, pipe[0], &byte, 1), -EINVAL);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -438,6 +615,8 @@ int main(void)
 		cmocka_unit_test(nothing_is_read_and_written),
 		cmocka_unit_test(messages_keep_their_bounds),
 		cmocka_unit_test(flags_are_passed_on),
+		cmocka_unit_test(msg_dontwait_is_one_try),
+		cmocka_unit_test(a_sockets_own_timeout_does_not_count),
 		cmocka_unit_test(recv_and_send_end_with_the_context),
 		cmocka_unit_test(an_eventfd_with_too_little_room),
 		cmocka_unit_test(data_is_no_error_message),
@@ -445,9 +624,14 @@ int main(void)
 		cmocka_unit_test(a_file_takes_all_at_once),
 		cmocka_unit_test(devices_without_waiting),
 		cmocka_unit_test(a_timer_is_waited_for),
+		cmocka_unit_test(a_read_of_nothing_never_waits),
+		cmocka_unit_test(the_kernels_log_ends_with_the_context),
+		cmocka_unit_test(the_kernels_log_is_written),
+		cmocka_unit_test(fanotify_is_answered),
 		cmocka_unit_test(signals_change_nothing),
 		cmocka_unit_test(restarting_signals_change_nothing),
 		cmocka_unit_test(only_waiting_needs_an_fd),
+		cmocka_unit_test(a_limit_too_low_for_poll_is_told),
 	};
 	return run_all(tests);
 }

@@ -289,7 +289,7 @@ int sim_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, cons
 		sim_point();
 		ready = 0;
 		for (nfds_t i = 0; i < n; i++) {
-			fds[i].revents = is_readable(polled(fds[i].fd)) ? POLLIN : 0;
+			fds[i].revents = fds[i].fd >= 0 && is_readable(polled(fds[i].fd)) ? POLLIN : 0;
 			ready += fds[i].revents != 0;
 		}
 		if (ready || sim_clock >= until)
