@@ -106,24 +106,23 @@ struct ctxfd_uring_scope;
 struct ctxfd_uring_op {
 	int res;        /* the result: the CQE's res, or the context's err */
 	uint32_t flags; /* the CQE's flags: IORING_CQE_F_MORE, IORING_CQE_F_NOTIF, a buffer's number... */
+	void *data;     /* yours: nothing here reads or sets it */
 	struct ctxfd_uring_link_ link_;
 	struct ctxfd_uring_scope *scope_;
+	bool canceled_;
 } __attribute__((aligned(8)));
 
 /* Ties a ring and a context. All of it is ctxfd's. */
 struct ctxfd_uring_scope {
 	struct io_uring *ring_;
 	const struct ctxfd *ctx_;
-	struct ctxfd_uring_link_ live_, asked_;
-	struct ctxfd_uring_op *end_;
-	unsigned count_, round_, started_at_, unwatch_at_;
+	struct ctxfd_uring_link_ live_, due_, asked_;
+	struct ctxfd_uring_op *end_, *only_;
+	uint64_t call_;
+	unsigned count_, round_, started_at_, unpoll_at_;
 	int error_;
-	uint8_t watch_;
-	bool unwatching_, closing_;
-	struct {
-		int64_t tv_sec;
-		long long tv_nsec;
-	} tick_;
+	uint8_t poll_, tick_;
+	bool closing_;
 } __attribute__((aligned(8)));
 
 /*
@@ -188,6 +187,8 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * want of memory, the cancels go out with the scope's next completion, or with ctxfd_uring_wait.
  */
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
+
+int ctxfd_uring_cancel(struct ctxfd_uring_op *op);
 
 /*
  * Begins to end *scope, for programs with a loop: nothing more is accepted, and what is in flight is cancelled. When
