@@ -87,7 +87,10 @@ static bool is_latest(struct io_uring *ring, const struct io_uring_sqe *sqe)
 	return sqe_held(ring, ring->sq.sqe_tail - 1) && sqe == sqe_at(ring, ring->sq.sqe_tail - 1);
 }
 
-/* Opens the scope. If that tries the ring's requests first, the operation stays out of the queue meanwhile. */
+/*
+ * Opens the scope. If that tries the ring's requests first, the operation stays out of the queue meanwhile. And for good if it
+ * fails: kernels before 5.17 know no SQE that does nothing and leaves no CQE.
+ */
 static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx,
                       struct io_uring_sqe **sqe)
 {
@@ -100,7 +103,7 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 	memcpy(held, *sqe, size);
 	ring->sq.sqe_tail--;
 	err = ctxfd_uring_open(scope, ring, ctx);
-	*sqe = take_sqe(ring);
+	*sqe = err ? NULL : take_sqe(ring);
 	if (*sqe)
 		memcpy(*sqe, held, size);
 	else if (!err)
@@ -123,15 +126,6 @@ static int prepare(const struct ctxfd *ctx, struct io_uring *ring, struct ctxfd_
 	return err < 0 ? err : 0;
 }
 
-/* Makes an SQE do nothing. Kernels before 5.17 know none that leaves no CQE: there it goes back into the queue. */
-static void refuse(struct io_uring *ring, struct io_uring_sqe *sqe)
-{
-	if (ring->features & IORING_FEAT_CQE_SKIP)
-		spend(sqe);
-	else if (is_latest(ring, sqe))
-		ring->sq.sqe_tail--;
-}
-
 int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe)
 {
 	struct call call = { .res = 0 };
@@ -139,7 +133,7 @@ int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_u
 
 	if (err) {
 		if (sqe)
-			refuse(ring, sqe);
+			spend(sqe);
 		return err;
 	}
 	err = uring_bind_call(&call.scope, &call.op, sqe);

@@ -693,6 +693,118 @@ static void scopes_close_within_a_pass(void **state)
 	ctxfd_close(ctx);
 }
 
+/* Each takes its own result with wait, the one that completed last first: what is taken fills no queue. */
+static void results_are_taken_in_any_order(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scopes[2];
+	struct ctxfd_uring_op *op;
+	struct tracked t[2];
+
+	remake_ring(0, 8, 8);
+	open_scope(&scopes[0], ctx);
+	open_scope(&scopes[1], ctx);
+	for (int i = 0; i < 100; i++) {
+		start(&scopes[0], &t[0], nop());
+		start(&scopes[1], &t[1], nop());
+		for (int n = 1; n >= 0; n--) {
+			assert_int_equal(ctxfd_uring_wait(&scopes[n], &op), CTXFD_URING_LAST);
+			assert_ptr_equal(op, &t[n].op);
+		}
+	}
+	close_scope(&scopes[0]);
+	close_scope(&scopes[1]);
+	assert_int_equal(ctxfd_uring_call(ctx, &ring, nop()), 0);
+	ctxfd_close(ctx);
+}
+
+/* The same by a program that holds a CQE of its own at the head of the queue meanwhile, in a pass over it. */
+static void results_are_taken_behind_a_held_one(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scopes[2];
+	struct ctxfd_uring_op *op;
+	struct io_uring_cqe *cqe;
+	struct tracked t[2];
+	unsigned head, passed = 0, own = 0;
+
+	open_scope(&scopes[0], ctx);
+	open_scope(&scopes[1], ctx);
+	own_nop(0);
+	start(&scopes[0], &t[0], nop());
+	own_nop(1);
+	start(&scopes[1], &t[1], nop());
+	own_nop(2);
+	while (io_uring_cq_ready(&ring) < 5)
+		submit_and_run();
+	io_uring_for_each_cqe(&ring, head, cqe)
+	{
+		if (ctxfd_uring_complete(cqe, &op) == CTXFD_URING_OTHER)
+			assert_int_equal(cqe->user_data, own++);
+		if (passed++ == 0)
+			for (int n = 1; n >= 0; n--) {
+				assert_int_equal(ctxfd_uring_wait(&scopes[n], &op), CTXFD_URING_LAST);
+				assert_ptr_equal(op, &t[n].op);
+				close_scope(&scopes[n]);
+			}
+	}
+	io_uring_cq_advance(&ring, passed);
+	assert_int_equal(own, 3);
+	own_nop(3);
+	assert_int_equal(turn(), 1);
+	ctxfd_close(ctx);
+}
+
+struct sleeper {
+	struct ctxfd *ctx;
+	pid_t tid;
+};
+
+static void *cancel_when_asleep(void *arg)
+{
+	struct sleeper *who = arg;
+
+	tid_wait_asleep(who->tid);
+	ctxfd_cancel(who->ctx);
+	return NULL;
+}
+
+/* The end of a context is one completion, whatever is in flight: a wait for more than that needs a time-out. */
+static void a_wait_for_one_is_woken(void **state)
+{
+	struct __kernel_timespec ts = { .tv_nsec = 20 * CTXFD_MSEC };
+	struct io_uring_cqe *cqe;
+	int quiet = make_quiet();
+
+	need_threads();
+	for (unsigned wanted = 1; wanted < 3; wanted++) {
+		struct sleeper who = { ctxfd_with_cancel(ctxfd_background()), (pid_t)syscall(SYS_gettid) };
+		struct ctxfd_uring_scope scope;
+		struct thread *canceller;
+		struct tracked t[2];
+
+		open_scope(&scope, who.ctx);
+		for (int i = 0; i < 2; i++)
+			start(&scope, &t[i], read_of(quiet));
+		submit_and_run();
+		canceller = thread_start(cancel_when_asleep, &who);
+		if (wanted == 1)
+			assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+		while (!t[0].last || !t[1].last) {
+			if (wanted > 1)
+				(void)io_uring_submit_and_wait_timeout(&ring, &cqe, wanted, &ts, NULL);
+			take_all();
+			submit_and_run();
+		}
+		assert_int_equal(t[0].res, -ECANCELED);
+		assert_int_equal(t[1].res, -ECANCELED);
+		thread_join(canceller);
+		close_scope(&scope);
+		ctxfd_unref(who.ctx);
+	}
+	close(quiet);
+}
+
 /* The queue is full of others' completions: wait and close say so, and go on when there is room. */
 static void a_full_queue_is_told(void **state)
 {
@@ -914,24 +1026,9 @@ static void a_scope_keeps_its_context(void **state)
  * ---- One call -----------------------------------------------------------------------------------------------------
  */
 
-static void *cancel_when_asleep(void *arg)
-{
-	struct {
-		struct ctxfd *ctx;
-		pid_t tid;
-	} *who = arg;
-
-	tid_wait_asleep(who->tid);
-	ctxfd_cancel(who->ctx);
-	return NULL;
-}
-
 static void a_call_is_canceled_from_another_thread(void **state)
 {
-	struct {
-		struct ctxfd *ctx;
-		pid_t tid;
-	} who;
+	struct sleeper who;
 	struct thread *canceller;
 	int quiet;
 
@@ -980,6 +1077,53 @@ static void a_call_gives_the_result(void **state)
 	close(quiet);
 	close_pair(fds);
 	ctxfd_unref(ctx);
+}
+
+/* Its own completions must find room beside those of others that stay; else it does not begin. */
+static void a_call_needs_room_beside_others(void **state)
+{
+	int quiet = make_quiet();
+
+	for (unsigned others = 1; others <= 8; others++) {
+		struct ctxfd *late = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+
+		remake_ring(0, 8, 8);
+		for (unsigned i = 0; i < others; i++)
+			own_nop(i);
+		while (io_uring_cq_ready(&ring) < others)
+			submit_and_run();
+		assert_int_equal(ctxfd_uring_call(late, &ring, read_of(quiet)), others <= 4 ? -ETIMEDOUT : -EBUSY);
+		for (unsigned own = 0; own < others;)
+			own += (unsigned)turn();
+		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+		ctxfd_unref(late);
+	}
+	close(quiet);
+}
+
+/* Others fill the queue while the call sleeps, and nobody can make room: it ends what it can, and says so. */
+static void a_call_whose_queue_is_filled(void **state)
+{
+	struct __kernel_timespec ts = { .tv_nsec = 20 * CTXFD_MSEC };
+	int quiet = make_quiet();
+
+	remake_ring(0, 8, 8);
+	for (unsigned i = 0; i < 10; i++) {
+		struct io_uring_sqe *sqe = get_sqe();
+
+		io_uring_prep_timeout(sqe, &ts, 0, 0);
+		sqe->user_data = i;
+	}
+	submit_and_run();
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, read_of(quiet)), -ENOTRECOVERABLE);
+	/* What is left of it is nothing to anybody, and it has been cancelled. */
+	for (int own = 0; own < 10;)
+		own += turn();
+	while (armed_polls())
+		submit_and_run();
+	take_all();
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+	close(quiet);
 }
 
 static void a_call_needs_room_for_its_completion(void **state)
@@ -1056,6 +1200,9 @@ int main(void)
 		cmocka_unit_test(a_chain_may_have_a_timeout),
 		cmocka_unit_test(waiting_leaves_others_in_their_order),
 		cmocka_unit_test(scopes_close_within_a_pass),
+		cmocka_unit_test(results_are_taken_in_any_order),
+		cmocka_unit_test(results_are_taken_behind_a_held_one),
+		cmocka_unit_test(a_wait_for_one_is_woken),
 		cmocka_unit_test(a_full_queue_is_told),
 		cmocka_unit_test(closing_gives_every_result),
 		cmocka_unit_test(nothing_comes_back_after_close),
@@ -1066,6 +1213,8 @@ int main(void)
 		cmocka_unit_test(a_call_is_canceled_from_another_thread),
 		cmocka_unit_test(a_call_gives_the_result),
 		cmocka_unit_test(a_call_needs_room_for_its_completion),
+		cmocka_unit_test(a_call_needs_room_beside_others),
+		cmocka_unit_test(a_call_whose_queue_is_filled),
 		cmocka_unit_test(rings_of_other_sizes),
 	};
 	return run_ring_tests(tests);
