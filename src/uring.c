@@ -580,16 +580,20 @@ int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, con
 	return 0;
 }
 
-/* Makes an SQE that is not the kernel's do nothing. One that links to the next fails, so that its chain is over. */
+/*
+ * Makes an SQE that is not the kernel's do nothing. One that links to the next fails, so that its chain is over; without
+ * CQE_SKIP_SUCCESS, which would have the kernel skip the completions of the rest.
+ */
 static void neutralise(struct io_uring_sqe *sqe)
 {
 	uint8_t links = sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
 
-	if (links)
-		prep_cancel(sqe, STRAY);
-	else
+	if (!links) {
 		spend(sqe);
-	sqe->flags |= links;
+		return;
+	}
+	prep_cancel(sqe, STRAY);
+	sqe->flags = links;
 }
 
 /* What of the scope an SQE is: OP (stored in *op), POLL, TICK, or PLAIN if it is none. */
