@@ -212,6 +212,14 @@ static inline int turn(void)
 	return take_all();
 }
 
+/* Turns it until so many completions of the program's own have come, and no more. */
+static inline void turn_until(int others)
+{
+	while (others > 0)
+		others -= turn();
+	assert_int_equal(others, 0);
+}
+
 /* Turns the loop until the operation has ended, and returns its result. */
 static inline int finish(struct tracked *t)
 {

@@ -163,7 +163,7 @@ static void the_poll_is_restored(void **state)
 	sqe = get_sqe();
 	io_uring_prep_cancel64(sqe, 0x8000000000000000u | (uintptr_t)&scope >> 1 | 2, 0);
 	sqe->user_data = 8;
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	while (armed_polls() < 2)
 		submit_and_run();
 	assert_int_equal(t.last, 0);
@@ -689,7 +689,7 @@ static void scopes_close_within_a_pass(void **state)
 	assert_int_equal(others, SCOPES + 1);
 	memset(scopes, 0xa5, sizeof scopes);
 	own_nop(77);
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	ctxfd_close(ctx);
 }
 
@@ -751,7 +751,7 @@ static void results_are_taken_behind_a_held_one(void **state)
 	io_uring_cq_advance(&ring, passed);
 	assert_int_equal(own, 3);
 	own_nop(3);
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	ctxfd_close(ctx);
 }
 
@@ -953,7 +953,7 @@ static void a_scope_ends_by_an_operation(void **state)
 		ctxfd_close(ctx);
 	}
 	own_nop(1);
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	close(quiet);
 }
 
@@ -1073,7 +1073,7 @@ static void a_call_gives_the_result(void **state)
 		io_uring_prep_send_zc(sqe, fds[0], "abcd", 4, 0, 0);
 		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, sqe), 4);
 	}
-	assert_int_equal(turn(), 2);
+	turn_until(2);
 	close(quiet);
 	close_pair(fds);
 	ctxfd_unref(ctx);
@@ -1093,8 +1093,7 @@ static void a_call_needs_room_beside_others(void **state)
 		while (io_uring_cq_ready(&ring) < others)
 			submit_and_run();
 		assert_int_equal(ctxfd_uring_call(late, &ring, read_of(quiet)), others <= 4 ? -ETIMEDOUT : -EBUSY);
-		for (unsigned own = 0; own < others;)
-			own += (unsigned)turn();
+		turn_until((int)others);
 		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
 		ctxfd_unref(late);
 	}
@@ -1117,8 +1116,7 @@ static void a_call_whose_queue_is_filled(void **state)
 	submit_and_run();
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, read_of(quiet)), -ENOTRECOVERABLE);
 	/* What is left of it is nothing to anybody, and it has been cancelled. */
-	for (int own = 0; own < 10;)
-		own += turn();
+	turn_until(10);
 	while (armed_polls())
 		submit_and_run();
 	take_all();
@@ -1135,7 +1133,7 @@ static void a_call_needs_room_for_its_completion(void **state)
 	while (io_uring_cq_ready(&ring) < ring.cq.ring_entries)
 		submit_and_run();
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), -EBUSY);
-	assert_int_equal(turn(), 4);
+	turn_until(4);
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
 }
 

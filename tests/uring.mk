@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
 # The tests that have the kernel refuse submissions, and know fewer opcodes.
-$(BUILD)/tests/test_uring_busy: private LDFLAGS += -Wl,--wrap=io_uring_submit,--wrap=io_uring_submit_and_wait
-$(BUILD)/tests/test_uring_refused: private LDFLAGS += -Wl,--wrap=io_uring_register_probe
+$(BUILD)/tests/test_uring_busy: private override LDFLAGS += -Wl,--wrap=io_uring_submit,--wrap=io_uring_submit_and_wait
+$(BUILD)/tests/test_uring_refused: private override LDFLAGS += -Wl,--wrap=io_uring_register_probe
