@@ -1100,21 +1100,42 @@ static void a_call_needs_room_beside_others(void **state)
 	close(quiet);
 }
 
+struct filler {
+	pid_t tid;
+	int fd;
+};
+
+static void *fill_when_asleep(void *arg)
+{
+	struct filler *f = arg;
+
+	tid_wait_asleep(f->tid);
+	require(write(f->fd, "0123456789", 10) == 10);
+	return NULL;
+}
+
 /* Others fill the queue while the call sleeps, and nobody can make room: it ends what it can, and says so. */
 static void a_call_whose_queue_is_filled(void **state)
 {
-	struct __kernel_timespec ts = { .tv_nsec = 20 * CTXFD_MSEC };
-	int quiet = make_quiet();
+	struct filler f = { .tid = (pid_t)syscall(SYS_gettid) };
+	int quiet = make_quiet(), fds[2];
+	struct thread *filler;
+	static char buf[10];
 
+	need_threads();
+	make_socketpair(fds);
+	f.fd = fds[1];
 	remake_ring(0, 8, 8);
 	for (unsigned i = 0; i < 10; i++) {
 		struct io_uring_sqe *sqe = get_sqe();
 
-		io_uring_prep_timeout(sqe, &ts, 0, 0);
+		prep_recv_from(sqe, fds[0], &buf[i], 1);
 		sqe->user_data = i;
 	}
 	submit_and_run();
+	filler = thread_start(fill_when_asleep, &f);
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, read_of(quiet)), -ENOTRECOVERABLE);
+	thread_join(filler);
 	/* What is left of it is nothing to anybody, and it has been cancelled. */
 	turn_until(10);
 	while (armed_polls())
@@ -1122,6 +1143,7 @@ static void a_call_whose_queue_is_filled(void **state)
 	take_all();
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
 	close(quiet);
+	close_pair(fds);
 }
 
 static void a_call_needs_room_for_its_completion(void **state)
