@@ -2,11 +2,11 @@
 /*
  * Operations of an io_uring that end when a context does.
  *
- * Each operation in flight is in one of its scope's lists: live, due (a cancel is to go out for it), or asked (one has). A
- * scope has at most two requests of its own in the ring:
+ * Each operation in flight is in one of its scope's lists: live, due (a cancel is to go out for it), or asked (one
+ * has). A scope has at most two requests of its own in the ring:
  *
- *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program waits
- *             for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
+ *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program
+ *             waits for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
  *     TICK    while an operation is due or asked: a timeout, after which all cancels are sent anew.
  *
  * Only when neither is in the ring, nor any operation, can the scope's storage be given up.
@@ -15,19 +15,19 @@
  * and runs whenever the state has changed: one of them completed, the last operation ended, the scope is being closed.
  *
  * One cancel for each operation, by its user_data, is the only way that hits no strangers, and costs what the operation
- * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and so it does
- * for what it does not find. So nothing here cancels a timeout but as an exception: flag ALL would walk the list for
- * each cancel.) Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at
- * that instant, such as the next one of a chain, or one that a worker thread is about to park. The first timeout behind
- * the cancels is over at once. It completes behind what they have hit, most often that is all, and then nothing must be
- * taken out of the ring's list.
+ * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and so
+ * it does for what it does not find. So nothing here cancels a timeout but as an exception: flag ALL would walk the
+ * list for each cancel.) Why the cancels are repeated: the kernel does not find a request that is neither waiting nor
+ * running at that instant, such as the next one of a chain, or one that a worker thread is about to park. The first
+ * timeout behind the cancels is over at once. It completes behind what they have hit, most often that is all, and then
+ * nothing must be taken out of the ring's list.
  *
  * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
  * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
  *
  * The kernel's answers are read in one thread, so there are no locks. An operation leaves its list only by its final
- * CQE, or with its SQE while that is not the kernel's; and each CQE counts once, because its user_data is overwritten when
- * it is taken.
+ * CQE, or with its SQE while that is not the kernel's; and each CQE counts once, because its user_data is overwritten
+ * when it is taken.
  */
 #include <errno.h>
 #include <poll.h>
@@ -205,8 +205,8 @@ static void arrange_cancels(struct ctxfd_uring_scope *scope)
 }
 
 /*
- * Queues what the scope's state calls for. False: the kernel takes nothing now, and no completion may come by which there
- * would be another try.
+ * Queues what the scope's state calls for. False: the kernel takes nothing now, and no completion may come by which
+ * there would be another try.
  */
 static bool arrange(struct ctxfd_uring_scope *scope)
 {
@@ -506,8 +506,8 @@ static int take(struct ctxfd_uring_scope *scope, struct io_uring_cqe *cqe, struc
  * Takes completions of the scope out of the queue, wherever they are in it: one for the caller, or all that there are
  * if it wants none (op is NULL). On the way it takes those that are nothing for the program but would take up room. All
  * others stay, and so does everything behind them; the head moves only past a CQE that is taken here, or was and became
- * STRAY because it was not the head then. So CQEs that the program holds are safe: the head is one of them, and so it is
- * not ctxfd's, or is SPENT. *left is how many stay of those looked at; more may have come since.
+ * STRAY because it was not the head then. So CQEs that the program holds are safe: the head is one of them, and so it
+ * is not ctxfd's, or is SPENT. *left is how many stay of those looked at; more may have come since.
  */
 static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, unsigned *left)
 {
@@ -581,8 +581,8 @@ int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, con
 }
 
 /*
- * Makes an SQE that is not the kernel's do nothing. One that links to the next fails, so that its chain is over; without
- * CQE_SKIP_SUCCESS, which would have the kernel skip the completions of the rest.
+ * Makes an SQE that is not the kernel's do nothing. One that links to the next fails, so that its chain is over;
+ * without CQE_SKIP_SUCCESS, which would have the kernel skip the completions of the rest.
  */
 static void neutralise(struct io_uring_sqe *sqe)
 {
@@ -609,8 +609,8 @@ static unsigned whats_queued(const struct ctxfd_uring_scope *scope, uint64_t dat
 }
 
 /*
- * Takes back what the kernel has not taken and refuses to: LAST with an operation for the caller, or all if it wants none. (Not
- * with SQPOLL: the kernel may be at it right now.)
+ * Takes back what the kernel has not taken and refuses to: LAST with an operation for the caller, or all if it wants
+ * none. (Not with SQPOLL: the kernel may be at it right now.)
  */
 static int withdraw(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
 {

@@ -6,14 +6,17 @@
  * the scope arms its poll before the thread goes to sleep. The thread sleeps in the ring, so it can send the cancel
  * itself: a cancel that is linked to the poll inside the kernel would only be one more request in every call.
  *
- * The scope is on the stack, and the call may have to return while its requests are in the ring: when the kernel takes no
- * cancel any more, or there is no room for the completion. So their user_data bear a number in place of pointers, and
- * what completes later is nothing to anybody. (The buffer alone cannot be had back then: -ENOTRECOVERABLE.)
+ * The scope is on the stack, and the call may have to return while its requests are in the ring: when the kernel takes
+ * no cancel any more, or there is no room for the completion. So their user_data bear a number in place of pointers,
+ * and what completes later is nothing to anybody. (The buffer alone cannot be had back then: -ENOTRECOVERABLE.)
  */
 
 #include "uring_entry.h"
 
-/* Completions that a call can leave unread at a time: of the operation, two; of its poll; of a cancel that comes too late. */
+/*
+ * Completions that a call can leave unread at a time: of the operation, two; of its poll; of a cancel that comes too
+ * late.
+ */
 #define ROOM 4
 
 /* So often a refusal that may pass is waited for, a millisecond each time. */
@@ -88,8 +91,8 @@ static bool is_latest(struct io_uring *ring, const struct io_uring_sqe *sqe)
 }
 
 /*
- * Opens the scope. If that tries the ring's requests first, the operation stays out of the queue meanwhile. And for good if it
- * fails: kernels before 5.17 know no SQE that does nothing and leaves no CQE.
+ * Opens the scope. If that tries the ring's requests first, the operation stays out of the queue meanwhile. And for
+ * good if it fails: kernels before 5.17 know no SQE that does nothing and leaves no CQE.
  */
 static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx,
                       struct io_uring_sqe **sqe)
@@ -111,7 +114,9 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 	return *sqe || err ? err : -EBUSY;
 }
 
-/* Whether a call can begin. With SQPOLL what is queued cannot be taken back: so first whether the kernel would take it. */
+/*
+ * Whether a call can begin. With SQPOLL what is queued cannot be taken back: so first whether the kernel would take it.
+ */
 static int prepare(const struct ctxfd *ctx, struct io_uring *ring, struct ctxfd_uring_scope *scope,
                    struct io_uring_sqe **sqe)
 {

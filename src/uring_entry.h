@@ -5,8 +5,8 @@
  * Only the thread that submits to the ring touches the queues. Of liburing's own variables this reads sq.sqe_head and
  * sq.sqe_tail: the SQEs between them have been handed out and are not the kernel's yet.
  *
- * What liburing offers for the entries changes with its versions: before 2.6 its prep functions clear an SQE, later ones
- * leave that to io_uring_get_sqe; and 2.10 has no io_uring_cqe_index. Hence clear_sqe and cqe_at.
+ * What liburing offers for the entries changes with its versions: before 2.6 its prep functions clear an SQE, later
+ * ones leave that to io_uring_get_sqe; and 2.10 has no io_uring_cqe_index. Hence clear_sqe and cqe_at.
  */
 #ifndef URING_ENTRY_H
 #define URING_ENTRY_H
@@ -22,8 +22,8 @@
 /*
  * ---- user_data: the top bit, then the pointer shifted right by one, and what it points to in the two lowest bits ----
  *
- * With PLAIN there it is a number in place of a pointer: what may arrive when nobody waits for it any more, so that there is
- * no memory that it could point to.
+ * With PLAIN there it is a number in place of a pointer: what may arrive when nobody waits for it any more, so that
+ * there is no memory that it could point to.
  *
  *     SPENT   a completion that the program has passed, and gives back to the kernel itself.
  *     STRAY   one that nobody waits for, and that nobody has passed: a cancel that found nothing; or one that was taken
@@ -160,12 +160,14 @@ bool uring_tried(const struct io_uring *ring);
 uint64_t uring_new_call(void);
 
 /*
- * ctxfd_uring_start for the only operation of a scope on the stack. The requests of the scope bear a number, and the poll is
- * not armed before the scope is settled the next time.
+ * ctxfd_uring_start for the only operation of a scope on the stack. The requests of the scope bear a number, and the
+ * poll is not armed before the scope is settled the next time.
  */
 int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
 
-/* Gives up a scope of which something may be in the ring still; only that of a call, whose requests point to no memory. */
+/*
+ * Gives up a scope of which something may be in the ring still; only that of a call, whose requests point to no memory.
+ */
 void uring_abandon(struct ctxfd_uring_scope *scope);
 
 #endif

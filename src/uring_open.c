@@ -2,8 +2,8 @@
 /*
  * Whether a ring can do what a scope needs, found out before there is an operation that nobody could end.
  *
- * The kernel is asked once. A ring can have restrictions, which no call tells of; so the requests that a scope makes are
- * tried: once in a process, whose rings may all have them, and on each ring that was made to get some
+ * The kernel is asked once. A ring can have restrictions, which no call tells of; so the requests that a scope makes
+ * are tried: once in a process, whose rings may all have them, and on each ring that was made to get some
  * (IORING_SETUP_R_DISABLED). They do nothing, but each leaves a completion.
  *
  * `known` only says that something need not be done again, so it pairs with nothing; the number of a trial or call is
@@ -65,8 +65,8 @@ static void (*const trials[])(struct io_uring_sqe *sqe) = { prep_fence, prep_mis
 enum { TRIALS = sizeof trials / sizeof *trials };
 
 /*
- * Takes the trial's completions out of the queue (see reap in uring.c), and returns how many. *err becomes -EACCES if one
- * was refused, *left how many others stay.
+ * Takes the trial's completions out of the queue (see reap in uring.c), and returns how many. *err becomes -EACCES if
+ * one was refused, *left how many others stay.
  */
 static unsigned take_answers(struct io_uring *ring, uint64_t trial, int *err, unsigned *left)
 {
@@ -94,7 +94,9 @@ static int try_requests(struct io_uring *ring)
 	unsigned open = 0, left;
 	int err = 0, ret = io_uring_get_events(ring);
 
-	/* A ring that takes nothing now (it is still disabled, another thread's, forbidden) gets nothing queued either. */
+	/*
+	 * A ring that takes nothing now (it is still disabled, another thread's, forbidden) gets nothing queued either.
+	 */
 	if (ret < 0)
 		return ret;
 	for (; open < TRIALS; open++) {

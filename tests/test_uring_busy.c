@@ -236,7 +236,10 @@ static void end_says_so(void **state)
 	free_small(&s);
 }
 
-/* Operations are in flight, and the kernel takes none of what would end them: nothing is promised, and it can be tried again. */
+/*
+ * Operations are in flight, and the kernel takes none of what would end them: nothing is promised, and it can be tried
+ * again.
+ */
 static void end_can_be_tried_again(void **state)
 {
 	struct tracked end = { 0 };
@@ -384,7 +387,10 @@ static void a_call_does_not_wait_for_ever(void **state)
 	free_small(&s);
 }
 
-/* The kernel has taken the operation, and then takes nothing any more: the one case in which a call leaves something behind. */
+/*
+ * The kernel has taken the operation, and then takes nothing any more: the one case in which a call leaves something
+ * behind.
+ */
 static void a_call_that_cannot_be_ended(void **state)
 {
 	struct small s;

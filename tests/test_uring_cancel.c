@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One operation that is cancelled alone: it ends as always, once, and nothing else does. And what cancels leave behind and
- * cost, whatever else is in the ring.
+ * One operation that is cancelled alone: it ends as always, once, and nothing else does. And what cancels leave behind
+ * and cost, whatever else is in the ring.
  */
 #include "test_uring.h"
 

@@ -262,7 +262,9 @@ static void a_ring_with_enough_will_do(void **state)
 	assert_int_equal(in_child(restricted_but_enough, NULL), 0);
 }
 
-/* The done fd cannot be polled, for whatever reason: what was started is cancelled, as nobody could hear the context. */
+/*
+ * The done fd cannot be polled, for whatever reason: what was started is cancelled, as nobody could hear the context.
+ */
 static void a_poll_that_fails_ends_the_operations(void **state)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
