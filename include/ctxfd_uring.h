@@ -74,7 +74,7 @@
  *   of the scope, until it reads or the connection is gone (shut it down, or set TCP_USER_TIMEOUT).
  *
  *   Kernels and rings. Linux 5.19 or later (6.1 is recommended), liburing 2.3 or later. Rings of every kind but
- *   IORING_SETUP_IOPOLL and those with entries of mixed sizes (IORING_SETUP_CQE_MIXED, IORING_SETUP_SQE_MIXED). A ring
+ *   IORING_SETUP_IOPOLL, IORING_SETUP_SQ_REWIND, IORING_SETUP_CQE_MIXED and IORING_SETUP_SQE_MIXED. A ring
  *   with restrictions must allow POLL_ADD, ASYNC_CANCEL, TIMEOUT and NOP, with no flags and with
  *   IOSQE_CQE_SKIP_SUCCESS, and, for the first scope of a process, registering a probe: open finds out. A filter that
  *   forbids them later on leaves what is in flight without its end. An epoll set that holds the fd of a ring with
@@ -214,8 +214,8 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
  * whose turn has not come ends when it has. As with the end of a context the cancel is repeated until it is obeyed, and
  * not everything obeys. Twice is fine.
  *
- * 0; -ENOENT: not in flight (*op is zeroed, was refused by start, or has given LAST); -EBUSY: the queue is full, and
- * the kernel takes nothing now: try again.
+ * 0; -ENOENT: not in flight (*op is zeroed, was refused by start, or has given LAST; so zero a record that may not have
+ * been started yet); -EBUSY: the queue is full, and the kernel takes nothing now: try again.
  */
 int ctxfd_uring_cancel(struct ctxfd_uring_op *op);
 
@@ -270,9 +270,10 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
  * over, and returns its result as ctxfd_uring_complete gives it. Not for multishot operations, nor for chains; a
  * zero-copy send returns when its buffer is free. *sqe is not yours any more in any case.
  *
- * Or it returns an error, and the operation never was in flight: what open or start failed with; what io_uring_enter(2)
- * refuses the submission with (-EAGAIN after a second of trying); or -EBUSY, when the completion queue is not empty and
- * has room for fewer than four. Then, and with every result, memory and buffers are yours when it returns.
+ * Or it returns an error, and the operation never was in flight, or has been cancelled: what open or start failed with;
+ * what io_uring_enter(2) refuses the submission with (-EAGAIN after a second of trying); or -EBUSY, when the completion
+ * queue is not empty and has room for fewer than four. Then, and with every result, memory and buffers are yours when
+ * it returns.
  *
  * Completions of others stay in the queue. What a call takes behind them stays taken up until they are reaped.
  *

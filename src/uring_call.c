@@ -33,9 +33,12 @@ struct call {
 /* Drops what is nobody's from the head of the queue, and says whether a call's completions are sure to find room. */
 static bool has_room(struct io_uring *ring)
 {
+	if (io_uring_cq_has_overflow(ring))
+		io_uring_get_events(ring);
 	while (io_uring_cq_ready(ring) && cqe_at(ring, *ring->cq.khead)->user_data == STRAY)
 		io_uring_cq_advance(ring, 1);
-	return !io_uring_cq_ready(ring) || io_uring_cq_ready(ring) + ROOM <= ring->cq.ring_entries;
+	return !io_uring_cq_has_overflow(ring) &&
+	       (!io_uring_cq_ready(ring) || io_uring_cq_ready(ring) + ROOM <= ring->cq.ring_entries);
 }
 
 /* Whether to try again: no memory now, but the kernel may have some in a moment. */
@@ -78,6 +81,7 @@ static int await(struct call *call)
 				break;
 			call->refusal = what;
 			over = true;
+			tries = 0;
 		}
 	}
 	call->res = call->scope.count_ ? -ENOTRECOVERABLE : call->res;

@@ -13,8 +13,13 @@
 
 #include "uring_entry.h"
 
-/* Setup flags that liburing 2.3 does not know. */
-#define SETUP_MIXED (1U << 18 | 1U << 19)
+/*
+ * Setup flags that liburing 2.3 does not know: entries of mixed sizes; and a submission queue that begins anew with
+ * each submission, in which an index does not say which SQE is meant.
+ */
+#define SETUP_CQE_MIXED (1U << 18)
+#define SETUP_SQE_MIXED (1U << 19)
+#define SETUP_SQ_REWIND (1U << 20)
 
 static atomic_bool known;
 static _Atomic uint64_t calls;
@@ -128,7 +133,7 @@ int uring_usable(struct io_uring *ring)
 {
 	int err = 0;
 
-	if (ring->flags & (IORING_SETUP_IOPOLL | SETUP_MIXED))
+	if (ring->flags & (IORING_SETUP_IOPOLL | SETUP_CQE_MIXED | SETUP_SQE_MIXED | SETUP_SQ_REWIND))
 		return -EINVAL;
 	if (!(ring->features & IORING_FEAT_CQE_SKIP))
 		return -EOPNOTSUPP;

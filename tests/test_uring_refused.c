@@ -302,10 +302,10 @@ static void a_poll_that_fails_ends_the_operations(void **state)
 	ctxfd_close(ctx);
 }
 
-/* Kinds of rings in which nothing could be cancelled: polled ones, and those with entries of mixed sizes. */
+/* Polled ones, in which nothing could be cancelled, and those whose queues are of a kind that is not known here. */
 static void rings_of_the_wrong_kind(void **state)
 {
-	static const unsigned flags[] = { IORING_SETUP_IOPOLL, 1U << 18, 1U << 19 };
+	static const unsigned flags[] = { IORING_SETUP_IOPOLL, 1U << 18, 1U << 19, 1U << 20 };
 
 	need_uring(state);
 	for (size_t i = 0; i < COUNT(flags); i++) {

@@ -1100,6 +1100,26 @@ static void a_call_needs_room_beside_others(void **state)
 	close(quiet);
 }
 
+/* More have completed than the queue has room for: the kernel holds them back, and fills what is reaped. */
+static void a_call_counts_what_is_held_back(void **state)
+{
+	struct io_uring_cqe *cqe;
+
+	remake_ring(0, 8, 8);
+	for (unsigned i = 0; i < 12; i++)
+		own_nop(i);
+	while (!io_uring_cq_has_overflow(&ring))
+		submit_and_run();
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), -EBUSY);
+		assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+		assert_int_equal(cqe->user_data, i);
+		io_uring_cqe_seen(&ring, cqe);
+	}
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+	turn_until(4);
+}
+
 struct filler {
 	pid_t tid;
 	int fd;
@@ -1234,6 +1254,7 @@ int main(void)
 		cmocka_unit_test(a_call_gives_the_result),
 		cmocka_unit_test(a_call_needs_room_for_its_completion),
 		cmocka_unit_test(a_call_needs_room_beside_others),
+		cmocka_unit_test(a_call_counts_what_is_held_back),
 		cmocka_unit_test(a_call_whose_queue_is_filled),
 		cmocka_unit_test(rings_of_other_sizes),
 	};
