@@ -7,7 +7,7 @@
  *
  *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program
  *             waits for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
- *     TICK    while an operation is due or asked: a timeout, after which all cancels are sent anew.
+ *     TICK    while an operation is due or asked: a fence or a timeout, after which all cancels are sent anew.
  *
  * Only when neither is in the ring, nor any operation, can the scope's storage be given up.
  *
@@ -15,12 +15,14 @@
  * and runs whenever the state has changed: one of them completed, the last operation ended, the scope is being closed.
  *
  * One cancel for each operation, by its user_data, is the only way that hits no strangers, and costs what the operation
- * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and so
- * it does for what it does not find. So nothing here cancels a timeout but as an exception: flag ALL would walk the
- * list for each cancel.) Why the cancels are repeated: the kernel does not find a request that is neither waiting nor
- * running at that instant, such as the next one of a chain, or one that a worker thread is about to park. The first
- * timeout behind the cancels is over at once. It completes behind what they have hit, most often that is all, and then
- * nothing must be taken out of the ring's list.
+ * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and also
+ * what it does not find. So a timeout of a scope is the exception; and flag ALL would walk the list for each cancel.)
+ *
+ * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
+ * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none. So a fence
+ * comes first: a request that completes when those do that have been cancelled before it, or, in kernels that work on
+ * the latest first, with them. So only what the second fence still finds in flight is asked again, and only what is
+ * left then is worth a timeout.
  *
  * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
  * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
@@ -38,22 +40,26 @@
 /* How many cancels go out in one submission: larger ones gain nothing, and tie up the kernel for longer. */
 #define BATCH 128
 
-/* The waits before cancels are repeated, and how much of it there is at least for each operation that they are for. */
+/*
+ * Before cancels are repeated: fences first; then timeouts of these lengths, the first that suits so many operations.
+ */
+#define FENCES     2
+#define TICK_NS    (10 * CTXFD_MSEC)
 #define TICK_OP_NS (20 * CTXFD_USEC)
-#define TICKS      16
-#define TICK_LAST  9 /* where it stays, unless there are too many operations */
+#define TICK_LAST  (FENCES + 8) /* the round that repeats itself */
 
-#define TICK_MS(n)                                                                          \
-	{                                                                                   \
-		.tv_sec = (n)*CTXFD_MSEC / CTXFD_SEC, .tv_nsec = (n)*CTXFD_MSEC % CTXFD_SEC \
+#define MS(ms)                                                             \
+	{                                                                  \
+		.tv_sec = (ms) / 1000, .tv_nsec = (ms) % 1000 * CTXFD_MSEC \
 	}
-static const struct __kernel_timespec ticks[TICKS] = {
-	{ .tv_nsec = 1 }, TICK_MS(10),    TICK_MS(20),    TICK_MS(40),     TICK_MS(80),   TICK_MS(160),
-	TICK_MS(320),     TICK_MS(640),   TICK_MS(1280),  TICK_MS(2560),   TICK_MS(5120), TICK_MS(10240),
-	TICK_MS(20480),   TICK_MS(40960), TICK_MS(81920), TICK_MS(163840),
+static const struct __kernel_timespec ticks[] = {
+	MS(10),   MS(20),   MS(40),   MS(80),    MS(160),   MS(320),   MS(640),
+	MS(1280), MS(2560), MS(5120), MS(10240), MS(20480), MS(40960),
 };
 
-/* Where a request of the scope's own stands. QUICK: a timeout that is over at once, and is not worth taking back. */
+enum { TICKS = sizeof ticks / sizeof *ticks };
+
+/* Where a request of the scope's own stands. QUICK: a fence, which comes by itself. */
 enum { IDLE, ARMED, LEAVING, NOTE, QUICK };
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------- */
@@ -142,16 +148,41 @@ static void prep_note(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 	scope->poll_ = NOTE;
 }
 
-static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+static void prep_timeout(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 {
-	unsigned n = scope->round_;
+	unsigned n = scope->round_ < FENCES ? 0 : scope->round_ - FENCES;
 
-	while (n && n < TICKS - 1 && (CTXFD_MSEC * 10 << (n - 1)) < scope->count_ * TICK_OP_NS)
+	while (n < TICKS - 1 && (TICK_NS << n) < scope->count_ * TICK_OP_NS)
 		n++;
 	clear_sqe(sqe);
 	io_uring_prep_timeout(sqe, (struct __kernel_timespec *)(uintptr_t)&ticks[n], 0, 0);
 	sqe->user_data = name_of_own(scope, TICK);
-	scope->tick_ = n ? ARMED : QUICK;
+	scope->tick_ = ARMED;
+}
+
+/*
+ * A fence is a poll for nothing, and a cancel of that right behind: like the operations that were cancelled before, it
+ * completes when the kernel gets to its work for this thread.
+ */
+static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	int fd = ctxfd_done_fd(scope->ctx_);
+	unsigned at = scope->ring_->sq.sqe_tail - 1;
+	struct io_uring_sqe *cancel;
+
+	prep_timeout(scope, sqe);
+	if (scope->round_ >= FENCES || fd < 0)
+		return;
+	clear_sqe(sqe);
+	io_uring_prep_poll_add(sqe, fd, 0);
+	sqe->user_data = name_of_own(scope, TICK);
+	cancel = take_sqe(scope->ring_);
+	if (cancel) {
+		prep_cancel(cancel, name_of_own(scope, TICK));
+		scope->tick_ = QUICK;
+	} else if (untaken(scope->ring_, at)) {
+		prep_timeout(scope, sqe);
+	}
 }
 
 /* Asks the kernel to take a request of the scope's own back. Its CQE is still to come. */
@@ -183,7 +214,7 @@ static void send_cancels(struct ctxfd_uring_scope *scope)
 	struct io_uring_sqe *sqe;
 
 	for (unsigned n = 1; (link = scope->due_.next_) != &scope->due_; n++) {
-		if (!room_for(scope->ring_, scope->tick_ == IDLE ? 2 : 1) || !(sqe = take_sqe(scope->ring_)))
+		if (!room_for(scope->ring_, scope->tick_ == IDLE ? 3 : 1) || !(sqe = take_sqe(scope->ring_)))
 			return;
 		prep_cancel(sqe, name_of(scope, op_of(link)));
 		list_remove(link);
@@ -423,7 +454,7 @@ static int tick_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd
 {
 	bool failed = res < 0 && res != -ETIME && res != -ECANCELED;
 
-	if (scope->tick_ != LEAVING)
+	if (scope->tick_ != LEAVING && scope->round_ + 1 >= FENCES)
 		list_splice(&scope->due_, &scope->asked_);
 	scope->tick_ = IDLE;
 	if (idle(scope) && scope->end_)
@@ -616,9 +647,7 @@ static int withdraw(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
 {
 	struct io_uring *ring = scope->ring_;
 
-	if (ring->flags & IORING_SETUP_SQPOLL)
-		return CTXFD_URING_NONE;
-	for (unsigned i = *ring->sq.khead; i != ring->sq.sqe_tail; i++) {
+	for (unsigned i = *ring->sq.khead; untaken(ring, i); i++) {
 		struct io_uring_sqe *sqe = sqe_at(ring, i);
 		struct ctxfd_uring_op *held = NULL;
 		unsigned what = whats_queued(scope, sqe->user_data, &held);

@@ -88,6 +88,15 @@ static inline bool sqe_held(const struct io_uring *ring, unsigned index)
 	return index - ring->sq.sqe_head < ring->sq.sqe_tail - ring->sq.sqe_head;
 }
 
+/*
+ * Whether the SQE at this index is queued and the kernel has not taken it: then it can be changed, also when it has
+ * been shown to a kernel that refused. Not with SQPOLL: the kernel may be at it right now.
+ */
+static inline bool untaken(const struct io_uring *ring, unsigned index)
+{
+	return !(ring->flags & IORING_SETUP_SQPOLL) && index - *ring->sq.khead < ring->sq.sqe_tail - *ring->sq.khead;
+}
+
 /* The next free SQE; submits what is queued if there is none. NULL: the kernel takes nothing now. */
 static inline struct io_uring_sqe *take_sqe(struct io_uring *ring)
 {
