@@ -594,6 +594,7 @@ int main(void)
 
 	if (err)
 		return no_uring(err);
+	err = no_scopes();
 	io_uring_queue_exit(&ring);
-	return run_all(tests);
+	return err ? err : run_all(tests);
 }
