@@ -171,7 +171,7 @@ static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 	struct io_uring_sqe *cancel;
 
 	prep_timeout(scope, sqe);
-	if (scope->round_ >= FENCES || fd < 0)
+	if (scope->round_ >= FENCES)
 		return;
 	clear_sqe(sqe);
 	io_uring_prep_poll_add(sqe, fd, 0);
@@ -259,7 +259,7 @@ static bool arrange(struct ctxfd_uring_scope *scope)
 	if (scope->tick_ == IDLE && wants_tick(scope))
 		return false;
 	if (scope->poll_ == IDLE)
-		return scope->tick_ != IDLE || (scope->count_ ? ends : !scope->end_);
+		return scope->tick_ != IDLE || !(scope->count_ || scope->end_);
 	return scope->poll_ != ARMED || !leaves;
 }
 
@@ -567,7 +567,7 @@ static int why_no_room(struct io_uring *ring)
 {
 	int ret = io_uring_submit(ring);
 
-	return ret > 0 ? 0 : ret == 0 || ret == -EINTR ? -EAGAIN : ret;
+	return ret > 0 ? 0 : ret ? ret : -EAGAIN;
 }
 
 int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)

@@ -52,8 +52,8 @@ static bool passes(int err, int *tries)
 
 static void note_result(struct call *call, int res)
 {
-	/* Ended because of the refusal: so that is why, and not the context. */
-	if (call->refusal && res == -ECANCELED && !ctxfd_err(call->scope.ctx_))
+	/* Most likely ended because of the refusal. */
+	if (call->refusal && res == -ECANCELED)
 		res = call->refusal;
 	if (!call->have)
 		call->res = res;
@@ -91,7 +91,7 @@ static int await(struct call *call)
 
 static bool is_latest(struct io_uring *ring, const struct io_uring_sqe *sqe)
 {
-	return sqe_held(ring, ring->sq.sqe_tail - 1) && sqe == sqe_at(ring, ring->sq.sqe_tail - 1);
+	return sqe == sqe_at(ring, ring->sq.sqe_tail - 1);
 }
 
 /*

@@ -82,7 +82,7 @@ static unsigned take_answers(struct io_uring *ring, uint64_t trial, int *err, un
 
 		if (cqe->user_data == trial) {
 			n++;
-			if (cqe->res == -EACCES || cqe->res == -EPERM)
+			if (cqe->res == -EACCES)
 				*err = cqe->res;
 			cqe->user_data = STRAY;
 		}

@@ -273,6 +273,72 @@ static void end_can_be_tried_again(void **state)
 	}
 }
 
+/* Opening a scope tries its requests on a ring that may have restrictions (it has none, but looks so). */
+static void open_says_so(void **state)
+{
+	static const struct {
+		int times, error, result;
+	} refused[] = { { 1, -EAGAIN, -EAGAIN }, { 2, -EAGAIN, -EAGAIN }, { 2, -EPERM, -EPERM }, { 2, -EINTR, 0 } };
+	struct ctxfd_uring_scope scope;
+	struct small s;
+
+	make_small(&s);
+	ring.flags |= IORING_SETUP_R_DISABLED;
+	for (size_t i = 0; i < COUNT(refused); i++) {
+		if (i == 0)
+			fill_queue(0);
+		refuse(refused[i].times, refused[i].error, true);
+		assert_int_equal(ctxfd_uring_open(&scope, &ring, s.ctx), refused[i].result);
+		assert_int_equal(refusals, 0);
+		submit_and_run();
+		assert_int_equal(take_all(), 0);
+	}
+	close_scope(&scope);
+	for (unsigned i = 0; i < ring.cq.ring_entries; i++) {
+		struct io_uring_sqe *sqe = get_sqe();
+
+		io_uring_prep_nop(sqe);
+		sqe->user_data = 1;
+	}
+	submit_and_run();
+	assert_int_equal(ctxfd_uring_open(&scope, &ring, s.ctx), -EBUSY);
+	assert_int_equal(take_all(), (int)ring.cq.ring_entries);
+	submit_and_run();
+	assert_int_equal(take_all(), 0);
+	free_small(&s);
+}
+
+/* The repetition of a cancel fails for good: it is not tried without end, but the next cancel tries again. */
+static void a_repetition_that_fails_does_not_spin(void **state)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	struct io_uring_sqe *sqe;
+	struct small s;
+
+	make_small(&s);
+	for (int i = 0; i < 2; i++) {
+		sqe = prep_recv(&s);
+		sqe->flags |= i ? 0 : IOSQE_IO_HARDLINK;
+		start(&s.scope, &s.t[i], sqe);
+	}
+	submit_and_run();
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), 0); /* not its turn yet */
+		s.scope.round_ = 10;                                 /* the last one */
+		for (bool tick = false; !tick; io_uring_cqe_seen(&ring, cqe)) {
+			assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+			assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+			tick = cqe->user_data >> 63 && (cqe->user_data & 3) == 3;
+			if (tick)
+				cqe->res = -ENOMEM;
+			assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_NONE);
+		}
+		assert_int_equal(s.scope.tick_, 0);
+	}
+	free_small(&s);
+}
+
 /* Neither goes into the queue: the cancel of one operation, and the timeout that would repeat it. */
 static void cancel_says_so(void **state)
 {
@@ -292,6 +358,17 @@ static void cancel_says_so(void **state)
 		assert_int_equal(s.t[1].last, 0);
 		free_small(&s);
 	}
+	/* The timeout is there already. */
+	make_small(&s);
+	start_recv(&s, 0);
+	start_recv(&s, 1);
+	assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), 0);
+	fill_queue(0);
+	refuse(1, -EAGAIN, false);
+	assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), -EBUSY);
+	assert_int_equal(finish(&s.t[0]), -ECANCELED);
+	assert_int_equal(finish(&s.t[1]), -ECANCELED);
+	free_small(&s);
 }
 
 /* The queue is full, and the kernel refuses for good: that is what wait says, and not that it may pass. */
@@ -372,6 +449,7 @@ static void a_call_ends_with_a_refusal(void **state)
 /* And so does one that might pass, in the end. */
 static void a_call_does_not_wait_for_ever(void **state)
 {
+	struct io_uring_sqe *sqe;
 	int64_t began;
 	struct small s;
 
@@ -381,7 +459,17 @@ static void a_call_does_not_wait_for_ever(void **state)
 	began = now();
 	assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), -EAGAIN);
 	assert_elapsed(began, CTXFD_SEC, 30 * CTXFD_SEC);
+	ctxfd_close(s.ctx);
+	s.ctx = ctxfd_with_timeout(ctxfd_background(), 500 * CTXFD_MSEC);
 	refusals = 0;
+	sqe = prep_recv(&s);
+	refuse(INT_MAX, -EAGAIN, true);
+	assert_int_equal(ctxfd_uring_call(s.ctx, &ring, sqe), -ETIMEDOUT);
+	refusals = 0;
+	ctxfd_close(s.ctx);
+	s.ctx = ctxfd_with_cancel(ctxfd_background());
+	close_scope(&s.scope);
+	open_scope(&s.scope, s.ctx);
 	start_recv(&s, 0);
 	assert_int_equal(finish(&s.t[0]), 1);
 	free_small(&s);
@@ -416,7 +504,7 @@ static void a_call_that_cannot_be_ended(void **state)
 
 static void a_call_goes_on(void **state)
 {
-	static const int errors[] = { -EAGAIN, -EINTR };
+	static const int errors[] = { -EAGAIN, -EINTR, -ENOMEM };
 	struct small s;
 
 	make_small(&s);
@@ -578,6 +666,8 @@ int main(void)
 		cmocka_unit_test(all_goes_out_later),
 		cmocka_unit_test(end_says_so),
 		cmocka_unit_test(end_can_be_tried_again),
+		cmocka_unit_test(open_says_so),
+		cmocka_unit_test(a_repetition_that_fails_does_not_spin),
 		cmocka_unit_test(cancel_says_so),
 		cmocka_unit_test(wait_says_what_the_kernel_does),
 		cmocka_unit_test(close_takes_back_what_is_not_in_flight),

@@ -454,6 +454,48 @@ static int sandboxed(void *arg)
 	require(ctxfd_uring_close(&scope, &op) == 0);
 	require(ctxfd_uring_end(&with_end, &end) == 0);
 	require(ctxfd_uring_close(&with_end, &op) == CTXFD_URING_LAST && op == &end);
+	require(ctxfd_uring_open(&scope, &ring, ctx) == 0);
+	require(try_start(&scope, &t[0], read_of(fds[0])) == 0);
+	require(ctxfd_uring_end(&scope, &end) == 0);
+	require(ctxfd_uring_close(&scope, NULL) == 0);
+	io_uring_queue_exit(&ring);
+	return 0;
+}
+
+/* What is queued for the kernel's own thread cannot be taken back: so a call looks before. */
+static int sandboxed_with_a_kernel_thread(void *arg)
+{
+	int fds[2];
+
+	require(pipe(fds) == 0);
+	require(make_ring_of(IORING_SETUP_SQPOLL, 32, 0) == 0);
+	require(opened() == 0);
+	forbid(SYS_io_uring_enter, EPERM);
+	require(ctxfd_uring_call(ctxfd_background(), &ring, read_of(fds[0])) == -EPERM);
+	io_uring_queue_exit(&ring);
+	return 0;
+}
+
+/* The first scope or call of a process meets what the program has in its queues. */
+static int first_call(void *arg)
+{
+	unsigned flags = *(unsigned *)arg;
+	struct io_uring_sqe *sqe, *later;
+
+	require(make_ring_of(flags, 8, 0) == 0);
+	sqe = get_sqe();
+	later = get_sqe();
+	io_uring_prep_nop(sqe);
+	io_uring_prep_nop(later);
+	later->user_data = 1;
+	require(ctxfd_uring_call(ctxfd_background(), &ring, sqe) == -EINVAL);
+	require(opened() == 0);
+	require(io_uring_sq_ready(&ring) == 2);
+	require(io_uring_submit_and_wait(&ring, 1) == 2);
+	sqe = get_sqe();
+	io_uring_prep_read(sqe, -1, NULL, 0, 0);
+	require(ctxfd_uring_call(ctxfd_background(), &ring, sqe) == -EBADF);
+	require(take_all() == 1);
 	return 0;
 }
 
@@ -461,6 +503,16 @@ static void a_late_sandbox_is_told(void **state)
 {
 	need_uring(state);
 	assert_int_equal(in_child(sandboxed, NULL), 0);
+	assert_int_equal(in_child(sandboxed_with_a_kernel_thread, NULL), 0);
+}
+
+static void a_first_call_leaves_the_queues_alone(void **state)
+{
+	unsigned flags[] = { 0, IORING_SETUP_SQE128 | IORING_SETUP_CQE32 };
+
+	need_uring(state);
+	for (size_t i = 0; i < COUNT(flags); i++)
+		assert_int_equal(in_child(first_call, &flags[i]), 0);
 }
 
 int main(void)
@@ -474,6 +526,7 @@ int main(void)
 		cmocka_unit_test(a_ring_with_enough_will_do),
 		cmocka_unit_test(a_disabled_ring_is_told),
 		cmocka_unit_test(a_late_sandbox_is_told),
+		cmocka_unit_test(a_first_call_leaves_the_queues_alone),
 		cmocka_unit_test(a_call_from_another_thread_is_refused),
 		cmocka_unit_test(another_thread_is_refused),
 		cmocka_unit_test(a_poll_that_fails_ends_the_operations),
