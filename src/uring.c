@@ -452,7 +452,7 @@ static int poll_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd
 /* A timeout that fails for good must not make the program's loop spin. */
 static int tick_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd_uring_op **op)
 {
-	bool failed = res < 0 && res != -ETIME && res != -ECANCELED;
+	bool failed = res != -ETIME && res != -ECANCELED;
 
 	if (scope->tick_ != LEAVING && scope->round_ + 1 >= FENCES)
 		list_splice(&scope->due_, &scope->asked_);

@@ -323,9 +323,12 @@ static void a_repetition_that_fails_does_not_spin(void **state)
 		start(&s.scope, &s.t[i], sqe);
 	}
 	submit_and_run();
-	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), 0); /* not its turn yet */
-		s.scope.round_ = 10;                                 /* the last one */
+	for (unsigned i = 0; i < 3; i++) {
+		bool last = i > 0;
+
+		if (s.scope.tick_ == 0)
+			assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), 0); /* not its turn yet */
+		s.scope.round_ = last ? 10 : 2;
 		for (bool tick = false; !tick; io_uring_cqe_seen(&ring, cqe)) {
 			assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
 			assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
@@ -334,7 +337,7 @@ static void a_repetition_that_fails_does_not_spin(void **state)
 				cqe->res = -ENOMEM;
 			assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_NONE);
 		}
-		assert_int_equal(s.scope.tick_, 0);
+		assert_int_equal(s.scope.tick_ == 0, last);
 	}
 	free_small(&s);
 }
@@ -349,7 +352,7 @@ static void cancel_says_so(void **state)
 		start_recv(&s, 0);
 		start_recv(&s, 1);
 		fill_queue(room);
-		refuse(1, -EAGAIN, false);
+		refuse(8, -EAGAIN, false);
 		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), -EBUSY);
 		refusals = 0;
 		submit_and_run();
