@@ -97,7 +97,7 @@ static void cancel_by_hand(struct bench *b)
 		for (long i = 1; i <= b->arg; i++) {
 			struct io_uring_sqe *sqe = get_sqe();
 
-			io_uring_prep_cancel64(sqe, (uint64_t)i, IORING_ASYNC_CANCEL_ALL);
+			io_uring_prep_cancel64(sqe, (uint64_t)i, 0);
 			sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 			sqe->user_data = 0;
 			if (i % BATCH == 0)

@@ -39,37 +39,46 @@
  *   Threads. Everything here is called by the thread that submits to the ring. The context is not bound to it: any
  *   thread may cancel it at any time, and that wakes a thread that sleeps in io_uring_enter.
  *
+ *   Waiting. Wait for one completion (io_uring_submit_and_wait(&ring, 1)), or with a time-out
+ *   (io_uring_submit_and_wait_timeout). The end of a context is one completion, however many operations it has in
+ *   flight: theirs come after ctxfd_uring_complete has seen it. So a wait for two or more, without a time-out, may
+ *   sleep on.
+ *
  *   Memory. A scope and a record are storage of yours, and nothing here allocates. A record needs no initialisation. It
  *   and the operation's buffers are the kernel's from ctxfd_uring_start to CTXFD_URING_LAST; then it can be started
  *   again, at once and on any scope. A scope is in use, and may not be moved, from ctxfd_uring_open until
  *   ctxfd_uring_close has returned 0 or the operation of ctxfd_uring_end has completed. Close the scopes before
  *   io_uring_queue_exit. A forked child leaves the ring and its scopes alone.
  *
- *   The submission queue. What start and end prepare goes out with your next submission (io_uring_submit and its kin),
- *   or at once when the queue is full. complete, wait and close submit when they have something to tell the kernel, and
- *   what you have queued goes out with it. So hold no SQE that is not fully prepared when you call them, and between
- *   the members of a linked chain call nothing but start. If the kernel refuses a submission for want of memory, the
- *   SQEs stay queued, and your next submission takes them along.
+ *   The submission queue. What start, cancel and end prepare goes out with your next submission (io_uring_submit and
+ *   its kin), or at once when the queue is full. complete, wait and close submit when they have something to tell the
+ *   kernel, and so does open on a ring that was made with IORING_SETUP_R_DISABLED; what you have queued goes out with
+ *   it. So hold no SQE that is not fully prepared when you call them, and between the members of a linked chain call
+ *   nothing but start. If the kernel refuses a submission for want of memory, the SQEs stay queued, and your next
+ *   submission takes them along.
  *
  *   What it costs. A scope with operations in flight has one request of its own in the ring: a poll of the context's
  *   done fd, armed with the first operation and removed after the last one has ended. The removal goes out with your
  *   next submission, unless an operation starts before that: then the poll stays. When the context ends, a cancel goes
- *   out for each operation, in batches and through queues of any size, and a timeout repeats them, after 10 ms first
- *   and up to some seconds later on, for operations that the kernel did not find. No operation of another scope or of
- *   yours is touched.
+ *   out for each operation, in batches and through queues of any size. A timeout repeats them for operations that the
+ *   kernel did not find: at once first, then after 10 ms, and up to some seconds later on. No operation of another
+ *   scope or of yours is touched. A cancel costs the same whatever else is in the ring; but the kernel looks for a
+ *   timeout of yours (IORING_OP_TIMEOUT) along all older ones of the ring.
  *
  *   What is promised. Every operation that start has accepted gives CTXFD_URING_LAST, exactly once. A result is never
  *   lost to the end of a context: bytes that were received and connections that were accepted in that moment are
  *   delivered as a result. The end of a context reaches every operation of its scopes, one too that was started while
  *   the cancels went out. How soon it is obeyed is the operation's matter: what waits for a socket, a pipe, a time or a
- *   futex ends at once; what reads a regular file or a disk runs to its end; and a zero-copy send holds its buffer
- *   until the network has let go of it.
+ *   futex ends at once; what reads a regular file or a disk runs to its end. A zero-copy send holds its buffer until
+ *   the network has let go of it, and nothing ends that: a peer that does not read keeps LAST back, and with it the end
+ *   of the scope, until it reads or the connection is gone (shut it down, or set TCP_USER_TIMEOUT).
  *
  *   Kernels and rings. Linux 5.19 or later (6.1 is recommended), liburing 2.3 or later. Rings of every kind but
- *   IORING_SETUP_IOPOLL and those with entries of mixed sizes (IORING_SETUP_CQE_MIXED, IORING_SETUP_SQE_MIXED). A ring
- *   with restrictions must allow POLL_ADD, ASYNC_CANCEL, TIMEOUT and NOP, flag IOSQE_CQE_SKIP_SUCCESS, and registering
- *   a probe. An epoll set that holds the fd of a ring with IORING_SETUP_DEFER_TASKRUN is not woken by it: register an
- *   eventfd (io_uring_register_eventfd).
+ *   IORING_SETUP_IOPOLL, IORING_SETUP_SQ_REWIND, IORING_SETUP_CQE_MIXED and IORING_SETUP_SQE_MIXED. A ring
+ *   with restrictions must allow POLL_ADD, ASYNC_CANCEL, TIMEOUT and NOP, with no flags and with
+ *   IOSQE_CQE_SKIP_SUCCESS, and, for the first scope of a process, registering a probe: open finds out. A filter that
+ *   forbids them later on leaves what is in flight without its end. An epoll set that holds the fd of a ring with
+ *   IORING_SETUP_DEFER_TASKRUN is not woken by it: register an eventfd (io_uring_register_eventfd).
  */
 #ifndef CTXFD_URING_H
 #define CTXFD_URING_H
@@ -106,24 +115,23 @@ struct ctxfd_uring_scope;
 struct ctxfd_uring_op {
 	int res;        /* the result: the CQE's res, or the context's err */
 	uint32_t flags; /* the CQE's flags: IORING_CQE_F_MORE, IORING_CQE_F_NOTIF, a buffer's number... */
+	void *data;     /* yours: nothing here reads or sets it */
 	struct ctxfd_uring_link_ link_;
 	struct ctxfd_uring_scope *scope_;
+	bool canceled_;
 } __attribute__((aligned(8)));
 
 /* Ties a ring and a context. All of it is ctxfd's. */
 struct ctxfd_uring_scope {
 	struct io_uring *ring_;
 	const struct ctxfd *ctx_;
-	struct ctxfd_uring_link_ live_, asked_;
-	struct ctxfd_uring_op *end_;
-	unsigned count_, round_, started_at_, unwatch_at_;
+	struct ctxfd_uring_link_ live_, due_, asked_;
+	struct ctxfd_uring_op *end_, *only_;
+	uint64_t call_;
+	unsigned count_, round_, started_at_, unpoll_at_;
 	int error_;
-	uint8_t watch_;
-	bool unwatching_, closing_;
-	struct {
-		int64_t tv_sec;
-		long long tv_nsec;
-	} tick_;
+	uint8_t poll_, tick_;
+	bool closing_;
 } __attribute__((aligned(8)));
 
 /*
@@ -131,11 +139,21 @@ struct ctxfd_uring_scope {
  * the scope. No fd and no request exist before the first operation. A ring may have any number of scopes, of one
  * context or of many, and a context may have scopes on any number of rings.
  *
- * Errors, after which *scope is not open: -EINVAL (a kind of ring that cannot be used, see above); -EOPNOTSUPP (the
- * kernel is older than 5.19); -ENOSYS, -EPERM, -EACCES (io_uring is missing or forbidden here:
- * kernel.io_uring_disabled, a seccomp filter, a restriction of the ring; io_uring_queue_init says so first, if it was
- * forbidden from the start); others of io_uring_register(2). The kernel is asked when a process opens its first scope,
- * and not again.
+ * Errors, after which *scope is not open:
+ *
+ *     -EINVAL                  a kind of ring that cannot be used, see above
+ *     -EOPNOTSUPP              the kernel is older than 5.19
+ *     -ENOSYS, -EPERM, -EACCES io_uring is missing or forbidden here: kernel.io_uring_disabled, a seccomp filter, a
+ *                              restriction of the ring; io_uring_queue_init says so first, if it was forbidden from the
+ *                              start
+ *     -EBADFD                  the ring is not enabled yet (IORING_SETUP_R_DISABLED)
+ *     -EEXIST                  the ring does not take this thread
+ *     -EAGAIN, -EBUSY          no memory now; the completion queue is full: call again
+ *     others                   of io_uring_register(2) and io_uring_enter(2)
+ *
+ * The kernel is asked, and the requests that scopes make are tried, when a process opens its first scope with nothing
+ * queued in the ring; and for each scope on a ring that was made with IORING_SETUP_R_DISABLED, since that may have
+ * restrictions. It costs some microseconds.
  */
 int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx);
 
@@ -184,10 +202,22 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * the scope is being closed. -ETIMEDOUT can be the operation's own, and -ECANCELED also comes when a chain breaks:
  * ctxfd_err tells them apart.
  *
- * If the submission queue is full of your own requests just when the context has ended, and the kernel takes nothing for
- * want of memory, the cancels go out with the scope's next completion, or with ctxfd_uring_wait.
+ * If the submission queue is full of your own requests just when the context has ended, and the kernel takes nothing
+ * for want of memory, the cancels go out with the scope's next completion, or with ctxfd_uring_wait.
  */
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
+
+/*
+ * Cancels one operation, and leaves its scope and the others alone; your next submission takes the cancel along. The
+ * operation gives CTXFD_URING_LAST as always, with res -ECANCELED; but a result that beats the cancel is what it gives.
+ * A multishot operation ends. Of a linked chain a member that runs ends, and with it what follows (see start); one
+ * whose turn has not come ends when it has. As with the end of a context the cancel is repeated until it is obeyed, and
+ * not everything obeys. Twice is fine.
+ *
+ * 0; -ENOENT: not in flight (*op is zeroed, was refused by start, or has given LAST; so zero a record that may not have
+ * been started yet); -EBUSY: the queue is full, and the kernel takes nothing now: try again.
+ */
+int ctxfd_uring_cancel(struct ctxfd_uring_op *op);
 
 /*
  * Begins to end *scope, for programs with a loop: nothing more is accepted, and what is in flight is cancelled. When
@@ -195,8 +225,10 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
  * then the scope's memory and the reference on its context are given up. op may be one that has just ended. The context
  * is left as it is.
  *
- * 0; or -EBUSY, when nothing of the scope is in the ring and the kernel takes no request to complete *op with: then
- * ctxfd_uring_close returns at once.
+ * 0; or -EBUSY: the queue is full, and the kernel takes nothing now. Then *op is yours and will not complete, nothing
+ * more is accepted all the same, and you try again: end after your next submission, or ctxfd_uring_close, which sleeps.
+ * If the kernel comes to refuse later, with a queue full of your own requests, *op waits as cancels do (see complete),
+ * and close takes over.
  */
 int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op);
 
@@ -211,6 +243,11 @@ int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op);
  *
  * With op NULL results are dropped, connections accepted in the last moment too. Costs a system call if the scope's
  * poll is armed, none otherwise.
+ *
+ * If the kernel refuses a submission, operations that it has not taken are taken back, and give LAST with the context's
+ * err or -ECANCELED (not with IORING_SETUP_SQPOLL). So in a sandbox that forbids io_uring_enter a scope without
+ * operations in flight closes. One that has some does not: it is free when the ring is gone (io_uring_queue_exit), but
+ * for its reference on the context, which is lost.
  */
 int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
 
@@ -222,19 +259,29 @@ int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **o
  * are, and given back to the kernel if they are at the head. You may be in the middle of a pass over the queue
  * (io_uring_for_each_cqe), if the CQEs that you have passed so far went through ctxfd_uring_complete.
  *
- * -EBUSY: the completion queue is full of others; reap some and call again. -EAGAIN: the kernel has no memory for a
- * request; call again. Others of io_uring_enter(2), as -EEXIST on a thread that the ring does not take.
+ * -EBUSY: the completion queue is full, with one of others at its head; reap some and call again. -EAGAIN: the kernel
+ * has no memory for a request; call again. Others of io_uring_enter(2) do not pass, as -EEXIST on a thread that the
+ * ring does not take, or -EPERM in a sandbox.
  */
 int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
 
 /*
  * One operation under a context, from its start to its end: submits *sqe (see ctxfd_uring_start), sleeps until it is
- * over, and returns its result as ctxfd_uring_complete gives it, or what open or start failed with. -EBUSY: the
- * completion queue is full. Memory and buffers are yours when it returns. Not for multishot operations, nor for chains;
- * a zero-copy send returns when its buffer is free.
+ * over, and returns its result as ctxfd_uring_complete gives it. Not for multishot operations, nor for chains; a
+ * zero-copy send returns when its buffer is free. *sqe is not yours any more in any case.
  *
- * Completions of others stay in the queue. If they fill it meanwhile, this waits for room that nobody can make: use a
- * ring with room for all that may complete.
+ * Or it returns an error, and the operation never was in flight, or has been cancelled: what open or start failed with;
+ * what io_uring_enter(2) refuses the submission with (-EAGAIN after a second of trying); or -EBUSY, when the completion
+ * queue is not empty and has room for fewer than four. Then, and with every result, memory and buffers are yours when
+ * it returns.
+ *
+ * Completions of others stay in the queue. What a call takes behind them stays taken up until they are reaped.
+ *
+ * -ENOTRECOVERABLE is the exception: the operation is in flight, and its end cannot be waited for. Others have filled
+ * the completion queue meanwhile, where nobody can make room (the operation has been cancelled then: use a ring with
+ * room for all that may complete); or the kernel has come to refuse io_uring_enter, as a sandbox does that another
+ * thread has put up. Its buffers are the kernel's until the ring is gone (io_uring_queue_exit). Nothing points to
+ * memory of the call: what completes later is CTXFD_URING_NONE.
  */
 int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe);
 

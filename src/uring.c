@@ -2,47 +2,65 @@
 /*
  * Operations of an io_uring that end when a context does.
  *
- * A scope keeps a list of its operations in flight and at most one request of its own, the watch:
+ * Each operation in flight is in one of its scope's lists: live, due (a cancel is to go out for it), or asked (one
+ * has). A scope has at most two requests of its own in the ring:
  *
- *     POLL   while the context is live and something is in flight: a oneshot poll of the done fd.
- *     TICK   while the scope is ending and something is in flight: a timeout, after which all cancels are sent anew.
- *     NOTE   when the program waits for the end of a scope of which nothing is in the ring: a no-op that completes.
- *     IDLE   otherwise. No request of the scope is in the ring, and only then can its storage be given up.
+ *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program
+ *             waits for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
+ *     TICK    while an operation is due or asked: a fence or a timeout, after which all cancels are sent anew.
  *
- * All progress is made by settle(), which compares the watch with what the scope's state calls for. It may run at any
- * time, and runs whenever the state has changed: the watch completed, the last operation ended, the scope is being
- * closed.
+ * Only when neither is in the ring, nor any operation, can the scope's storage be given up.
  *
- * One cancel for each operation, by its user_data, is the only way that is neither quadratic nor hits strangers. Why
- * the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
- * such as the next one of a chain, or one that a worker thread is about to park. Flag ALL makes a cancel that finds
- * nothing a success, so that with CQE_SKIP_SUCCESS none leaves a CQE.
+ * All progress is made by settle(), which compares these with what the scope's state calls for. It may run at any time,
+ * and runs whenever the state has changed: one of them completed, the last operation ended, the scope is being closed.
+ *
+ * One cancel for each operation, by its user_data, is the only way that hits no strangers, and costs what the operation
+ * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and also
+ * what it does not find. So a timeout of a scope is the exception; and flag ALL would walk the list for each cancel.)
+ *
+ * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
+ * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none. So a fence
+ * comes first: a request that completes when those do that have been cancelled before it, or, in kernels that work on
+ * the latest first, with them. So only what the second fence still finds in flight is asked again, and only what is
+ * left then is worth a timeout.
  *
  * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
  * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
  *
- * The kernel's answers are read in one thread, so there are no locks. An operation leaves the list only by its final
- * CQE, and each CQE counts once, because its user_data is overwritten when it is taken.
+ * The kernel's answers are read in one thread, so there are no locks. An operation leaves its list only by its final
+ * CQE, or with its SQE while that is not the kernel's; and each CQE counts once, because its user_data is overwritten
+ * when it is taken.
  */
 #include <errno.h>
-#include <stdatomic.h>
+#include <poll.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "uring_entry.h"
 
 /* How many cancels go out in one submission: larger ones gain nothing, and tie up the kernel for longer. */
 #define BATCH 128
 
-/* The first wait before cancels are repeated, and how much longer it is for each operation in flight. */
-#define TICK_NS     (10 * CTXFD_MSEC)
-#define TICK_OP_NS  (20 * CTXFD_USEC)
-#define TICK_ROUNDS 8 /* so often the former doubles */
+/*
+ * Before cancels are repeated: fences first; then timeouts of these lengths, the first that suits so many operations.
+ */
+#define FENCES     2
+#define TICK_NS    (10 * CTXFD_MSEC)
+#define TICK_OP_NS (20 * CTXFD_USEC)
+#define TICK_LAST  (FENCES + 8) /* the round that repeats itself */
 
-/* Setup flags that liburing 2.3 does not know. */
-#define SETUP_MIXED (1U << 18 | 1U << 19)
+#define MS(ms)                                                             \
+	{                                                                  \
+		.tv_sec = (ms) / 1000, .tv_nsec = (ms) % 1000 * CTXFD_MSEC \
+	}
+static const struct __kernel_timespec ticks[] = {
+	MS(10),   MS(20),   MS(40),   MS(80),    MS(160),   MS(320),   MS(640),
+	MS(1280), MS(2560), MS(5120), MS(10240), MS(20480), MS(40960),
+};
 
-enum { IDLE, POLL, TICK, NOTE };
+enum { TICKS = sizeof ticks / sizeof *ticks };
+
+/* Where a request of the scope's own stands. QUICK: a fence, which comes by itself. */
+enum { IDLE, ARMED, LEAVING, NOTE, QUICK };
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------- */
 
@@ -65,10 +83,15 @@ static void list_append(struct ctxfd_uring_link_ *head, struct ctxfd_uring_link_
 	head->prev_ = link;
 }
 
+static bool list_empty(const struct ctxfd_uring_link_ *head)
+{
+	return head->next_ == head;
+}
+
 /* Moves all of `from` to the end of `to`. */
 static void list_splice(struct ctxfd_uring_link_ *to, struct ctxfd_uring_link_ *from)
 {
-	if (from->next_ == from)
+	if (list_empty(from))
 		return;
 	from->next_->prev_ = to->prev_;
 	from->prev_->next_ = to;
@@ -82,31 +105,21 @@ static struct ctxfd_uring_op *op_of(struct ctxfd_uring_link_ *link)
 	return (struct ctxfd_uring_op *)((char *)link - offsetof(struct ctxfd_uring_op, link_));
 }
 
-/* ---- The scope's own request ------------------------------------------------------------------------------------- */
+/* ---- What the scope has in the ring ------------------------------------------------------------------------------ */
 
-static void prep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, int done_fd)
+static uint64_t name_of(const struct ctxfd_uring_scope *scope, const struct ctxfd_uring_op *op)
 {
-	io_uring_prep_poll_add(sqe, done_fd, POLLIN);
-	sqe->user_data = tag(scope, WATCH);
-	scope->watch_ = POLL;
+	return scope->call_ ? of_call(scope->call_, OP) : tag(op, OP);
 }
 
-static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+static uint64_t name_of_own(const struct ctxfd_uring_scope *scope, unsigned kind)
 {
-	int64_t ns = (TICK_NS << scope->round_) + scope->count_ * TICK_OP_NS;
-
-	scope->tick_.tv_sec = ns / CTXFD_SEC;
-	scope->tick_.tv_nsec = ns % CTXFD_SEC;
-	io_uring_prep_timeout(sqe, (struct __kernel_timespec *)&scope->tick_, 0, 0);
-	sqe->user_data = tag(scope, WATCH);
-	scope->watch_ = TICK;
+	return scope->call_ ? of_call(scope->call_, kind) : tag(scope, kind);
 }
 
-static void prep_note(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+static bool idle(const struct ctxfd_uring_scope *scope)
 {
-	io_uring_prep_nop(sqe);
-	sqe->user_data = tag(scope, WATCH);
-	scope->watch_ = NOTE;
+	return !scope->count_ && scope->poll_ == IDLE && scope->tick_ == IDLE;
 }
 
 static bool ending(const struct ctxfd_uring_scope *scope)
@@ -114,36 +127,96 @@ static bool ending(const struct ctxfd_uring_scope *scope)
 	return scope->closing_ || scope->error_ || ctxfd_err(scope->ctx_);
 }
 
-/* Asks the kernel to take the watch back. Its CQE is still to come. */
-static void unwatch(struct ctxfd_uring_scope *scope)
+static bool wants_tick(const struct ctxfd_uring_scope *scope)
+{
+	return !list_empty(&scope->due_) || !list_empty(&scope->asked_);
+}
+
+static void prep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, int done_fd)
+{
+	clear_sqe(sqe);
+	io_uring_prep_poll_add(sqe, done_fd, POLLIN);
+	sqe->user_data = name_of_own(scope, POLL);
+	scope->poll_ = ARMED;
+}
+
+static void prep_note(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	clear_sqe(sqe);
+	io_uring_prep_nop(sqe);
+	sqe->user_data = name_of_own(scope, POLL);
+	scope->poll_ = NOTE;
+}
+
+static void prep_timeout(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	unsigned n = scope->round_ < FENCES ? 0 : scope->round_ - FENCES;
+
+	while (n < TICKS - 1 && (TICK_NS << n) < scope->count_ * TICK_OP_NS)
+		n++;
+	clear_sqe(sqe);
+	io_uring_prep_timeout(sqe, (struct __kernel_timespec *)(uintptr_t)&ticks[n], 0, 0);
+	sqe->user_data = name_of_own(scope, TICK);
+	scope->tick_ = ARMED;
+}
+
+/*
+ * A fence is a poll for nothing, and a cancel of that right behind: like the operations that were cancelled before, it
+ * completes when the kernel gets to its work for this thread.
+ */
+static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	int fd = ctxfd_done_fd(scope->ctx_);
+	unsigned at = scope->ring_->sq.sqe_tail - 1;
+	struct io_uring_sqe *cancel;
+
+	prep_timeout(scope, sqe);
+	if (scope->round_ >= FENCES)
+		return;
+	clear_sqe(sqe);
+	io_uring_prep_poll_add(sqe, fd, 0);
+	sqe->user_data = name_of_own(scope, TICK);
+	cancel = take_sqe(scope->ring_);
+	if (cancel) {
+		prep_cancel(cancel, name_of_own(scope, TICK));
+		scope->tick_ = QUICK;
+	} else if (untaken(scope->ring_, at)) {
+		prep_timeout(scope, sqe);
+	}
+}
+
+/* Asks the kernel to take a request of the scope's own back. Its CQE is still to come. */
+static void take_back(struct ctxfd_uring_scope *scope, unsigned kind, uint8_t *state)
 {
 	struct io_uring_sqe *sqe;
 
-	if (scope->unwatching_ || !(sqe = take_sqe(scope->ring_)))
+	if (*state != ARMED || !(sqe = take_sqe(scope->ring_)))
 		return;
-	prep_cancel(sqe, tag(scope, WATCH));
-	scope->unwatch_at_ = scope->ring_->sq.sqe_tail - 1;
-	scope->unwatching_ = true;
+	prep_cancel(sqe, name_of_own(scope, kind));
+	if (kind == POLL)
+		scope->unpoll_at_ = scope->ring_->sq.sqe_tail - 1;
+	*state = LEAVING;
 }
 
 /* An operation starts after the last one ended: if the kernel has not seen yet that the poll should go, it stays. */
-static void keep_watch(struct ctxfd_uring_scope *scope)
+static void keep_poll(struct ctxfd_uring_scope *scope)
 {
-	if (scope->watch_ != POLL || !scope->unwatching_ || !sqe_held(scope->ring_, scope->unwatch_at_))
+	if (scope->poll_ != LEAVING || !sqe_held(scope->ring_, scope->unpoll_at_))
 		return;
-	spend(sqe_at(scope->ring_, scope->unwatch_at_));
-	scope->unwatching_ = false;
+	spend(sqe_at(scope->ring_, scope->unpoll_at_));
+	scope->poll_ = ARMED;
 }
 
-static void cancel_live(struct ctxfd_uring_scope *scope)
+/* Cancels what is due, as far as there is room, and leaves some for the timeout. */
+static void send_cancels(struct ctxfd_uring_scope *scope)
 {
 	struct ctxfd_uring_link_ *link;
 	struct io_uring_sqe *sqe;
 
-	for (unsigned n = 1; (link = scope->live_.next_) != &scope->live_; n++) {
-		if (!(sqe = take_sqe(scope->ring_)))
+	for (unsigned n = 1; (link = scope->due_.next_) != &scope->due_; n++) {
+		if (!room_for(scope->ring_, scope->tick_ == IDLE ? 3 : 1) || !(sqe = take_sqe(scope->ring_)))
 			return;
-		prep_cancel(sqe, tag(op_of(link), OP));
+		prep_cancel(sqe, name_of(scope, op_of(link)));
 		list_remove(link);
 		list_append(&scope->asked_, link);
 		if (n % BATCH == 0)
@@ -151,42 +224,57 @@ static void cancel_live(struct ctxfd_uring_scope *scope)
 	}
 }
 
-/*
- * Queues what the scope's state calls for, and returns what the watch should be. If the kernel takes nothing now, what
- * could not be queued is left for the next time.
- */
-static unsigned arrange(struct ctxfd_uring_scope *scope)
+static void arrange_cancels(struct ctxfd_uring_scope *scope)
 {
-	unsigned want = scope->count_ ? (ending(scope) ? TICK : POLL) : scope->end_ ? NOTE : IDLE;
 	struct io_uring_sqe *sqe;
 
-	if (scope->watch_ == IDLE && want != IDLE && (sqe = take_sqe(scope->ring_))) {
-		if (want == POLL)
-			prep_poll(scope, sqe, ctxfd_done_fd(scope->ctx_));
-		else if (want == TICK)
-			prep_tick(scope, sqe);
-		else
-			prep_note(scope, sqe);
-	} else if (scope->watch_ != IDLE && scope->watch_ != want) {
-		unwatch(scope);
-	}
-	if (want == TICK)
-		cancel_live(scope);
-	return want;
+	send_cancels(scope);
+	if (!wants_tick(scope))
+		scope->round_ = 0;
+	else if (scope->tick_ == IDLE && (sqe = take_sqe(scope->ring_)))
+		prep_tick(scope, sqe);
+}
+
+/*
+ * Queues what the scope's state calls for. False: the kernel takes nothing now, and no completion may come by which
+ * there would be another try.
+ */
+static bool arrange(struct ctxfd_uring_scope *scope)
+{
+	int err = ctxfd_err(scope->ctx_);
+	bool ends = err || ending(scope), leaves = !err && (ends || !scope->count_);
+	struct io_uring_sqe *sqe;
+
+	if (ends)
+		list_splice(&scope->due_, &scope->live_);
+	else if (scope->count_ && scope->poll_ == IDLE && (sqe = take_sqe(scope->ring_)))
+		prep_poll(scope, sqe, ctxfd_done_fd(scope->ctx_));
+	arrange_cancels(scope);
+	if (leaves)
+		take_back(scope, POLL, &scope->poll_);
+	if (!scope->count_)
+		take_back(scope, TICK, &scope->tick_);
+	if (idle(scope) && scope->end_ && (sqe = take_sqe(scope->ring_)))
+		prep_note(scope, sqe);
+	if (scope->tick_ == IDLE && wants_tick(scope))
+		return false;
+	if (scope->poll_ == IDLE)
+		return scope->tick_ != IDLE || !(scope->count_ || scope->end_);
+	return scope->poll_ != ARMED || !leaves;
 }
 
 /*
  * Brings the ring to what the scope's state calls for. That is submitted, since the program may be about to wait
- * without a submission; but for the removal of a watch that nobody waits for, which can go out with the program's next
- * one. False: the kernel takes nothing now, and no completion may come by which there would be another try.
+ * without a submission; but for the removal of a poll that nobody waits for, which can go out with the program's next
+ * one. Returns what arrange does.
  */
 static bool settle(struct ctxfd_uring_scope *scope)
 {
-	unsigned want = arrange(scope);
+	bool arranged = arrange(scope);
 
-	if (want != IDLE)
+	if (scope->count_ || scope->end_)
 		submit(scope->ring_);
-	return scope->watch_ == want || scope->unwatching_;
+	return arranged;
 }
 
 /* Nothing of the scope is in the ring any more. */
@@ -194,27 +282,6 @@ static void closed(struct ctxfd_uring_scope *scope)
 {
 	ctxfd_unref(scope->ctx_);
 	scope->ctx_ = NULL;
-}
-
-static int watch_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd_uring_op **op)
-{
-	if (scope->watch_ == POLL && res < 0 && res != -ECANCELED)
-		scope->error_ = res;
-	if (scope->watch_ == TICK && !scope->unwatching_) {
-		list_splice(&scope->live_, &scope->asked_);
-		scope->round_ += scope->round_ < TICK_ROUNDS;
-	}
-	scope->watch_ = IDLE;
-	scope->unwatching_ = false;
-	if (scope->count_ || !scope->end_) {
-		settle(scope);
-		return CTXFD_URING_NONE;
-	}
-	*op = scope->end_;
-	(*op)->res = 0;
-	(*op)->flags = 0;
-	closed(scope);
-	return CTXFD_URING_LAST;
 }
 
 /* ---- Starting ---------------------------------------------------------------------------------------------------- */
@@ -257,11 +324,22 @@ static struct io_uring_sqe *poll_before(struct ctxfd_uring_scope *scope, struct 
 	return sqe;
 }
 
-int uring_bind(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe, bool watch)
+static void enlist(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
+{
+	op->scope_ = scope;
+	op->canceled_ = false;
+	sqe->user_data = name_of(scope, op);
+	scope->started_at_ = scope->ring_->sq.sqe_tail - 1;
+	list_append(&scope->live_, &op->link_);
+	scope->count_++;
+}
+
+int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
 {
 	int err = admit(scope, sqe);
 
-	if (!err && watch && !scope->count_ && scope->watch_ == IDLE) {
+	op->link_.next_ = NULL;
+	if (!err && !scope->count_ && scope->poll_ == IDLE) {
 		int done_fd = ctxfd_done_fd(scope->ctx_);
 
 		if (done_fd < 0)
@@ -273,18 +351,39 @@ int uring_bind(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struc
 		spend(sqe);
 		return err;
 	}
-	keep_watch(scope);
-	op->scope_ = scope;
-	sqe->user_data = tag(op, OP);
-	scope->started_at_ = scope->ring_->sq.sqe_tail - 1;
-	list_append(&scope->live_, &op->link_);
-	scope->count_++;
+	keep_poll(scope);
+	enlist(scope, op, sqe);
 	return 0;
 }
 
-int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
+int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
 {
-	return uring_bind(scope, op, sqe, true);
+	int err = admit(scope, sqe);
+
+	if (err) {
+		spend(sqe);
+		return err;
+	}
+	scope->call_ = uring_new_call();
+	scope->only_ = op;
+	enlist(scope, op, sqe);
+	return 0;
+}
+
+int ctxfd_uring_cancel(struct ctxfd_uring_op *op)
+{
+	struct ctxfd_uring_scope *scope = op->scope_;
+
+	if (!op->link_.next_)
+		return -ENOENT;
+	if (!op->canceled_) {
+		op->canceled_ = true;
+		list_remove(&op->link_);
+		list_append(&scope->due_, &op->link_);
+		scope->round_ = 0;
+	}
+	arrange_cancels(scope);
+	return scope->tick_ == IDLE || !list_empty(&scope->due_) ? -EBUSY : 0;
 }
 
 /* ---- Completing -------------------------------------------------------------------------------------------------- */
@@ -296,29 +395,91 @@ static bool interrupted(int res)
 }
 
 /*
- * Why an operation was interrupted: the context's err, -ECANCELED when the scope alone is ending, 0 for another reason.
+ * Why an operation was interrupted: the context's err, -ECANCELED when it or the scope alone is ending, 0 for another
+ * reason.
  */
-static int reason(const struct ctxfd_uring_scope *scope)
+static int reason(const struct ctxfd_uring_op *op)
 {
-	int err = ctxfd_err(scope->ctx_);
+	int err = ctxfd_err(op->scope_->ctx_);
 
-	return err ? err : ending(scope) ? -ECANCELED : 0;
+	return err ? err : op->canceled_ || ending(op->scope_) ? -ECANCELED : 0;
+}
+
+/* The operation's memory is the program's again. */
+static void leave(struct ctxfd_uring_op *op)
+{
+	list_remove(&op->link_);
+	op->link_.next_ = NULL;
+	op->scope_->count_--;
 }
 
 static int op_completed(struct ctxfd_uring_op *op, const struct io_uring_cqe *cqe)
 {
 	struct ctxfd_uring_scope *scope = op->scope_;
-	int err = interrupted(cqe->res) ? reason(scope) : 0;
+	int err = interrupted(cqe->res) ? reason(op) : 0;
 
 	op->res = err ? err : cqe->res;
 	op->flags = cqe->flags;
 	if (cqe->flags & IORING_CQE_F_MORE)
 		return CTXFD_URING_MORE;
-	list_remove(&op->link_);
-	scope->count_--;
-	if (!scope->count_ || scope->watch_ == IDLE)
+	leave(op);
+	if (!scope->count_ || (scope->poll_ == IDLE && scope->tick_ == IDLE))
 		settle(scope);
 	return CTXFD_URING_LAST;
+}
+
+/* Completes the operation that waits for the end of the scope. */
+static int end_completed(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
+{
+	*op = scope->end_;
+	(*op)->res = 0;
+	(*op)->flags = 0;
+	closed(scope);
+	return CTXFD_URING_LAST;
+}
+
+static int poll_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd_uring_op **op)
+{
+	if (scope->poll_ != NOTE && res < 0 && res != -ECANCELED)
+		scope->error_ = res;
+	scope->poll_ = IDLE;
+	if (idle(scope) && scope->end_)
+		return end_completed(scope, op);
+	settle(scope);
+	return CTXFD_URING_NONE;
+}
+
+/* A timeout that fails for good must not make the program's loop spin. */
+static int tick_completed(struct ctxfd_uring_scope *scope, int res, struct ctxfd_uring_op **op)
+{
+	bool failed = res != -ETIME && res != -ECANCELED;
+
+	if (scope->tick_ != LEAVING && scope->round_ + 1 >= FENCES)
+		list_splice(&scope->due_, &scope->asked_);
+	scope->tick_ = IDLE;
+	if (idle(scope) && scope->end_)
+		return end_completed(scope, op);
+	if (failed && scope->round_ == TICK_LAST)
+		return CTXFD_URING_NONE;
+	scope->round_ += scope->round_ < TICK_LAST;
+	settle(scope);
+	return CTXFD_URING_NONE;
+}
+
+/* What a completion is that has just been taken, by its user_data. */
+static int completed(uint64_t data, const struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
+{
+	switch (data & KIND) {
+	case OP:
+		*op = untag(data);
+		return op_completed(*op, cqe);
+	case POLL:
+		return poll_completed(untag(data), cqe->res, op);
+	case TICK:
+		return tick_completed(untag(data), cqe->res, op);
+	default:
+		return CTXFD_URING_NONE;
+	}
 }
 
 int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
@@ -327,36 +488,57 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
 
 	if (!tagged(data))
 		return CTXFD_URING_OTHER;
-	cqe->user_data = tag(NULL, SPENT);
-	switch (data & KIND) {
-	case OP:
-		*op = untag(data);
-		return op_completed(*op, cqe);
-	case WATCH:
-		return watch_completed(untag(data), cqe->res, op);
-	default:
-		return CTXFD_URING_NONE;
-	}
+	cqe->user_data = SPENT;
+	return completed(data, cqe, op);
 }
 
+/* ---- Waiting ----------------------------------------------------------------------------------------------------- */
+
+static bool is_of_call(const struct ctxfd_uring_scope *scope, uint64_t data)
+{
+	return scope->call_ && data - scope->call_ <= of_call(0, KIND);
+}
+
+/* Whether a completion is the scope's, or nothing for the program: another scope's poll, one that nobody waits for. */
 static bool concerns(const struct ctxfd_uring_scope *scope, uint64_t data)
 {
-	const struct ctxfd_uring_scope *watched;
+	const struct ctxfd_uring_scope *whose;
 
-	if (!tagged(data) || (data & KIND) == SPENT)
+	if (!tagged(data) || data == SPENT)
 		return false;
+	if ((data & KIND) == PLAIN)
+		return true;
 	if ((data & KIND) == OP)
 		return ((struct ctxfd_uring_op *)untag(data))->scope_ == scope;
-	watched = untag(data);
-	return watched == scope || !watched->end_;
+	whose = untag(data);
+	return whose == scope || !whose->end_;
+}
+
+/* Takes a completion for the scope; what it is of a call, the scope alone knows. */
+static int take(struct ctxfd_uring_scope *scope, struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
+{
+	uint64_t data = cqe->user_data;
+
+	cqe->user_data = STRAY;
+	if (!is_of_call(scope, data))
+		return completed(data, cqe, op);
+	switch (call_kind(data)) {
+	case OP:
+		*op = scope->only_;
+		return op_completed(*op, cqe);
+	case POLL:
+		return poll_completed(scope, cqe->res, op);
+	default:
+		return tick_completed(scope, cqe->res, op);
+	}
 }
 
 /*
  * Takes completions of the scope out of the queue, wherever they are in it: one for the caller, or all that there are
- * if it wants none (op is NULL). On the way it takes those of other scopes' watches that are nothing for the program
- * but would take up room. All others stay, and so does everything behind them; the head moves only past a CQE that is
- * taken right there. So CQEs that the program holds are safe: the head is one of them, and so it is not ctxfd's, or is
- * spent. *left is how many stay of those looked at; more may have come since.
+ * if it wants none (op is NULL). On the way it takes those that are nothing for the program but would take up room. All
+ * others stay, and so does everything behind them; the head moves only past a CQE that is taken here, or was and became
+ * STRAY because it was not the head then. So CQEs that the program holds are safe: the head is one of them, and so it
+ * is not ctxfd's, or is SPENT. *left is how many stay of those looked at; more may have come since.
  */
 static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, unsigned *left)
 {
@@ -365,12 +547,12 @@ static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, uns
 	struct ctxfd_uring_op *dropped;
 
 	for (unsigned i = *ring->cq.khead; i != tail; i++) {
-		struct io_uring_cqe *cqe = &ring->cq.cqes[io_uring_cqe_index(ring, i, ring->cq.ring_mask)];
+		struct io_uring_cqe *cqe = cqe_at(ring, i);
 		int what;
 
 		if (!concerns(scope, cqe->user_data))
 			continue;
-		what = ctxfd_uring_complete(cqe, op ? op : &dropped);
+		what = take(scope, cqe, op ? op : &dropped);
 		if (i == *ring->cq.khead)
 			io_uring_cq_advance(ring, 1);
 		if (what != CTXFD_URING_NONE && op)
@@ -378,6 +560,14 @@ static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, uns
 	}
 	*left = tail - *ring->cq.khead;
 	return CTXFD_URING_NONE;
+}
+
+/* What the kernel says of a submission when there was no room for what must go out; 0: there is now. */
+static int why_no_room(struct io_uring *ring)
+{
+	int ret = io_uring_submit(ring);
+
+	return ret > 0 ? 0 : ret ? ret : -EAGAIN;
 }
 
 int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
@@ -390,13 +580,14 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
 
 		if (ret != CTXFD_URING_NONE)
 			return ret;
-		if (!scope->count_ && (!scope->closing_ || scope->watch_ == IDLE))
+		if (!scope->count_ && (!scope->closing_ || idle(scope)))
 			return 0;
 		if (left >= ring->cq.ring_entries)
 			return -EBUSY;
-		if (!settle(scope))
-			return -EAGAIN;
-		ret = io_uring_submit_and_wait(ring, left + 1);
+		if (!settle(scope) && (ret = why_no_room(ring)) == 0)
+			continue;
+		if (ret == 0)
+			ret = io_uring_submit_and_wait(ring, left + 1);
 		if (ret < 0 && ret != -EINTR)
 			return ret;
 	}
@@ -404,42 +595,79 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
 
 /* ---- Opening and closing ----------------------------------------------------------------------------------------- */
 
-/* Whether the kernel has CQE_SKIP_SUCCESS, and flag ALL, which came with 5.19 together with the opcode SOCKET. */
-static int probe(struct io_uring *ring)
-{
-	static atomic_bool supported;
-	_Alignas(struct io_uring_probe) unsigned char
-	        room[sizeof(struct io_uring_probe) + (IORING_OP_SOCKET + 1) * sizeof(struct io_uring_probe_op)] = { 0 };
-	struct io_uring_probe *p = (struct io_uring_probe *)room;
-	int err;
-
-	if (atomic_load_explicit(&supported, memory_order_relaxed))
-		return 0;
-	err = io_uring_register_probe(ring, p, IORING_OP_SOCKET + 1);
-	if (err < 0)
-		return err;
-	if (!(ring->features & IORING_FEAT_CQE_SKIP) || !io_uring_opcode_supported(p, IORING_OP_SOCKET))
-		return -EOPNOTSUPP;
-	atomic_store_explicit(&supported, true, memory_order_relaxed);
-	return 0;
-}
-
 int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx)
 {
-	int err;
+	int err = uring_usable(ring);
 
-	if (ring->flags & (IORING_SETUP_IOPOLL | SETUP_MIXED))
-		return -EINVAL;
-	err = probe(ring);
 	if (err)
 		return err;
 	memset(scope, 0, sizeof *scope);
 	scope->ring_ = ring;
 	scope->ctx_ = ctxfd_ref(ctx);
 	list_init(&scope->live_);
+	list_init(&scope->due_);
 	list_init(&scope->asked_);
 	scope->started_at_ = ring->sq.sqe_head - 1; /* none */
 	return 0;
+}
+
+/*
+ * Makes an SQE that is not the kernel's do nothing. One that links to the next fails, so that its chain is over;
+ * without CQE_SKIP_SUCCESS, which would have the kernel skip the completions of the rest.
+ */
+static void neutralise(struct io_uring_sqe *sqe)
+{
+	uint8_t links = sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
+
+	if (!links) {
+		spend(sqe);
+		return;
+	}
+	prep_cancel(sqe, STRAY);
+	sqe->flags = links;
+}
+
+/* What of the scope an SQE is: OP (stored in *op), POLL, TICK, or PLAIN if it is none. */
+static unsigned whats_queued(const struct ctxfd_uring_scope *scope, uint64_t data, struct ctxfd_uring_op **op)
+{
+	unsigned kind = is_of_call(scope, data) ? call_kind(data) : tagged(data) ? data & KIND : PLAIN;
+
+	if (kind == OP)
+		*op = scope->call_ ? scope->only_ : untag(data);
+	if (kind == OP ? (*op)->scope_ == scope : data == name_of_own(scope, kind))
+		return kind;
+	return PLAIN;
+}
+
+/*
+ * Takes back what the kernel has not taken and refuses to: LAST with an operation for the caller, or all if it wants
+ * none. (Not with SQPOLL: the kernel may be at it right now.)
+ */
+static int withdraw(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
+{
+	struct io_uring *ring = scope->ring_;
+
+	for (unsigned i = *ring->sq.khead; untaken(ring, i); i++) {
+		struct io_uring_sqe *sqe = sqe_at(ring, i);
+		struct ctxfd_uring_op *held = NULL;
+		unsigned what = whats_queued(scope, sqe->user_data, &held);
+
+		if (what == PLAIN)
+			continue;
+		neutralise(sqe);
+		if (what != OP) {
+			*(what == POLL ? &scope->poll_ : &scope->tick_) = IDLE;
+			continue;
+		}
+		held->res = reason(held);
+		held->flags = 0;
+		leave(held);
+		if (op) {
+			*op = held;
+			return CTXFD_URING_LAST;
+		}
+	}
+	return CTXFD_URING_NONE;
 }
 
 int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
@@ -451,6 +679,10 @@ int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **o
 	scope->closing_ = true;
 	settle(scope);
 	ret = ctxfd_uring_wait(scope, op);
+	if (ret < 0 && withdraw(scope, op) != CTXFD_URING_NONE)
+		return CTXFD_URING_LAST;
+	if (ret < 0 && idle(scope))
+		ret = scope->end_ && op ? end_completed(scope, op) : 0;
 	if (!ret && scope->ctx_)
 		closed(scope);
 	return ret;
@@ -460,9 +692,14 @@ int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op)
 {
 	scope->closing_ = true;
 	scope->end_ = op;
-	arrange(scope);
-	if (scope->count_ || scope->watch_ != IDLE)
+	op->link_.next_ = NULL;
+	if (arrange(scope))
 		return 0;
 	scope->end_ = NULL;
 	return -EBUSY;
+}
+
+void uring_abandon(struct ctxfd_uring_scope *scope)
+{
+	closed(scope);
 }

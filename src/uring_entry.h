@@ -4,6 +4,9 @@
  *
  * Only the thread that submits to the ring touches the queues. Of liburing's own variables this reads sq.sqe_head and
  * sq.sqe_tail: the SQEs between them have been handed out and are not the kernel's yet.
+ *
+ * What liburing offers for the entries changes with its versions: before 2.6 its prep functions clear an SQE, later
+ * ones leave that to io_uring_get_sqe; and 2.10 has no io_uring_cqe_index. Hence clear_sqe and cqe_at.
  */
 #ifndef URING_ENTRY_H
 #define URING_ENTRY_H
@@ -12,15 +15,27 @@
 #include <liburing.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "ctxfd_uring.h"
 
 /*
  * ---- user_data: the top bit, then the pointer shifted right by one, and what it points to in the two lowest bits ----
+ *
+ * With PLAIN there it is a number in place of a pointer: what may arrive when nobody waits for it any more, so that
+ * there is no memory that it could point to.
+ *
+ *     SPENT   a completion that the program has passed, and gives back to the kernel itself.
+ *     STRAY   one that nobody waits for, and that nobody has passed: a cancel that found nothing; or one that was taken
+ *             out of the middle of the queue.
+ *     others  those of a ctxfd_uring_call: its number, and what the request is in bits 2 and 3.
  */
 
 #define TAG (UINT64_C(1) << 63)
-enum { SPENT, OP, WATCH, KIND = 3 };
+enum { PLAIN, OP, POLL, TICK, KIND = 3 };
+
+#define SPENT (TAG | PLAIN)
+#define STRAY (TAG | 4 | PLAIN)
 
 static inline uint64_t tag(const void *p, unsigned kind)
 {
@@ -37,6 +52,29 @@ static inline void *untag(uint64_t data)
 	return (void *)(uintptr_t)((data & ~(TAG | KIND)) << 1);
 }
 
+static inline uint64_t call_tag(uint64_t number)
+{
+	return TAG | number << 4;
+}
+
+/* The same number's for another kind of request, and back. */
+static inline uint64_t of_call(uint64_t call, unsigned kind)
+{
+	return call | kind << 2;
+}
+
+static inline unsigned call_kind(uint64_t data)
+{
+	return data >> 2 & KIND;
+}
+
+/* ---- The completion queue ---------------------------------------------------------------------------------------- */
+
+static inline struct io_uring_cqe *cqe_at(struct io_uring *ring, unsigned index)
+{
+	return &ring->cq.cqes[(index & ring->cq.ring_mask) << !!(ring->flags & IORING_SETUP_CQE32)];
+}
+
 /* ---- The submission queue ---------------------------------------------------------------------------------------- */
 
 static inline struct io_uring_sqe *sqe_at(struct io_uring *ring, unsigned index)
@@ -50,17 +88,27 @@ static inline bool sqe_held(const struct io_uring *ring, unsigned index)
 	return index - ring->sq.sqe_head < ring->sq.sqe_tail - ring->sq.sqe_head;
 }
 
+/*
+ * Whether the SQE at this index is queued and the kernel has not taken it: then it can be changed, also when it has
+ * been shown to a kernel that refused. Not with SQPOLL: the kernel may be at it right now.
+ */
+static inline bool untaken(const struct io_uring *ring, unsigned index)
+{
+	return !(ring->flags & IORING_SETUP_SQPOLL) && index - *ring->sq.khead < ring->sq.sqe_tail - *ring->sq.khead;
+}
+
 /* The next free SQE; submits what is queued if there is none. NULL: the kernel takes nothing now. */
 static inline struct io_uring_sqe *take_sqe(struct io_uring *ring)
 {
 	struct io_uring_sqe *sqe;
 
 	while (!(sqe = io_uring_get_sqe(ring))) {
-		int err = io_uring_submit(ring);
+		int ret = io_uring_submit(ring);
 
-		if (err < 0 && err != -EINTR)
+		if (ret >= 0 && ring->flags & IORING_SETUP_SQPOLL)
+			ret = io_uring_sqring_wait(ring) < 0 ? -EAGAIN : 1;
+		if (ret <= 0 && ret != -EINTR)
 			return NULL;
-		io_uring_sqring_wait(ring);
 	}
 	return sqe;
 }
@@ -75,22 +123,60 @@ static inline void submit(struct io_uring *ring)
 		;
 }
 
+/* Whether n SQEs can be taken, or as many as the queue has; submits what is queued if they are not free. */
+static inline bool room_for(struct io_uring *ring, unsigned n)
+{
+	if (n > ring->sq.ring_entries)
+		n = ring->sq.ring_entries;
+	if (io_uring_sq_space_left(ring) < n)
+		submit(ring);
+	return ring->flags & IORING_SETUP_SQPOLL || io_uring_sq_space_left(ring) >= n;
+}
+
+/* For an SQE that has been prepared before. */
+static inline void clear_sqe(struct io_uring_sqe *sqe)
+{
+	memset(sqe, 0, sizeof *sqe);
+}
+
 /* Makes an SQE one that does nothing and leaves no CQE. */
 static inline void spend(struct io_uring_sqe *sqe)
 {
+	clear_sqe(sqe);
 	io_uring_prep_nop(sqe);
 	sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-	sqe->user_data = tag(NULL, SPENT);
+	sqe->user_data = STRAY;
 }
 
+/* One that finds nothing leaves a CQE: STRAY. (With flag ALL it would not, but walk along all timeouts of the ring.) */
 static inline void prep_cancel(struct io_uring_sqe *sqe, uint64_t target)
 {
-	io_uring_prep_cancel64(sqe, target, IORING_ASYNC_CANCEL_ALL);
+	clear_sqe(sqe);
+	io_uring_prep_cancel64(sqe, target, 0);
 	sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-	sqe->user_data = tag(NULL, SPENT);
+	sqe->user_data = STRAY;
 }
 
-/* ctxfd_uring_start; without `watch`, the poll is not armed before the scope is settled the next time (uring.c). */
-int uring_bind(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe, bool watch);
+/* ---- Between the files ------------------------------------------------------------------------------------------- */
+
+/* Whether scopes can be opened on a ring (uring_open.c): 0, or what ctxfd_uring_open then returns. */
+int uring_usable(struct io_uring *ring);
+
+/* Whether that need not submit anything to find out. */
+bool uring_tried(const struct io_uring *ring);
+
+/* A number for the user_data of requests that may outlive who waits for them. */
+uint64_t uring_new_call(void);
+
+/*
+ * ctxfd_uring_start for the only operation of a scope on the stack. The requests of the scope bear a number, and the
+ * poll is not armed before the scope is settled the next time.
+ */
+int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
+
+/*
+ * Gives up a scope of which something may be in the ring still; only that of a call, whose requests point to no memory.
+ */
+void uring_abandon(struct ctxfd_uring_scope *scope);
 
 #endif

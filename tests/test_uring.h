@@ -70,6 +70,21 @@ static inline bool ring_supports(int opcode)
 	return yes;
 }
 
+/* Whether the kernel is one of before 5.19, as the ring tells it; ctxfd_uring_open says -EOPNOTSUPP there. */
+static inline bool too_old_for_scopes(void)
+{
+	return !(ring.features & IORING_FEAT_CQE_SKIP) || !ring_supports(IORING_OP_SOCKET);
+}
+
+/* Says so, and returns what main then returns; 0 if it is not. */
+static inline int no_scopes(void)
+{
+	if (!too_old_for_scopes())
+		return 0;
+	printf("io_uring is too old here: Linux 5.19 is needed\n");
+	return 77;
+}
+
 /* Prints why there is no io_uring here, and returns what main then returns. */
 static inline int no_uring(int err)
 {
@@ -113,7 +128,10 @@ static inline int run_ring_tests_of(const char *file, const struct CMUnitTest *t
 			printf("# skipped: rings of kind %s: %s\n", ring_kinds[k].name, strerror(-err));
 			continue;
 		}
+		err = no_scopes();
 		io_uring_queue_exit(&ring);
+		if (err)
+			return err;
 		for (size_t i = 0; i < n; i++, used++) {
 			snprintf(names[used], sizeof names[used], "%s (%s)", tests[i].name, ring_kinds[k].name);
 			all[used] = (struct CMUnitTest){ names[used], tests[i].test_func, ring_set_up, ring_tear_down,
@@ -210,6 +228,14 @@ static inline int turn(void)
 	while (ret == -EINTR);
 	assert_true(ret >= 0);
 	return take_all();
+}
+
+/* Turns it until so many completions of the program's own have come, and no more. */
+static inline void turn_until(int others)
+{
+	while (others > 0)
+		others -= turn();
+	assert_int_equal(others, 0);
 }
 
 /* Turns the loop until the operation has ended, and returns its result. */

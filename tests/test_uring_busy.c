@@ -14,6 +14,7 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
 static atomic_int refusals;
 static int refusal;
 static bool waits_too;
+static int allowed; /* submissions before that */
 
 static void refuse(int times, int error, bool waits)
 {
@@ -36,12 +37,12 @@ static int refused(struct io_uring *r)
 
 int __wrap_io_uring_submit(struct io_uring *r)
 {
-	return refusals > 0 ? refused(r) : __real_io_uring_submit(r);
+	return refusals > 0 && allowed-- <= 0 ? refused(r) : __real_io_uring_submit(r);
 }
 
 int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n)
 {
-	return refusals > 0 && waits_too ? refused(r) : __real_io_uring_submit_and_wait(r, n);
+	return refusals > 0 && waits_too && allowed-- <= 0 ? refused(r) : __real_io_uring_submit_and_wait(r, n);
 }
 
 /* ---- What all tests have ----------------------------------------------------------------------------------------- */
@@ -235,9 +236,278 @@ static void end_says_so(void **state)
 	free_small(&s);
 }
 
+/*
+ * Operations are in flight, and the kernel takes none of what would end them: nothing is promised, and it can be tried
+ * again.
+ */
+static void end_can_be_tried_again(void **state)
+{
+	struct tracked end = { 0 };
+	struct io_uring_sqe *sqe;
+	struct small s;
+
+	for (unsigned room = 0; room < 2; room++) {
+		make_small(&s);
+		start_recv(&s, 0);
+		start_recv(&s, 1);
+		for (int i = 0; i < 3; i++) {
+			fill_queue(room);
+			refuse(8, -EAGAIN, false);
+			assert_int_equal(ctxfd_uring_end(&s.scope, &end.op), -EBUSY);
+			sqe = io_uring_get_sqe(&ring);
+			assert_true(room || !sqe);
+			refusals = 0;
+			if (sqe)
+				io_uring_prep_nop(sqe);
+			assert_int_equal(try_start(&s.scope, &s.t[2], sqe ? sqe : (submit_and_run(), prep_recv(&s))),
+			                 -ECANCELED);
+		}
+		submit_and_run();
+		assert_int_equal(ctxfd_uring_end(&s.scope, &end.op), 0);
+		assert_int_equal(finish(&end), 0);
+		assert_int_equal(s.t[0].res, -ECANCELED);
+		assert_int_equal(s.t[1].res, -ECANCELED);
+		end.last = 0;
+		open_scope(&s.scope, s.ctx);
+		free_small(&s);
+	}
+}
+
+/* Opening a scope tries its requests on a ring that may have restrictions (it has none, but looks so). */
+static void open_says_so(void **state)
+{
+	static const struct {
+		int times, error, result;
+	} refused[] = { { 1, -EAGAIN, -EAGAIN }, { 2, -EAGAIN, -EAGAIN }, { 2, -EPERM, -EPERM }, { 2, -EINTR, 0 } };
+	struct ctxfd_uring_scope scope;
+	struct small s;
+
+	make_small(&s);
+	ring.flags |= IORING_SETUP_R_DISABLED;
+	for (size_t i = 0; i < COUNT(refused); i++) {
+		if (i == 0)
+			fill_queue(0);
+		refuse(refused[i].times, refused[i].error, true);
+		assert_int_equal(ctxfd_uring_open(&scope, &ring, s.ctx), refused[i].result);
+		assert_int_equal(refusals, 0);
+		submit_and_run();
+		assert_int_equal(take_all(), 0);
+	}
+	close_scope(&scope);
+	for (unsigned i = 0; i < ring.cq.ring_entries; i++) {
+		struct io_uring_sqe *sqe = get_sqe();
+
+		io_uring_prep_nop(sqe);
+		sqe->user_data = 1;
+	}
+	submit_and_run();
+	assert_int_equal(ctxfd_uring_open(&scope, &ring, s.ctx), -EBUSY);
+	assert_int_equal(take_all(), (int)ring.cq.ring_entries);
+	submit_and_run();
+	assert_int_equal(take_all(), 0);
+	free_small(&s);
+}
+
+/* The repetition of a cancel fails for good: it is not tried without end, but the next cancel tries again. */
+static void a_repetition_that_fails_does_not_spin(void **state)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	struct io_uring_sqe *sqe;
+	struct small s;
+
+	make_small(&s);
+	for (int i = 0; i < 2; i++) {
+		sqe = prep_recv(&s);
+		sqe->flags |= i ? 0 : IOSQE_IO_HARDLINK;
+		start(&s.scope, &s.t[i], sqe);
+	}
+	submit_and_run();
+	for (unsigned i = 0; i < 3; i++) {
+		bool last = i > 0;
+
+		if (s.scope.tick_ == 0)
+			assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), 0); /* not its turn yet */
+		s.scope.round_ = last ? 10 : 2;
+		for (bool tick = false; !tick; io_uring_cqe_seen(&ring, cqe)) {
+			assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+			assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+			tick = cqe->user_data >> 63 && (cqe->user_data & 3) == 3;
+			if (tick)
+				cqe->res = -ENOMEM;
+			assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_NONE);
+		}
+		assert_int_equal(s.scope.tick_ == 0, last);
+	}
+	free_small(&s);
+}
+
+/* Neither goes into the queue: the cancel of one operation, and the timeout that would repeat it. */
+static void cancel_says_so(void **state)
+{
+	struct small s;
+
+	for (unsigned room = 0; room < 2; room++) {
+		make_small(&s);
+		start_recv(&s, 0);
+		start_recv(&s, 1);
+		fill_queue(room);
+		refuse(8, -EAGAIN, false);
+		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), -EBUSY);
+		refusals = 0;
+		submit_and_run();
+		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), 0);
+		assert_int_equal(finish(&s.t[0]), -ECANCELED);
+		assert_int_equal(s.t[1].last, 0);
+		free_small(&s);
+	}
+	/* The timeout is there already. */
+	make_small(&s);
+	start_recv(&s, 0);
+	start_recv(&s, 1);
+	assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), 0);
+	fill_queue(0);
+	refuse(1, -EAGAIN, false);
+	assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), -EBUSY);
+	assert_int_equal(finish(&s.t[0]), -ECANCELED);
+	assert_int_equal(finish(&s.t[1]), -ECANCELED);
+	free_small(&s);
+}
+
+/* The queue is full, and the kernel refuses for good: that is what wait says, and not that it may pass. */
+static void wait_says_what_the_kernel_does(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	start_recv(&s, 0);
+	ctxfd_cancel(s.ctx);
+	assert_int_equal(io_uring_sq_ready(&ring), 0);
+	fill_queue(0);
+	refuse(100, -EPERM, true);
+	assert_int_equal(ctxfd_uring_wait(&s.scope, NULL), -EPERM);
+	assert_int_equal(ctxfd_uring_close(&s.scope, NULL), -EPERM);
+	refusals = 0;
+	assert_int_equal(ctxfd_uring_wait(&s.scope, NULL), 0);
+	free_small(&s);
+}
+
+/* What the kernel has not taken is taken back when it refuses, in whichever order and with its chain. */
+static void close_takes_back_what_is_not_in_flight(void **state)
+{
+	struct ctxfd_uring_op *op;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	struct small s;
+
+	make_small(&s);
+	sqe = get_sqe();
+	io_uring_prep_nop(sqe);
+	sqe->flags |= IOSQE_IO_LINK;
+	start(&s.scope, &s.t[0], sqe);
+	sqe = get_sqe();
+	io_uring_prep_nop(sqe); /* the program's own, at the end of the chain */
+	sqe->user_data = 7;
+	refuse(100, -EPERM, true);
+	assert_int_equal(ctxfd_uring_wait(&s.scope, &op), -EPERM);
+	assert_int_equal(ctxfd_uring_close(&s.scope, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &s.t[0].op);
+	assert_int_equal(op->res, -ECANCELED);
+	memset(&s.t[0], 0xa5, sizeof s.t[0]);
+	assert_int_equal(ctxfd_uring_close(&s.scope, &op), 0);
+	memset(&s.scope, 0xa5, sizeof s.scope);
+	refusals = 0;
+	/* The chain is over: the program's own request does not run alone. */
+	for (bool seen = false; !seen; io_uring_cqe_seen(&ring, cqe)) {
+		assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+		assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+		seen = ctxfd_uring_complete(cqe, &op) == CTXFD_URING_OTHER;
+		if (seen)
+			assert_int_equal(cqe->res, -ECANCELED);
+	}
+	open_scope(&s.scope, s.ctx);
+	free_small(&s);
+}
+
+/* A refusal that does not pass ends the call, and the operation never runs. */
+static void a_call_ends_with_a_refusal(void **state)
+{
+	static const int errors[] = { -EPERM, -EBADFD, -EEXIST, -EOWNERDEAD, -EBADR, -ENXIO };
+	struct small s;
+
+	for (size_t i = 0; i < COUNT(errors); i++) {
+		make_small(&s);
+		send_a_byte(&s);
+		refuse(INT_MAX, errors[i], true);
+		assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), errors[i]);
+		refusals = 0;
+		submit_and_run();
+		assert_int_equal(take_all(), 0);
+		start_recv(&s, 0);
+		assert_int_equal(finish(&s.t[0]), 1);
+		free_small(&s);
+	}
+}
+
+/* And so does one that might pass, in the end. */
+static void a_call_does_not_wait_for_ever(void **state)
+{
+	struct io_uring_sqe *sqe;
+	int64_t began;
+	struct small s;
+
+	make_small(&s);
+	send_a_byte(&s);
+	refuse(INT_MAX, -EAGAIN, true);
+	began = now();
+	assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), -EAGAIN);
+	assert_elapsed(began, CTXFD_SEC, 30 * CTXFD_SEC);
+	ctxfd_close(s.ctx);
+	s.ctx = ctxfd_with_timeout(ctxfd_background(), 500 * CTXFD_MSEC);
+	refusals = 0;
+	sqe = prep_recv(&s);
+	refuse(INT_MAX, -EAGAIN, true);
+	assert_int_equal(ctxfd_uring_call(s.ctx, &ring, sqe), -ETIMEDOUT);
+	refusals = 0;
+	ctxfd_close(s.ctx);
+	s.ctx = ctxfd_with_cancel(ctxfd_background());
+	close_scope(&s.scope);
+	open_scope(&s.scope, s.ctx);
+	start_recv(&s, 0);
+	assert_int_equal(finish(&s.t[0]), 1);
+	free_small(&s);
+}
+
+/*
+ * The kernel has taken the operation, and then takes nothing any more: the one case in which a call leaves something
+ * behind.
+ */
+static void a_call_that_cannot_be_ended(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	for (int taken = 1; taken < 3; taken++) {
+		allowed = taken;
+		refuse(INT_MAX, -EPERM, true);
+		assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), -ENOTRECOVERABLE);
+		allowed = refusals = 0;
+		/* It is in flight still, and what it completes with is nothing to anybody. */
+		send_a_byte(&s);
+		while (armed_polls() > taken - 1)
+			submit_and_run();
+		assert_int_equal(take_all(), 0);
+	}
+	ctxfd_cancel(s.ctx);
+	while (armed_polls())
+		submit_and_run();
+	assert_int_equal(take_all(), 0);
+	free_small(&s);
+}
+
 static void a_call_goes_on(void **state)
 {
-	static const int errors[] = { -EAGAIN, -EINTR };
+	static const int errors[] = { -EAGAIN, -EINTR, -ENOMEM };
 	struct small s;
 
 	make_small(&s);
@@ -398,6 +668,15 @@ int main(void)
 		cmocka_unit_test(cancels_go_out_later),
 		cmocka_unit_test(all_goes_out_later),
 		cmocka_unit_test(end_says_so),
+		cmocka_unit_test(end_can_be_tried_again),
+		cmocka_unit_test(open_says_so),
+		cmocka_unit_test(a_repetition_that_fails_does_not_spin),
+		cmocka_unit_test(cancel_says_so),
+		cmocka_unit_test(wait_says_what_the_kernel_does),
+		cmocka_unit_test(close_takes_back_what_is_not_in_flight),
+		cmocka_unit_test(a_call_ends_with_a_refusal),
+		cmocka_unit_test(a_call_does_not_wait_for_ever),
+		cmocka_unit_test(a_call_that_cannot_be_ended),
 		cmocka_unit_test(a_call_goes_on),
 		cmocka_unit_test(a_call_waits_for_its_poll_to_be_gone),
 		cmocka_unit_test(a_call_does_not_sleep_without_its_poll),
@@ -408,6 +687,7 @@ int main(void)
 
 	if (err)
 		return no_uring(err);
+	err = no_scopes();
 	io_uring_queue_exit(&ring);
-	return run_all(tests);
+	return err ? err : run_all(tests);
 }

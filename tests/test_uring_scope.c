@@ -163,7 +163,7 @@ static void the_poll_is_restored(void **state)
 	sqe = get_sqe();
 	io_uring_prep_cancel64(sqe, 0x8000000000000000u | (uintptr_t)&scope >> 1 | 2, 0);
 	sqe->user_data = 8;
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	while (armed_polls() < 2)
 		submit_and_run();
 	assert_int_equal(t.last, 0);
@@ -689,8 +689,120 @@ static void scopes_close_within_a_pass(void **state)
 	assert_int_equal(others, SCOPES + 1);
 	memset(scopes, 0xa5, sizeof scopes);
 	own_nop(77);
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	ctxfd_close(ctx);
+}
+
+/* Each takes its own result with wait, the one that completed last first: what is taken fills no queue. */
+static void results_are_taken_in_any_order(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scopes[2];
+	struct ctxfd_uring_op *op;
+	struct tracked t[2];
+
+	remake_ring(0, 8, 8);
+	open_scope(&scopes[0], ctx);
+	open_scope(&scopes[1], ctx);
+	for (int i = 0; i < 100; i++) {
+		start(&scopes[0], &t[0], nop());
+		start(&scopes[1], &t[1], nop());
+		for (int n = 1; n >= 0; n--) {
+			assert_int_equal(ctxfd_uring_wait(&scopes[n], &op), CTXFD_URING_LAST);
+			assert_ptr_equal(op, &t[n].op);
+		}
+	}
+	close_scope(&scopes[0]);
+	close_scope(&scopes[1]);
+	assert_int_equal(ctxfd_uring_call(ctx, &ring, nop()), 0);
+	ctxfd_close(ctx);
+}
+
+/* The same by a program that holds a CQE of its own at the head of the queue meanwhile, in a pass over it. */
+static void results_are_taken_behind_a_held_one(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scopes[2];
+	struct ctxfd_uring_op *op;
+	struct io_uring_cqe *cqe;
+	struct tracked t[2];
+	unsigned head, passed = 0, own = 0;
+
+	open_scope(&scopes[0], ctx);
+	open_scope(&scopes[1], ctx);
+	own_nop(0);
+	start(&scopes[0], &t[0], nop());
+	own_nop(1);
+	start(&scopes[1], &t[1], nop());
+	own_nop(2);
+	while (io_uring_cq_ready(&ring) < 5)
+		submit_and_run();
+	io_uring_for_each_cqe(&ring, head, cqe)
+	{
+		if (ctxfd_uring_complete(cqe, &op) == CTXFD_URING_OTHER)
+			assert_int_equal(cqe->user_data, own++);
+		if (passed++ == 0)
+			for (int n = 1; n >= 0; n--) {
+				assert_int_equal(ctxfd_uring_wait(&scopes[n], &op), CTXFD_URING_LAST);
+				assert_ptr_equal(op, &t[n].op);
+				close_scope(&scopes[n]);
+			}
+	}
+	io_uring_cq_advance(&ring, passed);
+	assert_int_equal(own, 3);
+	own_nop(3);
+	turn_until(1);
+	ctxfd_close(ctx);
+}
+
+struct sleeper {
+	struct ctxfd *ctx;
+	pid_t tid;
+};
+
+static void *cancel_when_asleep(void *arg)
+{
+	struct sleeper *who = arg;
+
+	tid_wait_asleep(who->tid);
+	ctxfd_cancel(who->ctx);
+	return NULL;
+}
+
+/* The end of a context is one completion, whatever is in flight: a wait for more than that needs a time-out. */
+static void a_wait_for_one_is_woken(void **state)
+{
+	struct __kernel_timespec ts = { .tv_nsec = 20 * CTXFD_MSEC };
+	struct io_uring_cqe *cqe;
+	int quiet = make_quiet();
+
+	need_threads();
+	for (unsigned wanted = 1; wanted < 3; wanted++) {
+		struct sleeper who = { ctxfd_with_cancel(ctxfd_background()), (pid_t)syscall(SYS_gettid) };
+		struct ctxfd_uring_scope scope;
+		struct thread *canceller;
+		struct tracked t[2];
+
+		open_scope(&scope, who.ctx);
+		for (int i = 0; i < 2; i++)
+			start(&scope, &t[i], read_of(quiet));
+		submit_and_run();
+		canceller = thread_start(cancel_when_asleep, &who);
+		if (wanted == 1)
+			assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+		while (!t[0].last || !t[1].last) {
+			if (wanted > 1)
+				(void)io_uring_submit_and_wait_timeout(&ring, &cqe, wanted, &ts, NULL);
+			take_all();
+			submit_and_run();
+		}
+		assert_int_equal(t[0].res, -ECANCELED);
+		assert_int_equal(t[1].res, -ECANCELED);
+		thread_join(canceller);
+		close_scope(&scope);
+		ctxfd_unref(who.ctx);
+	}
+	close(quiet);
 }
 
 /* The queue is full of others' completions: wait and close say so, and go on when there is room. */
@@ -841,7 +953,7 @@ static void a_scope_ends_by_an_operation(void **state)
 		ctxfd_close(ctx);
 	}
 	own_nop(1);
-	assert_int_equal(turn(), 1);
+	turn_until(1);
 	close(quiet);
 }
 
@@ -914,24 +1026,9 @@ static void a_scope_keeps_its_context(void **state)
  * ---- One call -----------------------------------------------------------------------------------------------------
  */
 
-static void *cancel_when_asleep(void *arg)
-{
-	struct {
-		struct ctxfd *ctx;
-		pid_t tid;
-	} *who = arg;
-
-	tid_wait_asleep(who->tid);
-	ctxfd_cancel(who->ctx);
-	return NULL;
-}
-
 static void a_call_is_canceled_from_another_thread(void **state)
 {
-	struct {
-		struct ctxfd *ctx;
-		pid_t tid;
-	} who;
+	struct sleeper who;
 	struct thread *canceller;
 	int quiet;
 
@@ -976,10 +1073,97 @@ static void a_call_gives_the_result(void **state)
 		io_uring_prep_send_zc(sqe, fds[0], "abcd", 4, 0, 0);
 		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, sqe), 4);
 	}
-	assert_int_equal(turn(), 2);
+	turn_until(2);
 	close(quiet);
 	close_pair(fds);
 	ctxfd_unref(ctx);
+}
+
+/* Its own completions must find room beside those of others that stay; else it does not begin. */
+static void a_call_needs_room_beside_others(void **state)
+{
+	int quiet = make_quiet();
+
+	for (unsigned others = 1; others <= 8; others++) {
+		struct ctxfd *late = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+
+		remake_ring(0, 8, 8);
+		for (unsigned i = 0; i < others; i++)
+			own_nop(i);
+		while (io_uring_cq_ready(&ring) < others)
+			submit_and_run();
+		assert_int_equal(ctxfd_uring_call(late, &ring, read_of(quiet)), others <= 4 ? -ETIMEDOUT : -EBUSY);
+		turn_until((int)others);
+		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+		ctxfd_unref(late);
+	}
+	close(quiet);
+}
+
+/* More have completed than the queue has room for: the kernel holds them back, and fills what is reaped. */
+static void a_call_counts_what_is_held_back(void **state)
+{
+	struct io_uring_cqe *cqe;
+
+	remake_ring(0, 8, 8);
+	for (unsigned i = 0; i < 12; i++)
+		own_nop(i);
+	while (!io_uring_cq_has_overflow(&ring))
+		submit_and_run();
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), -EBUSY);
+		assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+		assert_int_equal(cqe->user_data, i);
+		io_uring_cqe_seen(&ring, cqe);
+	}
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+	turn_until(4);
+}
+
+struct filler {
+	pid_t tid;
+	int fd;
+};
+
+static void *fill_when_asleep(void *arg)
+{
+	struct filler *f = arg;
+
+	tid_wait_asleep(f->tid);
+	require(write(f->fd, "0123456789", 10) == 10);
+	return NULL;
+}
+
+/* Others fill the queue while the call sleeps, and nobody can make room: it ends what it can, and says so. */
+static void a_call_whose_queue_is_filled(void **state)
+{
+	struct filler f = { .tid = (pid_t)syscall(SYS_gettid) };
+	int quiet = make_quiet(), fds[2];
+	struct thread *filler;
+	static char buf[10];
+
+	need_threads();
+	make_socketpair(fds);
+	f.fd = fds[1];
+	remake_ring(0, 8, 8);
+	for (unsigned i = 0; i < 10; i++) {
+		struct io_uring_sqe *sqe = get_sqe();
+
+		prep_recv_from(sqe, fds[0], &buf[i], 1);
+		sqe->user_data = i;
+	}
+	submit_and_run();
+	filler = thread_start(fill_when_asleep, &f);
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, read_of(quiet)), -ENOTRECOVERABLE);
+	thread_join(filler);
+	/* What is left of it is nothing to anybody, and it has been cancelled. */
+	turn_until(10);
+	while (armed_polls())
+		submit_and_run();
+	take_all();
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
+	close(quiet);
+	close_pair(fds);
 }
 
 static void a_call_needs_room_for_its_completion(void **state)
@@ -991,7 +1175,7 @@ static void a_call_needs_room_for_its_completion(void **state)
 	while (io_uring_cq_ready(&ring) < ring.cq.ring_entries)
 		submit_and_run();
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), -EBUSY);
-	assert_int_equal(turn(), 4);
+	turn_until(4);
 	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, nop()), 0);
 }
 
@@ -1056,6 +1240,9 @@ int main(void)
 		cmocka_unit_test(a_chain_may_have_a_timeout),
 		cmocka_unit_test(waiting_leaves_others_in_their_order),
 		cmocka_unit_test(scopes_close_within_a_pass),
+		cmocka_unit_test(results_are_taken_in_any_order),
+		cmocka_unit_test(results_are_taken_behind_a_held_one),
+		cmocka_unit_test(a_wait_for_one_is_woken),
 		cmocka_unit_test(a_full_queue_is_told),
 		cmocka_unit_test(closing_gives_every_result),
 		cmocka_unit_test(nothing_comes_back_after_close),
@@ -1066,6 +1253,9 @@ int main(void)
 		cmocka_unit_test(a_call_is_canceled_from_another_thread),
 		cmocka_unit_test(a_call_gives_the_result),
 		cmocka_unit_test(a_call_needs_room_for_its_completion),
+		cmocka_unit_test(a_call_needs_room_beside_others),
+		cmocka_unit_test(a_call_counts_what_is_held_back),
+		cmocka_unit_test(a_call_whose_queue_is_filled),
 		cmocka_unit_test(rings_of_other_sizes),
 	};
 	return run_ring_tests(tests);

@@ -368,7 +368,8 @@ enum { SCOPES = 6, OPS = 40, PAIRS = 5 };
 
 /*
  * Several scopes whose operations receive from the same sockets. At random: a receive starts, a byte is sent, a context
- * ends, a scope is closed in the middle or by an operation and opened anew with another context, completions are taken.
+ * ends, one operation is cancelled, a scope is closed in the middle or by an operation and opened anew with another
+ * context, a call is made, completions are taken, among them the program's own.
  */
 struct chaos {
 	struct ctxfd *ctx[SCOPES];
@@ -378,7 +379,8 @@ struct chaos {
 	int fds[PAIRS][2];
 	struct tracked end[SCOPES];
 	bool closing[SCOPES];
-	long sent, received, ended, started;
+	int quiet[2];
+	long sent, received, ended, started, own, own_taken;
 };
 
 static struct chaos c;
@@ -442,7 +444,9 @@ static void chaos_close(unsigned i, bool in_pass)
 			what = ctxfd_uring_complete(cqe, &op);
 			io_uring_cqe_seen(&ring, cqe);
 		}
-		if (what != CTXFD_URING_NONE)
+		if (what == CTXFD_URING_OTHER)
+			c.own_taken++;
+		else if (what != CTXFD_URING_NONE)
 			chaos_take(what, op);
 		if (!c.scope[i])
 			return;
@@ -460,28 +464,80 @@ static void chaos_end(unsigned i)
 	assert_int_equal(ctxfd_uring_end(c.scope[i], &c.end[i].op), 0);
 }
 
-static void chaos_start(void)
+/* Whether an operation was started. Chains are of two: the next one goes on the same scope. */
+static bool chaos_start_on(unsigned s, uint8_t flags)
 {
-	unsigned i = dice(OPS), s = dice(SCOPES);
+	unsigned i = dice(OPS);
 	struct io_uring_sqe *sqe;
 	struct tracked *t;
 	int err;
 
 	if (c.op[i] || !c.scope[s])
-		return;
+		return false;
 	t = malloc(sizeof *t);
 	sqe = get_sqe();
 	prep_recv_from(sqe, c.fds[dice(PAIRS)][0], c.buf[i], 1 + dice(4));
+	sqe->flags |= flags;
 	if (!dice(10))
 		sqe->flags |= IOSQE_ASYNC;
 	err = try_start(c.scope[s], t, sqe);
 	if (err) {
 		assert_int_equal(err, c.closing[s] ? -ECANCELED : ctxfd_err(c.ctx[s]));
 		free(t);
-		return;
+		return false;
 	}
 	c.op[i] = t;
 	c.started++;
+	return true;
+}
+
+static void chaos_start(void)
+{
+	unsigned s = dice(SCOPES);
+
+	if (dice(5)) {
+		chaos_start_on(s, 0);
+		return;
+	}
+	while (io_uring_sq_space_left(&ring) < 4)
+		submit_and_run();
+	if (chaos_start_on(s, dice(2) ? IOSQE_IO_LINK : IOSQE_IO_HARDLINK))
+		chaos_start_on(s, 0);
+	submit_and_run(); /* so that nothing else joins the chain */
+}
+
+static void chaos_cancel(void)
+{
+	struct tracked *t = c.op[dice(OPS)];
+
+	if (t)
+		assert_int_equal(ctxfd_uring_cancel(&t->op), 0);
+}
+
+static void chaos_own(void)
+{
+	struct io_uring_sqe *sqe = get_sqe();
+
+	io_uring_prep_nop(sqe);
+	sqe->user_data = 1;
+	c.own++;
+}
+
+/* One that completes at once, or one that never does. The queue may be full, or come to be. */
+static void chaos_call(void)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), dice(200) * CTXFD_USEC);
+	struct io_uring_sqe *sqe = get_sqe();
+	static char sink;
+	int res;
+
+	if (dice(2))
+		io_uring_prep_nop(sqe);
+	else
+		prep_recv_from(sqe, c.quiet[0], &sink, 1);
+	res = ctxfd_uring_call(ctx, &ring, sqe);
+	assert_true(res == 0 || res == -ETIMEDOUT || res == -EBUSY || res == -ENOTRECOVERABLE);
+	ctxfd_close(ctx);
 }
 
 /* A pass over the completions that are there; sometimes one that leaves a few, or closes scopes on its way. */
@@ -500,9 +556,12 @@ static void chaos_pass(void)
 			break;
 		seen++;
 		what = ctxfd_uring_complete(cqe, &op);
-		assert_int_not_equal(what, CTXFD_URING_OTHER);
-		if (what != CTXFD_URING_NONE)
+		if (what == CTXFD_URING_OTHER)
+			c.own_taken++;
+		else if (what != CTXFD_URING_NONE)
 			chaos_take(what, op);
+		if (!dice(50))
+			chaos_call();
 		if (!dice(20)) {
 			unsigned i = dice(SCOPES);
 
@@ -531,12 +590,21 @@ static void chaos(void **state)
 	seed = (uint64_t)(ring_kind - ring_kinds) + 1;
 	for (int i = 0; i < PAIRS; i++)
 		make_socketpair(c.fds[i]);
+	make_socketpair(c.quiet);
 	for (unsigned i = 0; i < SCOPES; i++)
 		chaos_open(i);
 	for (int step = share(200000); step > 0; step--) {
-		switch (dice(8)) {
+		switch (dice(10)) {
 		default:
 			chaos_start();
+			break;
+		case 5:
+			if (dice(4))
+				chaos_cancel();
+			else if (dice(8))
+				chaos_own();
+			else
+				chaos_call();
 			break;
 		case 0:
 		case 1:
@@ -559,6 +627,9 @@ static void chaos(void **state)
 	for (unsigned i = 0; i < SCOPES; i++)
 		if (c.scope[i])
 			chaos_close(i, false);
+	while (c.own_taken < c.own)
+		c.own_taken += turn();
+	assert_int_equal(c.own_taken, c.own);
 	for (int i = 0; i < OPS; i++)
 		assert_null(c.op[i]);
 	assert_int_equal(c.ended, c.started);
@@ -568,6 +639,7 @@ static void chaos(void **state)
 		close_pair(c.fds[i]);
 	}
 	assert_int_equal(c.received, c.sent);
+	close_pair(c.quiet);
 }
 
 int main(void)

@@ -125,6 +125,7 @@ static void accepted(int fd)
 		close(fd);
 		return;
 	}
+	c->op.data = c;
 	c->fd = fd;
 	c->number = ++served;
 	c->ended = false;
@@ -137,7 +138,7 @@ static void accepted(int fd)
 static void completed(struct ctxfd_uring_op *op, bool last)
 {
 	if (op != &accepting) {
-		client_completed((struct client *)op); /* its first member */
+		client_completed(op->data);
 		return;
 	}
 	if (last)
