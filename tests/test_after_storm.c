@@ -2,11 +2,16 @@
 /*
  * A storm on after-funcs: threads register, stop, cancel, derive and free at random in one tree. Whatever the schedule,
  * each function ran at most once and with its context done, ran if stop did not win, and did not run after stop
- * returned.
+ * returned. Every other context has a dispatcher of the program's, which two threads run that sleep in one epoll set,
+ * edge-triggered: the library's thread has the rest.
  */
 #include "harness.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
 #define THREADS 4
+#define SERVERS 2
 #define PLACES  48  /* contexts that all threads work on */
 #define RECORDS 600 /* after-funcs of one thread in one round */
 
@@ -125,6 +130,74 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/* ---- The program's dispatcher ------------------------------------------------------------------------------------ */
+
+static struct loop {
+	struct ctxfd_dispatcher *dispatcher;
+	int set, quit;
+	struct thread *server[SERVERS];
+} loop;
+
+static void *serve(void *arg)
+{
+	struct loop *l = arg;
+	struct epoll_event event;
+
+	for (;;) {
+		int n;
+
+		while (epoll_wait(l->set, &event, 1, -1) != 1)
+			require(errno == EINTR);
+		if (event.data.fd == l->quit)
+			return NULL;
+		n = ctxfd_dispatcher_run(l->dispatcher);
+		require(n >= 0 || n == -EBUSY);
+	}
+}
+
+static void start_loop(struct loop *l)
+{
+	struct epoll_event edge = { .events = EPOLLIN | EPOLLET }, level = { .events = EPOLLIN };
+
+	l->dispatcher = ctxfd_dispatcher_new();
+	l->set = epoll_create1(EPOLL_CLOEXEC);
+	l->quit = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	require(l->dispatcher && l->set >= 0 && l->quit >= 0);
+	level.data.fd = l->quit;
+	edge.data.fd = ctxfd_dispatcher_fd(l->dispatcher);
+	require(epoll_ctl(l->set, EPOLL_CTL_ADD, level.data.fd, &level) == 0);
+	require(epoll_ctl(l->set, EPOLL_CTL_ADD, edge.data.fd, &edge) == 0);
+	for (int i = 0; i < SERVERS; i++)
+		l->server[i] = thread_start(serve, l);
+}
+
+static void stop_loop(struct loop *l)
+{
+	uint64_t one = 1;
+
+	require(write(l->quit, &one, sizeof one) == sizeof one);
+	for (int i = 0; i < SERVERS; i++)
+		thread_join(l->server[i]);
+	/* What was stopped when it was due is freed when somebody comes to it. */
+	require(ctxfd_dispatcher_run(l->dispatcher) == 0);
+	ctxfd_dispatcher_free(l->dispatcher);
+	close(l->set);
+	close(l->quit);
+}
+
+/* A child of parent; with the library's dispatcher, or with ours. */
+static struct ctxfd *place_below(const struct ctxfd *parent, bool ours)
+{
+	const struct ctxfd *v = ctxfd_with_dispatcher(parent, ours ? loop.dispatcher : NULL);
+	struct ctxfd *ctx = ctxfd_with_cancel(v);
+
+	require(ctx);
+	ctxfd_unref(v);
+	return ctx;
+}
+
+/* ---- Rounds ------------------------------------------------------------------------------------------------------ */
+
 static void round_of(unsigned seed)
 {
 	static struct worker worker[THREADS];
@@ -132,7 +205,7 @@ static void round_of(unsigned seed)
 	struct storm storm = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 	for (int i = 0; i < PLACES; i++)
-		storm.place[i] = ctxfd_with_cancel(i ? storm.place[i / 2] : ctxfd_background());
+		storm.place[i] = place_below(i ? storm.place[i / 2] : ctxfd_background(), i & 1);
 	for (unsigned i = 0; i < THREADS; i++) {
 		memset(&worker[i], 0, sizeof worker[i]);
 		worker[i].storm = &storm;
@@ -157,8 +230,10 @@ static void at_most_once_and_never_after_stop(void **state)
 	int n = rounds(1000);
 
 	(void)state;
+	start_loop(&loop);
 	for (int i = 0; i < n; i++)
 		round_of((unsigned)i);
+	stop_loop(&loop);
 	/* What the last stop left to the dispatcher to free is gone when it comes round once more. */
 	for (int i = 0; i < 2; i++) {
 		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
