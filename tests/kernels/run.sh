@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 case $BUILD in /*) top=$BUILD/kernels ;; *) top=$PWD/$BUILD/kernels ;; esac
 root=$top/root
-mkdir -p "$top/apt/lists" "$top/apt/cache" "$top/debs" || exit 1
+mkdir -p "$top/apt/lists" "$top/apt/cache" || exit 1
 
 # qemu SERIES PARAMETERS: starts that kernel with the initramfs; its console is the output.
 qemu() {
@@ -63,19 +63,22 @@ package_of() {
 		sort -k1,1V -k2,2r | tail -n 1 | cut -d' ' -f2
 }
 
-# Gets the kernel of series $1 to $top/$1.vmlinuz. A suite that is gone from the mirrors is no reason to stop.
+# Gets the kernel of series $1 to $top/$1.vmlinuz, where it stays: first by the lists that are there, then by new ones. A suite that
+# is gone from the mirrors is no reason to stop.
 get() {
-	[ ! -s "$top/$1.vmlinuz" ] || return 0
-	if [ ! -s "$top/apt/sources.list" ]; then
+	[ -s "$top/$1.vmlinuz" ] || download "$1" || {
 		sources >"$top/apt/sources.list"
 		own_apt apt-get update
-	fi
+		download "$1"
+	}
+}
+
+download() {
 	package=$(package_of "$1")
-	[ -n "$package" ] || return 1
-	rm -rf "$top/debs"/*
-	(cd "$top/debs" && own_apt apt-get download "$package") && dpkg -x "$top/debs/$package"_*.deb "$top/debs/files" &&
-		cp "$top"/debs/files/boot/vmlinuz-* "$top/$1.vmlinuz"
-	rm -rf "$top/debs"/*
+	[ -n "$package" ] && rm -rf "$top/debs" && mkdir "$top/debs" &&
+		(cd "$top/debs" && own_apt apt-get download "$package") && dpkg -x "$top/debs/$package"_*.deb "$top/debs/files" &&
+		find "$top/debs/files" -name 'vmlinuz*' -type f -exec cp {} "$top/$1.vmlinuz" ';'
+	rm -rf "$top/debs"
 	[ -s "$top/$1.vmlinuz" ]
 }
 
@@ -130,9 +133,9 @@ make_initramfs || exit 1
 for series in ${*:-5.10 6.1 6.12 newest}; do
 	start=$(date +%s)
 	if ! command -v apt-get >/dev/null; then
-		skip "$series" 'the kernels come from Debian by apt-get, which is not here'
+		skip "$series" 'the kernels come by apt-get, which is not here'
 	elif ! get "$series" >"$top/apt.log" 2>&1; then
-		skip "$series" "the mirrors that apt knows have no such kernel, see $top/apt.log"
+		skip "$series" "no such kernel could be had from the mirrors that apt knows, see $top/apt.log"
 	else
 		[ -n "$machine" ] || choose_machine "$series"
 		qemu "$series" "CTXFD_SLOW=$slow TEST_LIMIT=${TEST_LIMIT:-300}" >"$top/$series.log"
