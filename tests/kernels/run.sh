@@ -115,8 +115,8 @@ judge() {
 		counts="NO END, see $top/$1.log" failed=$((failed + 1))
 	fi
 	echo "$1 (${version:-did not start}): $counts, $(($(date +%s) - start)) s"
-	grep -aE '^test_.*FAILED|^    \| (not ok|#)|skipped: |^kernel: ' "$top/$1.log" | sed 's/^/    /'
-	[ -n "$version" ] && [ "${counts#NO END}" = "$counts" ] || tail -n 20 "$top/$1.log" | sed 's/^/    | /'
+	grep -aE '^test_.*(FAILED|skipped: )|^    (\| not ok|skipped: )|^kernel: ' "$top/$1.log" | grep -v '# SKIP' | sed "s/^[a-z]/$1: &/"
+	[ "${counts#NO END}" = "$counts" ] || tail -n 20 "$top/$1.log" | sed 's/^/    | /'
 }
 
 skip() {
