@@ -20,5 +20,6 @@ cd /w
 . /settings
 echo "uname -r: $(uname -r)"
 sh tests/run "$@"
+grep '^not ok' build/tests/*.log /dev/null | grep -v '# SKIP' | sed 's,.*/,failed: ,; s,[.]log:not ok [0-9]* - ,: ,'
 dmesg | grep -E 'BUG|Oops|WARNING|hung task|stall' | head -n 20 | sed 's/^/kernel: /'
 poweroff -f

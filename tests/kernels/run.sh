@@ -6,7 +6,7 @@
 #
 # The kernels come from the mirrors that this system's apt is set up with, through lists of our own; nothing is installed. They stay
 # in $BUILD/kernels, and so do the consoles, SERIES.log. The guest has these test programs, the libraries that they need, busybox and
-# tests/run, in an initramfs that init.sh starts. Without a KVM that works all of it is emulated, and gets five times as long.
+# tests/run, in an initramfs that init.sh starts. Without a KVM that works all of it is emulated, and gets more time.
 
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
@@ -115,7 +115,7 @@ judge() {
 		counts="NO END, see $top/$1.log" failed=$((failed + 1))
 	fi
 	echo "$1 (${version:-did not start}): $counts, $(($(date +%s) - start)) s"
-	grep -aE '^test_.*(FAILED|skipped: )|^    (\| not ok|skipped: )|^kernel: ' "$top/$1.log" | grep -v '# SKIP' | sed "s/^[a-z]/$1: &/"
+	grep -aE '^test_.*(FAILED|skipped: )|^    skipped: |^(failed|kernel): ' "$top/$1.log" | sed "s/^[a-z]/$1: &/"
 	[ "${counts#NO END}" = "$counts" ] || tail -n 20 "$top/$1.log" | sed 's/^/    | /'
 }
 
