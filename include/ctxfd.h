@@ -413,7 +413,7 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void);
 /*
  * Gives up the caller's reference; NULL is fine. Contexts that name d hold one each: its fd works, and it can be run,
  * until the last of them is gone. If nobody runs it any more, what is registered with it stays undone, and is freed with
- * its contexts.
+ * its contexts; but an after-func that is due keeps its context until it has run, also if it was stopped.
  */
 void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d);
 
