@@ -8,7 +8,7 @@
 # everything is built in; V=1 shows the commands; TESTS="tree wait" makes the check targets run only those tests;
 # CTXFD_SLOW=n gives the tests n times as long.
 #
-# New files need no line here: src/*.c goes into libctxfd, src/uring*.c into libctxfd-uring, src/examples/*.c are
+# New files need no line here: src/uring/*.c goes into libctxfd-uring, what else is in src into libctxfd, src/examples/*.c are
 # examples, tests/test_*.c are test programs (all found by their names), and further targets come with fragments:
 # bench/bench.mk and tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
 #
@@ -79,9 +79,9 @@ all: libs ## the libraries (the default)
 # pthread_exit, may go through it out of a function of the program.
 LIB_FLAGS = $(FLAGS) -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -fexceptions -include src/export.h
 
-SRC       := $(filter-out src/uring%,$(wildcard src/*.c))
+SRC       := $(wildcard $(addprefix src/,*.c core/*.c dispatch/*.c calls/*.c))
 OBJ       := $(SRC:src/%.c=$(BUILD)/obj/%.o)
-URING_SRC := $(if $(filter yes,$(URING)),$(wildcard src/uring*.c))
+URING_SRC := $(if $(filter yes,$(URING)),$(wildcard src/uring/*.c))
 URING_OBJ := $(URING_SRC:src/%.c=$(BUILD)/obj/%.o)
 URING_CFLAGS := $(if $(URING_SRC),$(shell $(PKG_CONFIG) --cflags liburing))
 URING_LIBS   := $(if $(URING_SRC),$(shell $(PKG_CONFIG) --libs liburing))
@@ -102,7 +102,7 @@ $(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(LIB_FLAGS) $(DEP) -c -o $@ $<
 
-$(BUILD)/obj/uring%: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
+$(BUILD)/obj/uring/%: private LIB_FLAGS += -DCTXFD_BUILDS_URING $(URING_CFLAGS)
 
 # The static libraries hold one object each, in which the hidden names are local: none can clash with the program's.
 # (Groups are resolved, since what was made local is lost when the linker keeps another object's copy of the group:
@@ -292,4 +292,4 @@ FORCE:
 .SECONDARY:
 
 include $(wildcard bench/bench.mk tests/*.mk)
-include $(wildcard $(addprefix $(BUILD)/,obj/*.d examples/obj/*.d tests/obj/*.d))
+include $(wildcard $(addprefix $(BUILD)/,obj/*.d obj/*/*.d examples/obj/*.d tests/obj/*.d))

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of kinds: the one file that knows all layers. */
-#include "kind.h"
+/* The table of ctxfdi_kinds: the one file that knows all layers. */
+#include "core/kind.h"
 
-#include "dispatcher.h"
-#include "signals.h"
-#include "source.h"
+#include "dispatch/dispatcher.h"
+#include "dispatch/signals.h"
+#include "dispatch/source.h"
 
-const struct kind_row kinds[KINDS] = {
+const struct kind_row ctxfdi_kinds[KINDS] = {
 	[BACKGROUND] = { .name = "background" },
 	[TODO] = { .name = "todo" },
 	[CANCEL] = { .name = "with_cancel" },
 	[DEADLINE] = { .name = "with_deadline" },
-	[WITH_VALUE] = { .name = "with_value", .discard = discard_value },
+	[WITH_VALUE] = { .name = "with_value", .discard = ctxfdi_discard_value },
 	[WITHOUT_CANCEL] = { .name = "without_cancel" },
-	[WITH_DISPATCHER] = { .name = "with_dispatcher", .discard = discard_value },
+	[WITH_DISPATCHER] = { .name = "with_dispatcher", .discard = ctxfdi_discard_value },
 	[MERGED] = { .name = "merge" },
-	[AFTER_FUNC] = { .name = "after_func", .ended = after_funcs_ended },
-	[WITH_FD] = { .name = "with_fd", .before_free = forget_fd },
-	[WITH_SIGNALS] = { .name = "with_signals", .before_free = forget_signals },
-	[WITH_PROCESS] = { .name = "with_process", .before_free = forget_fd },
+	[AFTER_FUNC] = { .name = "after_func", .ended = ctxfdi_after_funcs_ended },
+	[WITH_FD] = { .name = "with_fd", .before_free = ctxfdi_forget_fd },
+	[WITH_SIGNALS] = { .name = "with_signals", .before_free = ctxfdi_forget_signals },
+	[WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
 	[SHARD_OF_CHILDREN] = { .name = "shard" },
-	[EXPIRY] = { .name = "expiry", .before_free = forget_expiry, .discard = discard_expiry },
+	[EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
 };

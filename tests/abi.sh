@@ -54,11 +54,9 @@ agree() {
 	done
 }
 
-# Sources that are compiled into a program share its names. TODO: set, it tells those that are to be renamed yet, and lets them be.
-TODO=yes
-alien=$(nm -g --defined-only "$BUILD"/obj/*.o | sed -n 's/.* [A-Z] //p' | grep -v '^ctxfd_' | sort -u)
-[ -z "$alien" ] || echo "src defines names without ctxfd_ in front, which a program may have as well:" $alien
-[ -z "$alien" ] || [ -n "$TODO" ] || failed=1
+# Sources that are compiled into a program share its names.
+alien=$(nm -g --defined-only "$BUILD"/obj/*.o "$BUILD"/obj/*/*.o | sed -n 's/.* [A-Z] //p' | grep -v '^ctxfdi*_' | sort -u)
+[ -z "$alien" ] || complain "src defines names without ctxfd_ or ctxfdi_ in front, which a program may have as well:" $alien
 
 agree ctxfd.h ctxfd.map libctxfd 30
 if [ -e "$BUILD/libctxfd-uring.so" ]; then

@@ -18,4 +18,4 @@ $(BUILD)/tests/obj/faulty.o: $(FAULTY_OBJ) tests/faults.def tests/faults.mk
 $(BUILD)/tests/test_faults: $(BUILD)/tests/obj/faults.o $(BUILD)/tests/obj/faulty.o
 $(BUILD)/tests/test_faults: private TEST_LIB =
 
-include $(wildcard $(BUILD)/tests/faulty/*.d)
+include $(wildcard $(BUILD)/tests/faulty/*.d $(BUILD)/tests/faulty/*/*.d)

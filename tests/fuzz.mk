@@ -6,7 +6,7 @@ FUZZ := $(BUILD)/fuzz
 FUZZ_CC ?= clang
 FUZZ_SRC := $(SRC) tests/fuzz/fuzz.c $(addprefix tests/storm/,script.c model.c exact.c exact_errand.c)
 
-$(FUZZ)/fuzz: $(FUZZ_SRC) $(wildcard src/*.h tests/storm/*.h)
+$(FUZZ)/fuzz: $(FUZZ_SRC) $(wildcard src/*/*.h tests/storm/*.h)
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(FUZZ_CC) $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $(FUZZ_SRC)
 

@@ -44,4 +44,4 @@ stress: $(addprefix $(BUILD)/tests/,test_schedules test_scripts test_storm) ## t
 
 .PHONY: stress
 
-include $(wildcard $(addprefix $(BUILD)/tests/,obj/storm/*.d sim/*.d sim/lib/*.d sim/storm/*.d))
+include $(wildcard $(addprefix $(BUILD)/tests/,obj/storm/*.d sim/*.d sim/lib/*.d sim/lib/*/*.d sim/storm/*.d))

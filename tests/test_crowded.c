@@ -5,7 +5,7 @@
  */
 #include "gate.h"
 #include "race.h"
-#include "shard.h"
+#include "core/shard.h"
 
 enum { CROWD = 4, EACH = 200 };
 
@@ -43,7 +43,7 @@ static void make_crowded(struct crowd *c, const struct ctxfd *above)
 	memset(c, 0, sizeof *c);
 	c->parent = ctxfd_with_cancel(above);
 	assert_non_null(c->parent);
-	split_children(c->parent);
+	ctxfdi_split_children(c->parent);
 	for (int i = 0; i < CROWD; i++)
 		threads[i] = thread_start(have_children, c);
 	for (int i = 0; i < CROWD; i++)
@@ -109,11 +109,11 @@ static void without_memory_it_stays_as_it_is(void **state)
 
 	fail_allocation(1);
 	errno = EDOM;
-	split_children(parent);
+	ctxfdi_split_children(parent);
 	assert_int_equal(errno, EDOM);
 	assert_true(allocation_failed());
 	assert_false(is_spread(parent));
-	split_children(parent);
+	ctxfdi_split_children(parent);
 	assert_true(is_spread(parent));
 	ctxfd_cancel_cause(parent, -EPIPE);
 	assert_ended(child, -EPIPE);
@@ -157,7 +157,7 @@ static void an_expired_parent_has_no_live_children(void **state)
 	struct ctxfd *parent = ctxfd_with_timeout_cause(ctxfd_background(), 5 * CTXFD_MSEC, -ENETDOWN), *child;
 	struct ctxfd *early = ctxfd_with_cancel(parent);
 
-	split_children(parent);
+	ctxfdi_split_children(parent);
 	for (int seen = 0; seen < 2; seen++) {
 		assert_int_equal(ctxfd_wait(early), -ETIMEDOUT);
 		if (seen)
@@ -344,7 +344,7 @@ static void a_crowd_leaves(void **state)
 		threads[i] = thread_start(have_few, c);
 	for (int r = 0; r < c->rounds; r++) {
 		c->parent = ctxfd_with_cancel(ctxfd_background());
-		split_children(c->parent);
+		ctxfdi_split_children(c->parent);
 		meet(&c->start, CROWD + 1);
 		meet(&c->start, CROWD + 1);
 		dither((unsigned)(r * 7) % 400);

@@ -11,9 +11,9 @@
 #include <malloc.h>
 #include <semaphore.h>
 
-#include "dispatcher.h"
-#include "lock.h"
-#include "shard.h"
+#include "dispatch/dispatcher.h"
+#include "core/lock.h"
+#include "core/shard.h"
 
 static const char key, other_key;
 
@@ -252,7 +252,7 @@ static void set_up(struct scene *s)
 		ctxfd_unref(n);
 	s->kept = NULL;
 	if (s->sharded) {
-		split_children(node_of(s->ctx));
+		ctxfdi_split_children(node_of(s->ctx));
 		s->kept = ctxfd_with_cancel(s->ctx);
 	}
 }

@@ -4,7 +4,7 @@
  * deadlines at once. Running out is an ordinary error, and ending contexts and waiting for it go on without either.
  */
 #include "harness.h"
-#include "context.h"
+#include "core/context.h"
 
 #include <sys/epoll.h>
 #include <sys/resource.h>

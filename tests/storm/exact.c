@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "exact_parts.h"
-#include "shard.h"
+#include "core/shard.h"
 
 #define PATIENT (2 * CTXFD_MSEC) /* to wait for a deadline */
 
@@ -439,7 +439,7 @@ static void play_user(const struct op *op, int i)
 		break;
 	case OP_SPLIT:
 		if (model.of[i].node == i && i >= 2)
-			split_children(of(i));
+			ctxfdi_split_children(of(i));
 		break;
 	case OP_AFTER:
 		arm(i, op);

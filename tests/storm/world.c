@@ -5,7 +5,7 @@
  * errand has no reference on its first letter, which is its own context: that it is one of its owners is what it tests.
  */
 #include "shadow.h"
-#include "shard.h"
+#include "core/shard.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -162,7 +162,7 @@ static void play_user(struct world *w, int t, struct hands *h, const struct op *
 		break;
 	case OP_SPLIT:
 		if ((*x)->node == *x && (*x)->made != WHATS)
-			split_children((*x)->ctx);
+			ctxfdi_split_children((*x)->ctx);
 		break;
 	case OP_AFTER:
 		add_errand(w, h, *x, op);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A pairing heap, after Fredman, Sedgewick, Sleator and Tarjan (1986); without recursion. */
-#include "heap.h"
+#include "dispatch/heap.h"
 
 #include <stddef.h>
 
@@ -47,13 +47,13 @@ static struct alarm *meld_all(struct alarm *list)
 	return all;
 }
 
-void alarm_set(struct alarm **heap, struct alarm *a, int64_t at)
+void ctxfdi_alarm_set(struct alarm **heap, struct alarm *a, int64_t at)
 {
 	*a = (struct alarm){ .at = at, .set = true };
 	*heap = meld(*heap, a);
 }
 
-void alarm_clear(struct alarm **heap, struct alarm *a)
+void ctxfdi_alarm_clear(struct alarm **heap, struct alarm *a)
 {
 	if (!a->set)
 		return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Dispatchers: their fds, their rounds, and contexts that name one. dispatcher.h says what the lock guards. */
-#include "dispatcher.h"
+#include "dispatch/dispatcher.h"
 
 #include <limits.h>
 #include <sys/eventfd.h>
@@ -8,13 +8,13 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "signals.h"
-#include "source.h"
+#include "dispatch/signals.h"
+#include "dispatch/source.h"
 
-/* Comes before all dispatchers' locks. */
-pthread_mutex_t dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
-struct link *dispatchers;
-unsigned dispatcher_forks;
+/* Comes before all ctxfdi_dispatchers' locks. */
+pthread_mutex_t ctxfdi_dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
+struct link *ctxfdi_dispatchers;
+unsigned ctxfdi_dispatcher_forks;
 
 /* ---- Its fds ----------------------------------------------------------------------------------------------------- */
 
@@ -25,7 +25,7 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-void dispatcher_close_fds(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
 	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
 
@@ -45,10 +45,10 @@ static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
 
 static int watch_sources(struct ctxfd_dispatcher *d)
 {
-	int err = signals_watch(d);
+	int err = ctxfdi_signals_watch(d);
 
 	for (struct link *l = d->sources; l && !err; l = l->next)
-		err = source_watch(source_of(l));
+		err = ctxfdi_source_watch(source_of(l));
 	return err;
 }
 
@@ -72,16 +72,16 @@ static int open_fds(struct ctxfd_dispatcher *d)
 	if (!err)
 		err = watch_sources(d);
 	if (err) {
-		dispatcher_close_fds(d);
+		ctxfdi_dispatcher_close_fds(d);
 		return err;
 	}
 	if (d->due || d->ready || atomic_load_explicit(&d->signalled, memory_order_relaxed))
-		dispatcher_wake(d);
-	dispatcher_arm(d);
+		ctxfdi_dispatcher_wake(d);
+	ctxfdi_dispatcher_arm(d);
 	return 0;
 }
 
-int dispatcher_open(struct ctxfd_dispatcher *d)
+int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d)
 {
 	int result;
 
@@ -93,7 +93,7 @@ int dispatcher_open(struct ctxfd_dispatcher *d)
 	return result;
 }
 
-void dispatcher_wake(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d)
 {
 	uint64_t one = 1;
 	int wake = atomic_load_explicit(&d->wake, memory_order_relaxed);
@@ -102,7 +102,7 @@ void dispatcher_wake(struct ctxfd_dispatcher *d)
 		d->woken = syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
 }
 
-void dispatcher_arm(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 {
 	int64_t at = d->alarms && d->alarms->at < d->look ? d->alarms->at : d->look;
 	struct itimerspec alarm = { 0 };
@@ -138,10 +138,10 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->idle, NULL);
 	entry = enter();
-	pthread_mutex_lock(&dispatchers_lock);
-	list_push(&dispatchers, &d->all);
-	pthread_mutex_unlock(&dispatchers_lock);
-	fd = dispatcher_open(d);
+	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
+	list_push(&ctxfdi_dispatchers, &d->all);
+	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
+	fd = ctxfdi_dispatcher_open(d);
 	leave(entry);
 	if (fd >= 0)
 		return d;
@@ -150,7 +150,7 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 	return NULL;
 }
 
-void dispatcher_ref(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_ref(struct ctxfd_dispatcher *d)
 {
 	/* Relaxed: whoever calls has a reference already, or is promised one. */
 	atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
@@ -164,10 +164,10 @@ void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d)
 	if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	entry = enter();
-	pthread_mutex_lock(&dispatchers_lock);
+	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	list_remove(&d->all);
-	pthread_mutex_unlock(&dispatchers_lock);
-	dispatcher_close_fds(d);
+	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
+	ctxfdi_dispatcher_close_fds(d);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->idle);
 	leave(entry);
@@ -185,27 +185,27 @@ static void give_up(void *d)
 
 const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctxfd_dispatcher *d)
 {
-	struct ctxfd *v = with_value(parent, WITH_DISPATCHER, &dispatcher_key, d, give_up);
+	struct ctxfd *v = ctxfdi_with_value(parent, WITH_DISPATCHER, &dispatcher_key, d, give_up);
 
 	if (v && d)
-		dispatcher_ref(d);
+		ctxfdi_dispatcher_ref(d);
 	return v;
 }
 
-struct ctxfd_dispatcher *dispatcher_above(const struct ctxfd *ctx)
+struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx)
 {
 	return ctxfd_value(ctx, &dispatcher_key);
 }
 
 /* ---- One round --------------------------------------------------------------------------------------------------- */
 
-void dispatcher_step_out(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d)
 {
 	d->inside = true;
 	pthread_mutex_unlock(&d->lock);
 }
 
-void dispatcher_step_in(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d)
 {
 	pthread_mutex_lock(&d->lock);
 	d->inside = false;
@@ -222,10 +222,10 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 	} else if (data == &d->timer) {
 		if (read(d->timer, &count, sizeof count) == sizeof count)
 			d->armed = INT64_MAX;
-	} else if (data == &signals_event) {
+	} else if (data == &ctxfdi_signals_event) {
 		d->look = ctxfd_now() + SIGNALS_DELAY;
 	} else {
-		source_is_ready(data);
+		ctxfdi_source_is_ready(data);
 	}
 }
 
@@ -246,7 +246,7 @@ static void collect(struct ctxfd_dispatcher *d)
 		d->look = INT64_MAX;
 	/* Acquire pairs with the release of the handler that made the note. */
 	if (atomic_exchange_explicit(&d->signalled, false, memory_order_acquire) || pending)
-		signals_take(d, pending);
+		ctxfdi_signals_take(d, pending);
 }
 
 /* What the round has not come to is due before what came after. */
@@ -281,12 +281,12 @@ static void end_round(void *arg)
 	struct round *r = arg;
 	struct ctxfd_dispatcher *d = r->d;
 
-	if (r->forks == dispatcher_forks) {
+	if (r->forks == ctxfdi_dispatcher_forks) {
 		give_back_batch(d);
 		d->serving = false;
 		if (d->due || d->ready)
-			dispatcher_wake(d);
-		dispatcher_arm(d);
+			ctxfdi_dispatcher_wake(d);
+		ctxfdi_dispatcher_arm(d);
 	}
 	pthread_mutex_unlock(&d->lock);
 	ctxfd_dispatcher_free(d);
@@ -303,29 +303,29 @@ static int serve(struct round *r)
 
 	while ((l = d->ready)) {
 		list_remove(l);
-		done += source_fire(source_of(l));
+		done += ctxfdi_source_fire(source_of(l));
 	}
 	while (d->alarms && d->alarms->at <= now) {
 		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
 
-		alarm_clear(&d->alarms, &e->alarm);
-		expire(d, e);
+		ctxfdi_alarm_clear(&d->alarms, &e->alarm);
+		ctxfdi_expire(d, e);
 	}
 	d->batch = d->due;
 	d->due = NULL;
 	d->due_end = &d->due;
-	while (r->forks == dispatcher_forks && d->batch) {
+	while (r->forks == ctxfdi_dispatcher_forks && d->batch) {
 		struct ctxfd_after *h = (struct ctxfd_after *)(void *)d->batch;
 
 		d->batch = h->hook.next;
-		done += run_after(d, h);
+		done += ctxfdi_run_after(d, h);
 	}
 	return done;
 }
 
 int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 {
-	struct round r = { .d = d, .entry = enter(), .forks = dispatcher_forks };
+	struct round r = { .d = d, .entry = enter(), .forks = ctxfdi_dispatcher_forks };
 	int result;
 
 	pthread_mutex_lock(&d->lock);
@@ -341,7 +341,7 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 	}
 	d->serving = true;
 	d->thread = pthread_self();
-	dispatcher_ref(d); /* its last holder may go in a function that we run */
+	ctxfdi_dispatcher_ref(d); /* its last holder may go in a function that we run */
 	pthread_cleanup_push(end_round, &r);
 	result = serve(&r);
 	pthread_cleanup_pop(true);
@@ -351,17 +351,17 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d)
 {
 	struct entry entry = enter();
-	int fd = dispatcher_open(d);
+	int fd = ctxfdi_dispatcher_open(d);
 
 	leave(entry);
 	return fd;
 }
 
-void dispatcher_forked(struct ctxfd_dispatcher *d)
+void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 {
 	struct ctxfd_after *running = d->running;
 
-	dispatcher_close_fds(d);
+	ctxfdi_dispatcher_close_fds(d);
 	pthread_cond_init(&d->idle, NULL);
 	if (!d->serving)
 		return;
@@ -371,7 +371,7 @@ void dispatcher_forked(struct ctxfd_dispatcher *d)
 		/* Another thread, which is not here to finish it; who forked in a function that it runs goes on. */
 		atomic_fetch_sub_explicit(&d->refs, 1, memory_order_relaxed);
 		if (running)
-			abandon_after(d, running);
+			ctxfdi_abandon_after(d, running);
 	}
 	give_back_batch(d);
 }

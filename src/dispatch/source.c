@@ -7,7 +7,7 @@
  * can watch one fd. A source is in one of its dispatcher's lists from its birth until it has fired or is freed,
  * whichever comes first. Who fires it owns it meanwhile.
  */
-#include "source.h"
+#include "dispatch/source.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static struct source *source_at(struct ctxfd *n)
 
 /* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */
 
-int source_watch(struct source *s)
+int ctxfdi_source_watch(struct source *s)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = s };
 
@@ -41,33 +41,33 @@ static void unwatch(struct source *s)
 		epoll_ctl(s->dispatcher->epoll, EPOLL_CTL_DEL, s->epoll, NULL);
 }
 
-void source_is_ready(struct source *s)
+void ctxfdi_source_is_ready(struct source *s)
 {
 	unwatch(s);
 	list_push(&s->dispatcher->ready, &s->link);
 }
 
-int source_fire(struct source *s)
+int ctxfdi_source_fire(struct source *s)
 {
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	struct ctxfd *dead, *garbage;
 
-	if (!own(&s->ctx)) /* it is being freed, and waits for our lock */
+	if (!ctxfdi_own(&s->ctx)) /* it is being freed, and waits for our lock */
 		return 0;
-	dispatcher_step_out(d);
+	ctxfdi_dispatcher_step_out(d);
 	ctxfd_cancel_cause(&s->ctx, atomic_load_explicit(&s->cause, memory_order_relaxed));
-	dead = drop(&s->ctx);
-	garbage = dead ? detach(dead) : NULL;
-	dispatcher_step_in(d);
+	dead = ctxfdi_drop(&s->ctx);
+	garbage = dead ? ctxfdi_detach(dead) : NULL;
+	ctxfdi_dispatcher_step_in(d);
 	pthread_mutex_unlock(&d->lock);
-	discard(garbage);
+	ctxfdi_discard(garbage);
 	pthread_mutex_lock(&d->lock);
 	return 1;
 }
 
 /* ---- From outside ------------------------------------------------------------------------------------------------ */
 
-void forget_fd(struct ctxfd *n)
+void ctxfdi_forget_fd(struct ctxfd *n)
 {
 	struct source *s = source_at(n);
 	struct entry entry = enter();
@@ -79,27 +79,27 @@ void forget_fd(struct ctxfd *n)
 	leave(entry);
 }
 
-void source_give_up(struct source *s)
+void ctxfdi_source_give_up(struct source *s)
 {
 	ctxfd_unref(&s->ctx);
 }
 
-int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind)
+int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind kind)
 {
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	int err;
 
-	adopt(&s->ctx, parent, kind, LISTED, INT64_MAX, 0);
+	ctxfdi_adopt(&s->ctx, parent, kind, LISTED, INT64_MAX, 0);
 	pthread_mutex_lock(&d->lock);
 	list_push(&d->sources, &s->link);
-	err = source_watch(s);
+	err = ctxfdi_source_watch(s);
 	pthread_mutex_unlock(&d->lock);
 	if (err)
-		source_give_up(s);
+		ctxfdi_source_give_up(s);
 	return err == -EINVAL ? -ENOSPC : err; /* the kernel's limit on ways through epoll sets */
 }
 
-struct ctxfd *source_made(struct source *s, int err)
+struct ctxfd *ctxfdi_source_made(struct source *s, int err)
 {
 	if (!err)
 		return &s->ctx;
@@ -145,12 +145,12 @@ static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, i
 	if (!err) {
 		s->dispatcher = d;
 		s->cause = cause;
-		err = source_begin(s, parent, kind);
+		err = ctxfdi_source_begin(s, parent, kind);
 	}
 	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
 		ctxfd_cancel_cause(&s->ctx, cause);
 	leave(entry);
-	return source_made(s, err);
+	return ctxfdi_source_made(s, err);
 }
 
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)

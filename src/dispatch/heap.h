@@ -19,7 +19,7 @@ struct alarm {
 };
 
 /* The heap is its earliest alarm, NULL when it is empty. */
-void alarm_set(struct alarm **heap, struct alarm *a, int64_t at);
-void alarm_clear(struct alarm **heap, struct alarm *a); /* nothing if it is not set */
+void ctxfdi_alarm_set(struct alarm **heap, struct alarm *a, int64_t at);
+void ctxfdi_alarm_clear(struct alarm **heap, struct alarm *a); /* nothing if it is not set */
 
 #endif

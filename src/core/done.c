@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lock.h"
+#include "core/lock.h"
 
 enum {
 	NONE = -1, /* n->fd before anybody has asked */
@@ -80,7 +80,7 @@ static void close_quietly(int fd)
 	errno = saved;
 }
 
-/* ---- The two kinds of fd ----------------------------------------------------------------------------------------- */
+/* ---- The two ctxfdi_kinds of fd ----------------------------------------------------------------------------------------- */
 
 /* Whether a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox, has refused SET_TICKS. Relaxed: only a hint. */
 static _Atomic bool set_ticks_refused;
@@ -228,7 +228,7 @@ static void lose(struct ctxfd *n)
  * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
  * that has not asked nobody waits: UNSIGNALLED stays, and who asks sees to it.
  */
-void signal_done(struct ctxfd *n)
+void ctxfdi_signal_done(struct ctxfd *n)
 {
 	int saved = errno, fd;
 
@@ -257,7 +257,7 @@ static bool silence(const struct ctxfd *n, int fd)
 }
 
 /* Before n, which HAS_FD, is freed. */
-void close_done_fd(struct ctxfd *n)
+void ctxfdi_close_done_fd(struct ctxfd *n)
 {
 	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
 
@@ -345,7 +345,7 @@ int ctxfd_done_fd(const struct ctxfd *ctx)
 	if (fd >= 0 && n != &never) {
 		if (!(load_word(n) & HAS_FD))
 			change_flags(n, 0, HAS_FD | UNSIGNALLED);
-		settle(n);
+		ctxfdi_settle(n);
 	}
 	errno = saved;
 	return fd;

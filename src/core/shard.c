@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Shards of a child list; shard.h says what they are and why they are safe. */
-#include "shard.h"
+#include "core/shard.h"
 
 #include <stdlib.h>
 
@@ -9,7 +9,7 @@ static struct shards *shards_of(const struct ctxfd *p)
 	return (struct shards *)(void *)p->children;
 }
 
-void split_children(struct ctxfd *p)
+void ctxfdi_split_children(struct ctxfd *p)
 {
 	struct shards *block = malloc_quietly(sizeof *block);
 	struct ctxfd *last;
@@ -20,14 +20,14 @@ void split_children(struct ctxfd *p)
 	for (int i = 0; i < SHARDS; i++) {
 		struct ctxfd *s = &block->shard[i].node;
 
-		init_node(s, p, SHARD_OF_CHILDREN);
+		ctxfdi_init_node(s, p, SHARD_OF_CHILDREN);
 		atomic_init(&s->word, SHARD);
 		s->deadline = INT64_MAX;
 		s->linked = true;
 		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
-	init_node(&block->owner, p, SHARD_OF_CHILDREN);
+	ctxfdi_init_node(&block->owner, p, SHARD_OF_CHILDREN);
 	atomic_init(&block->owner.word, SHARD);
 	atomic_init(&block->left, SHARDS);
 	block->orphaned = false;
@@ -48,7 +48,7 @@ void split_children(struct ctxfd *p)
 	free(block);
 }
 
-struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
+struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen)
 {
 	static _Atomic unsigned threads;
 	static _Thread_local unsigned mine; /* one more than the number of this thread's shard */
@@ -68,19 +68,19 @@ struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen)
 	return locked ? s : NULL;
 }
 
-struct ctxfd *orphan_shards(struct ctxfd *p)
+struct ctxfd *ctxfdi_orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
 
 	/* Ours is the last count, which keeps the block until the caller gives it up. */
 	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
 	for (int i = 0; i < SHARDS; i++)
-		if (drop(&block->shard[i].node))
-			last_shard(&block->shard[i].node);
+		if (ctxfdi_drop(&block->shard[i].node))
+			ctxfdi_last_shard(&block->shard[i].node);
 	return &block->owner;
 }
 
-bool last_shard(struct ctxfd *shard)
+bool ctxfdi_last_shard(struct ctxfd *shard)
 {
 	struct shards *block = shards_of(shard->parent);
 
@@ -88,7 +88,7 @@ bool last_shard(struct ctxfd *shard)
 	return atomic_fetch_sub_explicit(&block->left, 1, memory_order_acq_rel) == 1;
 }
 
-bool leave_shards(struct ctxfd *p)
+bool ctxfdi_leave_shards(struct ctxfd *p)
 {
 	struct ctxfd *last = &shards_of(p)->shard[SHARDS - 1].node;
 	uint64_t w = lock(p) & ~SHARDED;

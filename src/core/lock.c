@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a thread does while it cannot change a word or have the lock on a node's children. */
-#include "lock.h"
+#include "core/lock.h"
 
 /* Bursts of pauses before sleeping: enough for a holder that runs, on another core, to finish linking a child. */
 #define BURSTS 16
@@ -22,7 +22,7 @@ static inline void cpu_pause(void)
 #define NAP       (50 * CTXFD_USEC)
 #define DOUBLINGS 6
 
-uint64_t await_unlock(struct ctxfd *n)
+uint64_t ctxfdi_await_unlock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 
@@ -30,7 +30,7 @@ uint64_t await_unlock(struct ctxfd *n)
 		int nap = burst - BURSTS;
 
 		if (nap >= 0)
-			futex_sleep(n, w, ctxfd_now() + (NAP << (nap < DOUBLINGS ? nap : DOUBLINGS)), WAKE_WALK);
+			ctxfdi_futex_sleep(n, w, ctxfd_now() + (NAP << (nap < DOUBLINGS ? nap : DOUBLINGS)), WAKE_WALK);
 		else
 			for (int i = 0; i < PAUSES; i++)
 				cpu_pause();
@@ -39,9 +39,9 @@ uint64_t await_unlock(struct ctxfd *n)
 	return w;
 }
 
-uint64_t await_walk(struct ctxfd *n, uint64_t w)
+uint64_t ctxfdi_await_walk(struct ctxfd *n, uint64_t w)
 {
 	if (w & CONTENDED || swap_word(n, &w, w | CONTENDED))
-		futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_WALK);
+		ctxfdi_futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_WALK);
 	return load_word(n);
 }

@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "context.h"
+#include "core/context.h"
 
 static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
 {
@@ -35,8 +35,8 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	return v;
 }
 
-struct ctxfd *with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
-                         void (*destroy)(void *value))
+struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
+                                void (*destroy)(void *value))
 {
 	struct ctxfd *v = beside(parent, kind, parent ? node_of(parent) : NULL);
 
@@ -50,7 +50,7 @@ struct ctxfd *with_value(const struct ctxfd *parent, enum kind kind, const void 
 	return v;
 }
 
-void discard_value(struct ctxfd *v)
+void ctxfdi_discard_value(struct ctxfd *v)
 {
 	v->destroy(v->value);
 }
@@ -62,7 +62,7 @@ const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key
 		errno = EINVAL;
 		return NULL;
 	}
-	return with_value(parent, WITH_VALUE, key, value, destroy);
+	return ctxfdi_with_value(parent, WITH_VALUE, key, value, destroy);
 }
 
 const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)

@@ -5,7 +5,7 @@
 #include <limits.h>
 #include <string.h>
 
-#include "context.h"
+#include "core/context.h"
 
 const char *ctxfd_strerror(int err)
 {
@@ -23,7 +23,7 @@ const char *ctxfd_strerror(int err)
 /* How one context came to be. part has room for the longest. */
 static size_t part_of(const struct ctxfd *ctx, char part[64])
 {
-	const char *name = kinds[ctx->kind].name, *dot = ctx->parent ? "." : "";
+	const char *name = ctxfdi_kinds[ctx->kind].name, *dot = ctx->parent ? "." : "";
 	int length;
 
 	if (ctx->kind == DEADLINE)

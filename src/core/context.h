@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a context is made of and who may touch which part. Everything else in src builds on this.
+ * What a context is made of and who may touch which part. Everything else in src builds on this. What begins with
+ * ctxfdi_ is internal, and shared by several files; what begins with ctxfd_ is public.
  *
  * THE WORD. One atomic 64-bit word holds state, flags and cause, so that a single compare-and-swap decides who ended a
  * context, how, and what is left to do about it. Its low half is also the futex that everybody sleeps on.
@@ -43,7 +44,7 @@
 #include <stdlib.h>
 
 #include "ctxfd.h"
-#include "kind.h"
+#include "core/kind.h"
 
 /* Flags in the low half of the word. */
 #define PENDING     (UINT64_C(1) << 0)
@@ -197,11 +198,11 @@ static inline void leave(struct entry e)
  * In the child of a fork: what the first look at any context calls, before it looks; else NULL. Relaxed: it is set
  * while the child has one thread, and reset by what it calls.
  */
-extern void (*_Atomic first_look)(void);
+extern void (*_Atomic ctxfdi_first_look)(void);
 
 static inline void look_first(void)
 {
-	void (*call)(void) = atomic_load_explicit(&first_look, memory_order_relaxed);
+	void (*call)(void) = atomic_load_explicit(&ctxfdi_first_look, memory_order_relaxed);
 
 	if (call)
 		call();
@@ -214,32 +215,33 @@ static inline int err_of(uint64_t w)
 }
 
 /* tree.c */
-bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause);
-void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
-struct ctxfd *drop(struct ctxfd *ctx);
-bool own(struct ctxfd *n);
-void reap(struct ctxfd *dead);
-struct ctxfd *detach(struct ctxfd *dead);
-void discard(struct ctxfd *garbage);
-bool reap_live(struct ctxfd *ctx);
+bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
+                  int cause);
+void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
+struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
+bool ctxfdi_own(struct ctxfd *n);
+void ctxfdi_reap(struct ctxfd *dead);
+struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
+void ctxfdi_discard(struct ctxfd *garbage);
+bool ctxfdi_reap_live(struct ctxfd *ctx);
 
 /* cancel.c */
-uint64_t settle(struct ctxfd *n);
-bool hold_expired(struct ctxfd *n);
-struct hook *end_hooks(struct ctxfd *n);
-void tell_hooks(struct hook *list);
+uint64_t ctxfdi_settle(struct ctxfd *n);
+bool ctxfdi_hold_expired(struct ctxfd *n);
+struct hook *ctxfdi_end_hooks(struct ctxfd *n);
+void ctxfdi_tell_hooks(struct hook *list);
 
 /* value.c */
-struct ctxfd *with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
-                         void (*destroy)(void *value));
-void discard_value(struct ctxfd *v);
+struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
+                                void (*destroy)(void *value));
+void ctxfdi_discard_value(struct ctxfd *v);
 
 /* done.c */
-void signal_done(struct ctxfd *n);
-void close_done_fd(struct ctxfd *n);
+void ctxfdi_signal_done(struct ctxfd *n);
+void ctxfdi_close_done_fd(struct ctxfd *n);
 
 /* wait.c */
-bool is_far(int64_t deadline);
-uint64_t await_done(struct ctxfd *n, int64_t until);
+bool ctxfdi_is_far(int64_t deadline);
+uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until);
 
 #endif

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "lock.h"
+#include "core/lock.h"
 
 /*
  * Where libc cannot tell the time. Some sandboxes refuse 32-bit programs the newer one of the kernel's two calls, and
@@ -44,7 +44,7 @@ int64_t ctxfd_now(void)
 }
 
 /* Whether a deadline has not passed for sure, for a fifth of the price: the coarse clock lags by a tick at most. */
-bool is_far(int64_t deadline)
+bool ctxfdi_is_far(int64_t deadline)
 {
 	return deadline > read_clock(CLOCK_MONOTONIC_COARSE) + CTXFD_SEC;
 }
@@ -56,12 +56,12 @@ bool is_far(int64_t deadline)
 #define SLACK (50 * CTXFD_USEC)
 
 /* Sleeps until n is DONE, signalled as well, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
-uint64_t await_done(struct ctxfd *n, int64_t until)
+uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until)
 {
 	int64_t limit = n->deadline < until ? n->deadline : until;
 
 	for (;;) {
-		uint64_t w = settle(n);
+		uint64_t w = ctxfdi_settle(n);
 		int64_t now = limit == INT64_MAX ? 0 : ctxfd_now();
 
 		if (w & DONE || until <= now)
@@ -71,15 +71,15 @@ uint64_t await_done(struct ctxfd *n, int64_t until)
 		 */
 		if (!(w & WAITERS) && !swap_word(n, &w, w | WAITERS))
 			continue;
-		futex_sleep(n, w | WAITERS, limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit,
-		            WAKE_DONE);
+		ctxfdi_futex_sleep(n, w | WAITERS, limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit,
+		                   WAKE_DONE);
 	}
 }
 
 int ctxfd_wait(const struct ctxfd *ctx)
 {
 	look_first();
-	return err_of(await_done(node_of(ctx), INT64_MAX));
+	return err_of(ctxfdi_await_done(node_of(ctx), INT64_MAX));
 }
 
 int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns)
@@ -88,6 +88,6 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns)
 	uint64_t w;
 
 	look_first();
-	w = await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
+	w = ctxfdi_await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
 	return w & DONE ? err_of(w) : 0;
 }

@@ -27,7 +27,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "core/context.h"
 
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x00000008

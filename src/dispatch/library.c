@@ -4,17 +4,17 @@
  *
  * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
  * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread;
- * it starts one of its own with the first look at any context (context.h, first_look), if something waits for it, or
+ * it starts one of its own with the first look at any context (context.h, ctxfdi_first_look), if something waits for it, or
  * with the first cancel that makes something due.
  */
 #include <limits.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "dispatcher.h"
-#include "signals.h"
+#include "dispatch/dispatcher.h"
+#include "dispatch/signals.h"
 
-struct ctxfd_dispatcher library = {
+struct ctxfd_dispatcher ctxfdi_library = {
 	.refs = 1,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.idle = PTHREAD_COND_INITIALIZER,
@@ -23,10 +23,10 @@ struct ctxfd_dispatcher library = {
 	.timer = -1,
 	.armed = INT64_MAX,
 	.look = INT64_MAX,
-	.due_end = &library.due,
+	.due_end = &ctxfdi_library.due,
 };
 
-_Atomic bool library_runs;
+_Atomic bool ctxfdi_library_runs;
 
 static enum { NONE, STARTING, RUNS, ENDING } state;
 static pthread_t thread;
@@ -40,25 +40,25 @@ static void thread_ends(void *unused)
 	bool again;
 
 	(void)unused;
-	pthread_mutex_lock(&library.lock);
+	pthread_mutex_lock(&ctxfdi_library.lock);
 	again = state == RUNS;
 	if (again) {
 		pthread_detach(pthread_self());
 		state = NONE;
-		atomic_store_explicit(&library_runs, false, memory_order_relaxed);
+		atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	}
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	if (again)
-		library_resume();
+		ctxfdi_library_resume();
 }
 
 static bool is_over(unsigned forks)
 {
 	bool over;
 
-	pthread_mutex_lock(&library.lock);
-	over = state == ENDING || forks != dispatcher_forks;
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	over = state == ENDING || forks != ctxfdi_dispatcher_forks;
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	return over;
 }
 
@@ -66,16 +66,16 @@ static bool is_over(unsigned forks)
 static void *serve(void *unused)
 {
 	unsigned forks =
-	        dispatcher_forks; /* in a function that it runs: then the thread ends with that, in the child */
+	        ctxfdi_dispatcher_forks; /* in a function that it runs: then the thread ends with that, in the child */
 	struct epoll_event any;
 
 	is_library_thread = true;
 	prctl(PR_SET_NAME, "ctxfd");
 	pthread_cleanup_push(thread_ends, NULL);
 	while (!is_over(forks)) {
-		if (epoll_wait(library.epoll, &any, 1, -1) < 0 && errno != EINTR)
+		if (epoll_wait(ctxfdi_library.epoll, &any, 1, -1) < 0 && errno != EINTR)
 			break;
-		ctxfd_dispatcher_run(&library);
+		ctxfd_dispatcher_run(&ctxfdi_library);
 	}
 	pthread_cleanup_pop(false);
 	return unused;
@@ -101,44 +101,44 @@ static int create_thread(void)
 }
 
 /* No lock is held while the thread is made, which takes memory: others wait until state is no longer STARTING. */
-int library_start(void)
+int ctxfdi_library_start(void)
 {
 	struct entry entry = enter();
 	int err = 0;
 
-	pthread_mutex_lock(&library.lock);
+	pthread_mutex_lock(&ctxfdi_library.lock);
 	while (state == STARTING)
-		pthread_cond_wait(&library.idle, &library.lock);
+		pthread_cond_wait(&ctxfdi_library.idle, &ctxfdi_library.lock);
 	if (state == NONE) {
 		state = STARTING;
-		pthread_mutex_unlock(&library.lock);
-		err = dispatcher_open(&library);
+		pthread_mutex_unlock(&ctxfdi_library.lock);
+		err = ctxfdi_dispatcher_open(&ctxfdi_library);
 		if (err >= 0)
 			err = create_thread();
-		pthread_mutex_lock(&library.lock);
+		pthread_mutex_lock(&ctxfdi_library.lock);
 		state = err ? NONE : RUNS;
-		if (err && library.epoll >= 0)
-			dispatcher_close_fds(&library);
-		pthread_cond_broadcast(&library.idle);
+		if (err && ctxfdi_library.epoll >= 0)
+			ctxfdi_dispatcher_close_fds(&ctxfdi_library);
+		pthread_cond_broadcast(&ctxfdi_library.idle);
 	}
 	if (!err) {
-		atomic_store_explicit(&first_look, NULL, memory_order_relaxed);
-		atomic_store_explicit(&library_runs, true, memory_order_release);
+		atomic_store_explicit(&ctxfdi_first_look, NULL, memory_order_relaxed);
+		atomic_store_explicit(&ctxfdi_library_runs, true, memory_order_release);
 	}
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	leave(entry);
 	return err;
 }
 
 static void start_again(void)
 {
-	library_start();
+	ctxfdi_library_start();
 }
 
-void library_resume(void)
+void ctxfdi_library_resume(void)
 {
 	if (library_ensure() != 0)
-		atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
+		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 }
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
@@ -146,48 +146,48 @@ void library_resume(void)
 /*
  * fork waits until the library's thread is not in the tree, so that no lock of a context is left behind in the child.
  * What it waits for waits neither for memory nor for the program, so the order in which fork handlers run does not
- * matter. All dispatchers' locks are taken, since their threads may be in functions of the program.
+ * matter. All ctxfdi_dispatchers' locks are taken, since their threads may be in functions of the program.
  */
 static void before_fork(void)
 {
-	pthread_mutex_lock(&dispatchers_lock);
-	pthread_mutex_lock(&library.lock);
-	while (library.inside) {
+	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	while (ctxfdi_library.inside) {
 		struct entry entry = enter();
 
-		pthread_cond_wait(&library.idle, &library.lock);
+		pthread_cond_wait(&ctxfdi_library.idle, &ctxfdi_library.lock);
 		leave(entry);
 	}
-	for (struct link *l = dispatchers; l; l = l->next)
+	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		pthread_mutex_lock(&container_of(l, struct ctxfd_dispatcher, all)->lock);
-	signals_lock();
+	ctxfdi_signals_lock();
 }
 
 static void unlock_all(void)
 {
-	signals_unlock();
-	for (struct link *l = dispatchers; l; l = l->next)
+	ctxfdi_signals_unlock();
+	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		pthread_mutex_unlock(&container_of(l, struct ctxfd_dispatcher, all)->lock);
-	pthread_mutex_unlock(&library.lock);
-	pthread_mutex_unlock(&dispatchers_lock);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
+	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 }
 
 static void after_fork_in_child(void)
 {
-	dispatcher_forks++;
-	for (struct ctxfd_after *h = running_here; h; h = h->outer)
-		h->forks = dispatcher_forks;
-	signals_forked();
-	for (struct link *l = dispatchers; l; l = l->next)
-		dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
+	ctxfdi_dispatcher_forks++;
+	for (struct ctxfd_after *h = ctxfdi_running_here; h; h = h->outer)
+		h->forks = ctxfdi_dispatcher_forks;
+	ctxfdi_signals_forked();
+	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
+		ctxfdi_dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
 	if (state != NONE) {
-		dispatcher_forked(&library);
-		if (library.sources || library.ready || library.alarms || library.due)
-			atomic_store_explicit(&first_look, start_again, memory_order_relaxed);
+		ctxfdi_dispatcher_forked(&ctxfdi_library);
+		if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due)
+			atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 	}
 	state = NONE;
 	is_library_thread = false;
-	atomic_store_explicit(&library_runs, false, memory_order_relaxed);
+	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	unlock_all();
 }
 
@@ -212,20 +212,20 @@ __attribute__((destructor)) static void end_thread(void)
 
 	if (is_library_thread)
 		return;
-	pthread_mutex_lock(&library.lock);
-	idle = state == RUNS && !library.serving;
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	idle = state == RUNS && !ctxfdi_library.serving;
 	if (idle) {
 		state = ENDING;
-		library.woken = false; /* whatever it has taken: it is to look at `state` */
-		dispatcher_wake(&library);
+		ctxfdi_library.woken = false; /* whatever it has taken: it is to look at `state` */
+		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	if (!idle)
 		return;
 	pthread_join(thread, NULL);
-	pthread_mutex_lock(&library.lock);
-	dispatcher_close_fds(&library);
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	state = NONE;
-	atomic_store_explicit(&library_runs, false, memory_order_relaxed);
-	pthread_mutex_unlock(&library.lock);
+	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 }

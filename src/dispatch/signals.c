@@ -3,11 +3,11 @@
  * Contexts that end by a signal.
  *
  * HOW A SIGNAL IS HEARD. While contexts listen for a signal it has our handler. The handler goes through the list of
- * listeners, notes the signal in each live one that wants it, and wakes their dispatchers, which cancel them. If no
+ * listeners, notes the signal in each live one that wants it, and wakes their ctxfdi_dispatchers, which cancel them. If no
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the dispatchers' epoll sets. It reports every signal; but what is still there some
+ * there is a signalfd in the ctxfdi_dispatchers' epoll sets. It reports every signal; but what is still there some
  * milliseconds later no handler comes to, and whoever reads it then does what the handler does.
  *
  * A listener listens until it is fired or freed, or is found to have ended otherwise. The last one to leave gives the
@@ -17,7 +17,7 @@
  * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
  * it there have left (await_handlers).
  */
-#include "signals.h"
+#include "dispatch/signals.h"
 
 #include <sched.h>
 #include <string.h>
@@ -25,8 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "lock.h"
-#include "source.h"
+#include "core/lock.h"
+#include "dispatch/source.h"
 
 struct listener {
 	struct source source;          /* its cause is the first signal that came, 0 before */
@@ -44,7 +44,7 @@ static struct {
 	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context);
 } signals[NSIG];
 static int signals_fd = -1;
-char signals_event;
+char ctxfdi_signals_event;
 
 static uint64_t bit(int sig)
 {
@@ -215,9 +215,9 @@ static void stop_listening(struct listener *l)
 
 /* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */
 
-int signals_watch(struct ctxfd_dispatcher *d)
+int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = &signals_event };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = &ctxfdi_signals_event };
 	bool wanted = false;
 	int err = 0;
 
@@ -254,13 +254,13 @@ static void sort_listeners(struct ctxfd_dispatcher *d)
 		/* Before the context is done: who sees it done may count on the disposition. */
 		stop_listening(l);
 		if (live)
-			source_is_ready(&l->source);
+			ctxfdi_source_is_ready(&l->source);
 		else
 			list_remove(&l->source.link);
 	}
 }
 
-void signals_take(struct ctxfd_dispatcher *d, bool pending)
+void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending)
 {
 	struct signalfd_siginfo info;
 
@@ -274,7 +274,7 @@ void signals_take(struct ctxfd_dispatcher *d, bool pending)
 	pthread_mutex_unlock(&lock_of_signals);
 }
 
-void forget_signals(struct ctxfd *n)
+void ctxfdi_forget_signals(struct ctxfd *n)
 {
 	struct source *s = container_of(n, struct source, ctx);
 	struct entry entry = enter();
@@ -290,21 +290,21 @@ void forget_signals(struct ctxfd *n)
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
-void signals_lock(void)
+void ctxfdi_signals_lock(void)
 {
 	pthread_mutex_lock(&lock_of_signals);
 }
 
-void signals_unlock(void)
+void ctxfdi_signals_unlock(void)
 {
 	pthread_mutex_unlock(&lock_of_signals);
 }
 
 /*
- * The child's signalfd is its parent's, so it goes. Handlers stay, and note what comes before the child has dispatchers
+ * The child's signalfd is its parent's, so it goes. Handlers stay, and note what comes before the child has ctxfdi_dispatchers
  * again. But what was ignored is ignored again until then: a program that the child executes inherits that.
  */
-void signals_forked(void)
+void ctxfdi_signals_forked(void)
 {
 	atomic_store(&handlers, 0);
 	if (signals_fd >= 0)
@@ -333,7 +333,7 @@ static uint64_t bits_of(const sigset_t *set)
 static int begin(struct listener *l, const struct ctxfd *parent)
 {
 	struct ctxfd_dispatcher *d = l->source.dispatcher;
-	int err = source_begin(&l->source, parent, WITH_SIGNALS);
+	int err = ctxfdi_source_begin(&l->source, parent, WITH_SIGNALS);
 
 	if (!err) {
 		pthread_mutex_lock(&d->lock);
@@ -341,10 +341,10 @@ static int begin(struct listener *l, const struct ctxfd *parent)
 		err = listen_for(l);
 		pthread_mutex_unlock(&lock_of_signals);
 		if (!err)
-			err = signals_watch(d);
+			err = ctxfdi_signals_watch(d);
 		pthread_mutex_unlock(&d->lock);
 		if (err)
-			source_give_up(&l->source);
+			ctxfdi_source_give_up(&l->source);
 	}
 	return err;
 }
@@ -364,5 +364,5 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
 		err = begin(l, parent);
 	}
 	leave(entry);
-	return source_made(l ? &l->source : NULL, err);
+	return ctxfdi_source_made(l ? &l->source : NULL, err);
 }

@@ -11,7 +11,7 @@
  * and what completes later is nothing to anybody. (The buffer alone cannot be had back then: -ENOTRECOVERABLE.)
  */
 
-#include "uring_entry.h"
+#include "uring/uring_entry.h"
 
 /*
  * Completions that a call can leave unread at a time: of the operation, two; of its poll; of a cancel that comes too
@@ -85,7 +85,7 @@ static int await(struct call *call)
 		}
 	}
 	call->res = call->scope.count_ ? -ENOTRECOVERABLE : call->res;
-	uring_abandon(&call->scope);
+	ctxfdi_uring_abandon(&call->scope);
 	return call->res;
 }
 
@@ -105,7 +105,7 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 	unsigned char held[2 * sizeof **sqe];
 	int err;
 
-	if (uring_tried(ring) || !is_latest(ring, *sqe))
+	if (ctxfdi_uring_tried(ring) || !is_latest(ring, *sqe))
 		return ctxfd_uring_open(scope, ring, ctx);
 	memcpy(held, *sqe, size);
 	ring->sq.sqe_tail--;
@@ -145,7 +145,7 @@ int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_u
 			spend(sqe);
 		return err;
 	}
-	err = uring_bind_call(&call.scope, &call.op, sqe);
+	err = ctxfdi_uring_bind_call(&call.scope, &call.op, sqe);
 	if (err) {
 		ctxfd_uring_close(&call.scope, NULL);
 		return err;

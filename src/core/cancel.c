@@ -18,9 +18,9 @@
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
  * (settle).
  */
-#include "context.h"
-#include "lock.h"
-#include "shard.h"
+#include "core/context.h"
+#include "core/lock.h"
+#include "core/shard.h"
 
 /* ---- Looking ----------------------------------------------------------------------------------------------------- */
 
@@ -28,7 +28,7 @@
 static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 {
 	if (*w & TIMED && !(*w & NEAR)) {
-		if (is_far(n->deadline))
+		if (ctxfdi_is_far(n->deadline))
 			return false;
 		*w = change_flags(n, 0, NEAR);
 	}
@@ -39,7 +39,7 @@ static bool deadline_passed(struct ctxfd *n, uint64_t *w)
  * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
  * question about n's end asks here first.
  */
-uint64_t settle(struct ctxfd *n)
+uint64_t ctxfdi_settle(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
@@ -52,22 +52,22 @@ uint64_t settle(struct ctxfd *n)
 		if (swap_word(n, &w, new)) {
 			w = new;
 			if (w & WAITERS)
-				futex_wake(n, WAKE_DONE);
+				ctxfdi_futex_wake(n, WAKE_DONE);
 		}
 	}
 	if ((w & (DONE | UNSIGNALLED)) == (DONE | UNSIGNALLED))
-		signal_done(n);
+		ctxfdi_signal_done(n);
 	return w;
 }
 
-void (*_Atomic first_look)(void);
+void (*_Atomic ctxfdi_first_look)(void);
 
 /* Out of line, so that err itself is a few instructions. */
 __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
 {
-	if ((w & (TIMED | NEAR)) == TIMED && is_far(ctx->deadline))
+	if ((w & (TIMED | NEAR)) == TIMED && ctxfdi_is_far(ctx->deadline))
 		return 0;
-	w = settle(node_of(ctx));
+	w = ctxfdi_settle(node_of(ctx));
 	return w & DONE ? err_of(w) : 0;
 }
 
@@ -90,7 +90,7 @@ int ctxfd_cause(const struct ctxfd *ctx)
 	int cause;
 
 	look_first();
-	w = settle(node_of(ctx));
+	w = ctxfdi_settle(node_of(ctx));
 	cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
 	if (!(w & DONE))
 		return 0;
@@ -146,9 +146,9 @@ static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 		c->ended = h;
 	}
 	if (w & UNSIGNALLED)
-		signal_done(n);
+		ctxfdi_signal_done(n);
 	if (w & WAITERS)
-		futex_wake(n, WAKE_DONE);
+		ctxfdi_futex_wake(n, WAKE_DONE);
 }
 
 /*
@@ -162,11 +162,11 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 	for (;;) {
 		if (w & DONE) {
 			if (w & UNSIGNALLED) /* by a cancel that has not come to it yet, or an expiry */
-				signal_done(n);
+				ctxfdi_signal_done(n);
 			return false;
 		}
 		if (w & PENDING) {
-			w = await_done(n, INT64_MAX);
+			w = ctxfdi_await_done(n, INT64_MAX);
 			continue;
 		}
 		if (w & TIMED && too_late(c, n))
@@ -193,7 +193,7 @@ static inline void commit(struct ctxfd *n, struct cancel *c)
 		new = (w & ~(PENDING | HELD | CONTENDED | TIMED)) | DONE;
 	while (!swap_word(n, &w, new));
 	if (w & CONTENDED)
-		futex_wake(n, WAKE_WALK);
+		ctxfdi_futex_wake(n, WAKE_WALK);
 	announce(n, new, c);
 }
 
@@ -232,9 +232,9 @@ static void walk(struct ctxfd *root, struct cancel *c)
  * n's deadline has passed, and n is not being freed: takes the hold of n, so that it is not, if there is something in
  * its list. False: there is not, or a walk has n, which ends the hooks on it.
  */
-bool hold_expired(struct ctxfd *n)
+bool ctxfdi_hold_expired(struct ctxfd *n)
 {
-	uint64_t w = settle(n);
+	uint64_t w = ctxfdi_settle(n);
 
 	do
 		if (w & HELD || !(w & CHILDREN))
@@ -244,7 +244,7 @@ bool hold_expired(struct ctxfd *n)
 }
 
 /* Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks. */
-struct hook *end_hooks(struct ctxfd *n)
+struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 {
 	struct cancel c = { .now = n->deadline };
 
@@ -255,10 +255,10 @@ struct hook *end_hooks(struct ctxfd *n)
 	return c.ended;
 }
 
-void tell_hooks(struct hook *list)
+void ctxfdi_tell_hooks(struct hook *list)
 {
 	while (list)
-		list = kinds[list->ctx.kind].ended(list);
+		list = ctxfdi_kinds[list->ctx.kind].ended(list);
 }
 
 void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
@@ -270,7 +270,7 @@ void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 		return;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
-	tell_hooks(c.ended);
+	ctxfdi_tell_hooks(c.ended);
 }
 
 void ctxfd_cancel(struct ctxfd *ctx)

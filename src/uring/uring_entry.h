@@ -160,23 +160,23 @@ static inline void prep_cancel(struct io_uring_sqe *sqe, uint64_t target)
 /* ---- Between the files ------------------------------------------------------------------------------------------- */
 
 /* Whether scopes can be opened on a ring (uring_open.c): 0, or what ctxfd_uring_open then returns. */
-int uring_usable(struct io_uring *ring);
+int ctxfdi_uring_usable(struct io_uring *ring);
 
 /* Whether that need not submit anything to find out. */
-bool uring_tried(const struct io_uring *ring);
+bool ctxfdi_uring_tried(const struct io_uring *ring);
 
 /* A number for the user_data of requests that may outlive who waits for them. */
-uint64_t uring_new_call(void);
+uint64_t ctxfdi_uring_new_call(void);
 
 /*
  * ctxfd_uring_start for the only operation of a scope on the stack. The requests of the scope bear a number, and the
  * poll is not armed before the scope is settled the next time.
  */
-int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
+int ctxfdi_uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
 
 /*
  * Gives up a scope of which something may be in the ring still; only that of a call, whose requests point to no memory.
  */
-void uring_abandon(struct ctxfd_uring_scope *scope);
+void ctxfdi_uring_abandon(struct ctxfd_uring_scope *scope);
 
 #endif

@@ -3,25 +3,25 @@
 #ifndef SIGNALS_H
 #define SIGNALS_H
 
-#include "dispatcher.h"
+#include "dispatch/dispatcher.h"
 
 /* Under d's lock: what handlers have noted for d's contexts; and with `pending`, what no handler came to. */
-void signals_take(struct ctxfd_dispatcher *d, bool pending);
+void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending);
 
 /* How long a signal must have been there to count as one that no handler comes to. */
 #define SIGNALS_DELAY (5 * CTXFD_MSEC)
 
 /* Under d's lock, when d's epoll set is new: puts the signalfd there if d needs it. 0 or -errno. */
-int signals_watch(struct ctxfd_dispatcher *d);
+int ctxfdi_signals_watch(struct ctxfd_dispatcher *d);
 
 /* What d's epoll set says of the signalfd. */
-extern char signals_event;
+extern char ctxfdi_signals_event;
 
-void forget_signals(struct ctxfd *n);
+void ctxfdi_forget_signals(struct ctxfd *n);
 
-/* Around a fork, after and before the dispatchers' locks; in the child, with all locks. */
-void signals_lock(void);
-void signals_unlock(void);
-void signals_forked(void);
+/* Around a fork, after and before the ctxfdi_dispatchers' locks; in the child, with all locks. */
+void ctxfdi_signals_lock(void);
+void ctxfdi_signals_unlock(void);
+void ctxfdi_signals_forked(void);
 
 #endif

@@ -3,7 +3,7 @@
 #ifndef SOURCE_H
 #define SOURCE_H
 
-#include "dispatcher.h"
+#include "dispatch/dispatcher.h"
 
 /* Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it fires. */
 struct source {
@@ -20,22 +20,22 @@ static inline struct source *source_of(struct link *l)
 }
 
 /* Makes s, with its epoll and cause set, a child of parent, and has it watched. On failure, -errno, s is freed. */
-int source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);
+int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);
 
 /* Gives up the constructor's reference, after a failure. */
-void source_give_up(struct source *s);
+void ctxfdi_source_give_up(struct source *s);
 
 /* Under the dispatcher's lock. */
-int source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
-void source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
+int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
+void ctxfdi_source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
 
 /* Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1. */
-int source_fire(struct source *s);
+int ctxfdi_source_fire(struct source *s);
 
 /* Kinds: before a source is freed. */
-void forget_fd(struct ctxfd *n);
+void ctxfdi_forget_fd(struct ctxfd *n);
 
 /* What a constructor returns. */
-struct ctxfd *source_made(struct source *s, int err);
+struct ctxfd *ctxfdi_source_made(struct source *s, int err);
 
 #endif

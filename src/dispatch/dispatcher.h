@@ -2,7 +2,7 @@
 /*
  * Dispatchers: where after-funcs run, and where fds, signals and alarms turn into cancels. A dispatcher is an epoll set,
  * queues of what is due, and ctxfd_dispatcher_run, which does it. The program has one for each of its loops; the
- * library has one of its own (library.c), which its thread runs.
+ * library has one of its own (ctxfdi_library.c), which its thread runs.
  *
  * A DISPATCHER'S LOCK is a mutex. It guards all of struct ctxfd_dispatcher, and of what is registered with it, that is
  * not called fixed. It comes before a node's LOCK, after which it is never taken; nobody has two of them, but fork. It is
@@ -19,9 +19,9 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 
-#include "context.h"
-#include "heap.h"
-#include "list.h"
+#include "core/context.h"
+#include "dispatch/heap.h"
+#include "core/list.h"
 
 /*
  * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its context's
@@ -35,9 +35,10 @@ struct ctxfd_after {
 	void *arg;                           /* fixed */
 	struct ctxfd *owns;                  /* its context, from the call of fn on, until it is freed; else NULL */
 	enum { WAITING, STOPPED, RUNNING, RAN } state;
-	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
-	unsigned forks;   /* while RUNNING: dispatcher_forks; with fewer than now, it is not running in this process */
-	pthread_t thread; /* the same: that runs fn */
+	bool owned; /* somebody has the handle and will stop it; else the dispatcher frees it */
+	unsigned
+	        forks; /* while RUNNING: ctxfdi_dispatcher_forks; with fewer than now, it is not running in this process */
+	pthread_t thread;          /* the same: that runs fn */
 	struct ctxfd_after *outer; /* the same: in whose fn that thread was already */
 };
 
@@ -48,7 +49,7 @@ struct ctxfd_after {
 struct expiry {
 	struct ctxfd node;
 	struct ctxfd_dispatcher *dispatcher; /* fixed; an expiry owns it */
-	struct expiry *more;                 /* of the same context, for other dispatchers; under the context's LOCK */
+	struct expiry *more; /* of the same context, for other ctxfdi_dispatchers; under the context's LOCK */
 	struct alarm alarm;
 };
 
@@ -58,7 +59,7 @@ struct ctxfd_dispatcher {
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
-	struct link all;     /* all dispatchers; under dispatchers_lock */
+	struct link all;     /* all ctxfdi_dispatchers; under ctxfdi_dispatchers_lock */
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
 	int timer;
@@ -79,60 +80,61 @@ struct ctxfd_dispatcher {
 };
 
 /* How many forks lie between this process and the first. Written while a child has one thread. */
-extern unsigned dispatcher_forks;
+extern unsigned ctxfdi_dispatcher_forks;
 
-/* The library's own (library.c). */
-extern struct ctxfd_dispatcher library;
-int library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
-void library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
-extern _Atomic bool library_runs;
+/* The library's own (ctxfdi_library.c). */
+extern struct ctxfd_dispatcher ctxfdi_library;
+int ctxfdi_library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
+void ctxfdi_library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
+extern _Atomic bool ctxfdi_library_runs;
 static inline int library_ensure(void)
 {
 	/* Acquire pairs with the release in library_start: the fds are there. */
-	return atomic_load_explicit(&library_runs, memory_order_acquire) ? 0 : library_start();
+	return atomic_load_explicit(&ctxfdi_library_runs, memory_order_acquire) ? 0 : ctxfdi_library_start();
 }
 
 /* The dispatcher that a context above ctx names, or NULL. */
-struct ctxfd_dispatcher *dispatcher_above(const struct ctxfd *ctx);
+struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx);
 
 /* Who serves what is registered on ctx, which keeps it alive. If it is the library's own, that runs: 0 or -errno. */
 static inline int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d)
 {
-	*d = nearest_value(ctx) ? dispatcher_above(ctx) : NULL;
+	*d = nearest_value(ctx) ? ctxfdi_dispatcher_above(ctx) : NULL;
 	if (*d)
 		return 0;
-	*d = &library;
+	*d = &ctxfdi_library;
 	return library_ensure();
 }
 
-void dispatcher_ref(struct ctxfd_dispatcher *d);
+void ctxfdi_dispatcher_ref(struct ctxfd_dispatcher *d);
 
 /* Not under the lock: makes sure that d's fds are this process's. The epoll set's, or -errno. */
-int dispatcher_open(struct ctxfd_dispatcher *d);
+int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d);
 
 /* Under the lock. */
-void dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
-void dispatcher_arm(struct ctxfd_dispatcher *d);  /* sets the timer for the earliest alarm */
+void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
+void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d);  /* sets the timer for the earliest alarm */
 
 /* Under the lock, by who runs d: steps out of the lock for work in the tree, and back into it. */
-void dispatcher_step_out(struct ctxfd_dispatcher *d);
-void dispatcher_step_in(struct ctxfd_dispatcher *d);
+void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d);
+void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 
 /* Under all locks, in the child of a fork. */
-void dispatcher_forked(struct ctxfd_dispatcher *d);
-void dispatcher_close_fds(struct ctxfd_dispatcher *d);
-extern pthread_mutex_t dispatchers_lock;
-extern struct link *dispatchers; /* the program's */
+void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d);
+void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d);
+extern pthread_mutex_t ctxfdi_dispatchers_lock;
+extern struct link *ctxfdi_dispatchers; /* the program's */
 
 /* after.c */
-struct hook *after_funcs_ended(struct hook *list);
-void forget_expiry(struct ctxfd *expiry);
-void discard_expiry(struct ctxfd *expiry);
-void expire(struct ctxfd_dispatcher *d, struct expiry *e);             /* under the lock, by who runs d */
-int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h);      /* the same */
-void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h); /* in a child, whose parent was running it */
+struct hook *ctxfdi_after_funcs_ended(struct hook *list);
+void ctxfdi_forget_expiry(struct ctxfd *expiry);
+void ctxfdi_discard_expiry(struct ctxfd *expiry);
+void ctxfdi_expire(struct ctxfd_dispatcher *d, struct expiry *e);        /* under the lock, by who runs d */
+int ctxfdi_run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h); /* the same */
+void ctxfdi_abandon_after(struct ctxfd_dispatcher *d,
+                          struct ctxfd_after *h); /* in a child, whose parent was running it */
 
 /* The after-func whose fn this thread is in. */
-extern _Thread_local struct ctxfd_after *running_here;
+extern _Thread_local struct ctxfd_after *ctxfdi_running_here;
 
 #endif

@@ -35,7 +35,7 @@
 #include <poll.h>
 #include <stddef.h>
 
-#include "uring_entry.h"
+#include "uring/uring_entry.h"
 
 /* How many cancels go out in one submission: larger ones gain nothing, and tie up the kernel for longer. */
 #define BATCH 128
@@ -356,7 +356,7 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
 	return 0;
 }
 
-int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
+int ctxfdi_uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
 {
 	int err = admit(scope, sqe);
 
@@ -364,7 +364,7 @@ int uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, 
 		spend(sqe);
 		return err;
 	}
-	scope->call_ = uring_new_call();
+	scope->call_ = ctxfdi_uring_new_call();
 	scope->only_ = op;
 	enlist(scope, op, sqe);
 	return 0;
@@ -597,7 +597,7 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
 
 int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx)
 {
-	int err = uring_usable(ring);
+	int err = ctxfdi_uring_usable(ring);
 
 	if (err)
 		return err;
@@ -699,7 +699,7 @@ int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op)
 	return -EBUSY;
 }
 
-void uring_abandon(struct ctxfd_uring_scope *scope)
+void ctxfdi_uring_abandon(struct ctxfd_uring_scope *scope)
 {
 	closed(scope);
 }

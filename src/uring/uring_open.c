@@ -11,7 +11,7 @@
  */
 #include <stdatomic.h>
 
-#include "uring_entry.h"
+#include "uring/uring_entry.h"
 
 /*
  * Setup flags that liburing 2.3 does not know: entries of mixed sizes; and a submission queue that begins anew with
@@ -24,7 +24,7 @@
 static atomic_bool known;
 static _Atomic uint64_t calls;
 
-uint64_t uring_new_call(void)
+uint64_t ctxfdi_uring_new_call(void)
 {
 	return call_tag(atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1);
 }
@@ -95,7 +95,7 @@ static unsigned take_answers(struct io_uring *ring, uint64_t trial, int *err, un
 
 static int try_requests(struct io_uring *ring)
 {
-	uint64_t trial = uring_new_call();
+	uint64_t trial = ctxfdi_uring_new_call();
 	unsigned open = 0, left;
 	int err = 0, ret = io_uring_get_events(ring);
 
@@ -124,12 +124,12 @@ static int try_requests(struct io_uring *ring)
 	return err;
 }
 
-bool uring_tried(const struct io_uring *ring)
+bool ctxfdi_uring_tried(const struct io_uring *ring)
 {
 	return atomic_load_explicit(&known, memory_order_relaxed) && !(ring->flags & IORING_SETUP_R_DISABLED);
 }
 
-int uring_usable(struct io_uring *ring)
+int ctxfdi_uring_usable(struct io_uring *ring)
 {
 	int err = 0;
 
@@ -137,7 +137,7 @@ int uring_usable(struct io_uring *ring)
 		return -EINVAL;
 	if (!(ring->features & IORING_FEAT_CQE_SKIP))
 		return -EOPNOTSUPP;
-	if (uring_tried(ring))
+	if (ctxfdi_uring_tried(ring))
 		return 0;
 	if (!atomic_load_explicit(&known, memory_order_relaxed))
 		err = probe(ring);

@@ -20,8 +20,8 @@
 #ifndef SHARD_H
 #define SHARD_H
 
-#include "context.h"
-#include "lock.h"
+#include "core/context.h"
+#include "core/lock.h"
 
 #define SHARDS 16
 
@@ -39,10 +39,10 @@ struct shards {
 };
 
 /* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
-void split_children(struct ctxfd *p);
+void ctxfdi_split_children(struct ctxfd *p);
 
 /* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
-struct ctxfd *lock_shard(struct ctxfd *p, uint64_t *seen);
+struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen);
 
 /* Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due. */
 static inline bool claim_shards(struct ctxfd *p)
@@ -55,15 +55,15 @@ static inline bool claim_shards(struct ctxfd *p)
 }
 
 /* p has lost its last owner: so have its shards. Returns what the caller must reap, as if it were an empty shard. */
-struct ctxfd *orphan_shards(struct ctxfd *p);
+struct ctxfd *ctxfdi_orphan_shards(struct ctxfd *p);
 
 /*
  * A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed.
  */
-bool last_shard(struct ctxfd *shard);
+bool ctxfdi_last_shard(struct ctxfd *shard);
 
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */
-bool leave_shards(struct ctxfd *p);
+bool ctxfdi_leave_shards(struct ctxfd *p);
 
 /* Under p's lock, which saw p's word: where p's expiry stands, if it is ALARMED. */
 static inline struct ctxfd **expiry_place(struct ctxfd *p, uint64_t seen)

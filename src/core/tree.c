@@ -4,9 +4,9 @@
  */
 #include <stdlib.h>
 
-#include "context.h"
-#include "lock.h"
-#include "shard.h"
+#include "core/context.h"
+#include "core/lock.h"
+#include "core/shard.h"
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
@@ -49,7 +49,7 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 /*
  * A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make.
  */
-void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
+void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {
 	atomic_init(&n->refs, 1);
 	atomic_init(&n->fd, -1);
@@ -77,7 +77,7 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 {
 	/* The shards of what has ended may be gone. */
 	if ((*seen & (SHARDED | PENDING | DONE)) == SHARDED && !(flags & HOOK))
-		return lock_shard(p, seen);
+		return ctxfdi_lock_shard(p, seen);
 	return lock_live(p, seen) ? p : NULL;
 }
 
@@ -85,12 +85,13 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
  * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
  */
-bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline, int cause)
+bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
+                  int cause)
 {
 	struct ctxfd *p = node_of(parent), *list;
 	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
 
-	init_node(n, parent, kind);
+	ctxfdi_init_node(n, parent, kind);
 	n->deadline = deadline < p->deadline ? deadline : p->deadline;
 	seen = load_word(p);
 	if (seen & NEVER) {
@@ -112,7 +113,7 @@ bool adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t
 			n->shard = shard_number(list);
 		unlock(list, link_child(list, list == p ? seen : 0, n));
 		if (crowded)
-			split_children(p);
+			ctxfdi_split_children(p);
 	} else {
 		/* Born done, with the parent's verdict, and in no list. */
 		atomic_init(&n->word, flags | DONE | (seen & EXPIRED) | cause_of(seen));
@@ -127,7 +128,7 @@ static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t 
 	struct ctxfd *n = malloc(sizeof *n);
 
 	if (n)
-		adopt(n, parent, kind, 0, deadline, cause);
+		ctxfdi_adopt(n, parent, kind, 0, deadline, cause);
 	return n;
 }
 
@@ -163,10 +164,10 @@ static struct ctxfd *with_deadline(const struct ctxfd *parent, int64_t deadline,
 		return derive(parent, CANCEL, INT64_MAX, 0);
 	/* The parent's end goes first, so if the clock is to decide, it decides about the parent first. */
 	if (passed)
-		settle(p);
+		ctxfdi_settle(p);
 	n = derive(parent, DEADLINE, deadline, cause);
 	if (n && passed)
-		settle(n);
+		ctxfdi_settle(n);
 	return n;
 }
 
@@ -174,7 +175,7 @@ struct ctxfd *ctxfd_with_deadline_cause(const struct ctxfd *parent, int64_t dead
 {
 	if (parent_is_null(parent))
 		return NULL;
-	return with_deadline(parent, deadline, cause, !is_far(deadline) && deadline <= ctxfd_now());
+	return with_deadline(parent, deadline, cause, !ctxfdi_is_far(deadline) && deadline <= ctxfd_now());
 }
 
 struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeout, int cause)
@@ -210,12 +211,12 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	n = &m->ctx;
 	first = node_of(a);
 	second = node_of(b);
-	init_node(n, a, MERGED);
-	init_node(&m->link, second, MERGED);
+	ctxfdi_init_node(n, a, MERGED);
+	ctxfdi_init_node(&m->link, second, MERGED);
 	atomic_init(&m->link.word, LINK);
 	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
-	seen = settle(first);
-	other = settle(second);
+	seen = ctxfdi_settle(first);
+	other = ctxfdi_settle(second);
 	word = MERGE | (first->deadline <= second->deadline ? (seen & TIMED) | cause_of(seen)
 	                                                    : (other & TIMED) | cause_of(other));
 	atomic_init(&n->word, word);
@@ -268,13 +269,13 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 			sharded = w & SHARDED && claim_shards(ctx);
 		}
 		unlock(ctx, change);
-		return sharded ? orphan_shards(ctx) : NULL;
+		return sharded ? ctxfdi_orphan_shards(ctx) : NULL;
 	}
 	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
 	if (w & LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
 	                                                          memory_order_acquire)
 	               : !is_alone(ctx))
-		return drop(ctx);
+		return ctxfdi_drop(ctx);
 	return ctx;
 }
 
@@ -282,7 +283,7 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
  * Gives up one owner of ctx. Returns what the caller is the one to free, for reap or detach: ctx if there is no other
  * owner and nothing below it, or a shard of it; else NULL.
  */
-struct ctxfd *drop(struct ctxfd *ctx)
+struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 {
 	uint32_t refs;
 
@@ -302,7 +303,7 @@ struct ctxfd *drop(struct ctxfd *ctx)
  * list that stays there; so an owner who finds the list empty, and then nobody but itself, is alone for good. Or the
  * caller has found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
  */
-bool own(struct ctxfd *n)
+bool ctxfdi_own(struct ctxfd *n)
 {
 	uint32_t refs = atomic_load_explicit(&n->refs, memory_order_relaxed);
 	bool alive;
@@ -360,11 +361,11 @@ static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 	uint64_t w = load_word(ctx);
 
 	if (w & LISTED)
-		kinds[ctx->kind].before_free(ctx);
+		ctxfdi_kinds[ctx->kind].before_free(ctx);
 	if (w & ALARMED) { /* it is all that there is in the list */
 		struct ctxfd *expiry = ctx->children;
 
-		kinds[EXPIRY].before_free(expiry);
+		ctxfdi_kinds[EXPIRY].before_free(expiry);
 		push(list, expiry);
 	}
 	if (ctx->linked)
@@ -372,9 +373,9 @@ static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 	if (w & MERGE && merge_of(ctx)->link.linked)
 		leave_list(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
 	if (w & HAS_FD)
-		close_done_fd(ctx);
+		ctxfdi_close_done_fd(ctx);
 	if (ctx->counted)
-		push(list, drop(ctx->parent));
+		push(list, ctxfdi_drop(ctx->parent));
 }
 
 /*
@@ -384,9 +385,9 @@ static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
 {
 	struct ctxfd *p = shard->parent, *block = p->children;
 
-	if (!last_shard(shard))
+	if (!ctxfdi_last_shard(shard))
 		return NULL;
-	if (leave_shards(p))
+	if (ctxfdi_leave_shards(p))
 		push(list, p);
 	return block;
 }
@@ -394,7 +395,7 @@ static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
 static void discard_one(struct ctxfd *ctx)
 {
 	if (load_word(ctx) & DISCARD)
-		kinds[ctx->kind].discard(ctx);
+		ctxfdi_kinds[ctx->kind].discard(ctx);
 	free(ctx);
 }
 
@@ -425,7 +426,7 @@ static void reap_list(struct ctxfd *list, struct ctxfd **garbage)
 }
 
 /* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
-void reap(struct ctxfd *dead)
+void ctxfdi_reap(struct ctxfd *dead)
 {
 	dead->values = NULL;
 	reap_list(dead, NULL);
@@ -435,7 +436,7 @@ void reap(struct ctxfd *dead)
  * The same in two steps. detach takes all out of the tree, and runs neither code of the program nor the allocator's, so
  * that a fork can wait for its end. Returns what is left, for discard.
  */
-struct ctxfd *detach(struct ctxfd *dead)
+struct ctxfd *ctxfdi_detach(struct ctxfd *dead)
 {
 	struct ctxfd *garbage = NULL;
 
@@ -444,7 +445,7 @@ struct ctxfd *detach(struct ctxfd *dead)
 	return garbage;
 }
 
-void discard(struct ctxfd *garbage)
+void ctxfdi_discard(struct ctxfd *garbage)
 {
 	while (garbage) {
 		struct ctxfd *next = garbage->values;
@@ -455,14 +456,14 @@ void discard(struct ctxfd *garbage)
 }
 
 /* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
-bool reap_live(struct ctxfd *ctx)
+bool ctxfdi_reap_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
 	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
 		return false;
 	if (ctx->counted)
-		push(&list, drop(ctx->parent));
+		push(&list, ctxfdi_drop(ctx->parent));
 	free(ctx);
 	reap_list(list, NULL);
 	return true;
@@ -470,10 +471,10 @@ bool reap_live(struct ctxfd *ctx)
 
 void ctxfd_unref(const struct ctxfd *ctx)
 {
-	struct ctxfd *dead = ctx ? drop(mutable(ctx)) : NULL;
+	struct ctxfd *dead = ctx ? ctxfdi_drop(mutable(ctx)) : NULL;
 
 	if (dead)
-		reap(dead);
+		ctxfdi_reap(dead);
 }
 
 void ctxfd_close(struct ctxfd *ctx)
@@ -491,6 +492,6 @@ void ctxfd_close(struct ctxfd *ctx)
 	 * cancelled.
 	 */
 	if (load_word(ctx) & UNSIGNALLED)
-		signal_done(ctx);
-	reap(ctx);
+		ctxfdi_signal_done(ctx);
+	ctxfdi_reap(ctx);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kinds of contexts, a row each. By this table the tree serves kinds that it does not know: what is special about
+ * The ctxfdi_kinds of contexts, a row each. By this table the tree serves ctxfdi_kinds that it does not know: what is special about
  * one is a name, and what others have to do when it ends or goes. Everything here is fixed.
  */
 #ifndef KIND_H
@@ -40,6 +40,6 @@ struct kind_row {
 	void (*discard)(struct ctxfd *n);
 };
 
-extern const struct kind_row kinds[KINDS];
+extern const struct kind_row ctxfdi_kinds[KINDS];
 
 #endif

@@ -15,14 +15,14 @@
 #ifndef LOCK_H
 #define LOCK_H
 
-#include "context.h"
-#include "futex.h"
+#include "core/context.h"
+#include "core/futex.h"
 
 /* Waits until LOCK is gone from n's word, which is returned. */
-uint64_t await_unlock(struct ctxfd *n);
+uint64_t ctxfdi_await_unlock(struct ctxfd *n);
 
 /* One step of waiting for HELD to be gone from n's word, which was seen as w. Returns the word anew. */
-uint64_t await_walk(struct ctxfd *n, uint64_t w);
+uint64_t ctxfdi_await_walk(struct ctxfd *n, uint64_t w);
 
 /*
  * Every change of a word but the lock owner's is one of these. Acquire: what was written before the word came to this
@@ -32,7 +32,7 @@ uint64_t await_walk(struct ctxfd *n, uint64_t w);
 static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
 {
 	if (*w & LOCK) {
-		*w = await_unlock(n);
+		*w = ctxfdi_await_unlock(n);
 		return false;
 	}
 	return atomic_compare_exchange_weak_explicit(&n->word, w, new, memory_order_acq_rel, memory_order_acquire);
@@ -64,7 +64,7 @@ static inline uint64_t lock(struct ctxfd *n)
 
 	for (;; met = true) {
 		if (w & HELD)
-			w = await_walk(n, w);
+			w = ctxfdi_await_walk(n, w);
 		else if (swap_word(n, &w, w | LOCK))
 			break;
 	}

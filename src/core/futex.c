@@ -6,7 +6,7 @@
  * with makes it a nap of a millisecond. A wake that a sandbox refuses reaches nobody, but then sleepers nap: all but
  * one that slept before a filter came that his own thread is not under. libc's locks would lose him as well.
  */
-#include "futex.h"
+#include "core/futex.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -32,7 +32,7 @@ static uint32_t *low_half(struct ctxfd *n)
 	return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? half + 1 : half;
 }
 
-void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
+void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 {
 	int saved = errno;
 	struct timespec at = { .tv_sec = (time_t)(until / CTXFD_SEC), .tv_nsec = (long)(until % CTXFD_SEC) };
@@ -56,7 +56,7 @@ void futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 	errno = saved;
 }
 
-void futex_wake(struct ctxfd *n, uint32_t bits)
+void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits)
 {
 	int saved = errno;
 

@@ -8,10 +8,10 @@
  *
  * EXPIRY. A deadline ends a context by the clock, with no cancel to end the after-funcs on it. So a dispatcher that has
  * after-funcs on a context with a deadline has an alarm for it. When that rings, all after-funcs on the context are
- * ended, those of other dispatchers too.
+ * ended, those of other ctxfdi_dispatchers too.
  */
-#include "dispatcher.h"
-#include "shard.h"
+#include "dispatch/dispatcher.h"
+#include "core/shard.h"
 
 static struct ctxfd_after *after_of(struct hook *h)
 {
@@ -20,7 +20,7 @@ static struct ctxfd_after *after_of(struct hook *h)
 
 /* ---- Coming due -------------------------------------------------------------------------------------------------- */
 
-struct hook *after_funcs_ended(struct hook *list)
+struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 {
 	struct ctxfd_dispatcher *d = after_of(list)->dispatcher;
 	int saved = errno;
@@ -35,10 +35,10 @@ struct hook *after_funcs_ended(struct hook *list)
 		d->due_end = &h->next;
 	} while (list && list->ctx.kind == AFTER_FUNC && after_of(list)->dispatcher == d);
 	if (!d->serving) /* else who does looks at the queue when its round ends */
-		dispatcher_wake(d);
+		ctxfdi_dispatcher_wake(d);
 	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
-	if (d == &library)
-		library_resume(); /* in the child of a fork */
+	if (d == &ctxfdi_library)
+		ctxfdi_library_resume(); /* in the child of a fork */
 	errno = saved;
 	return list;
 }
@@ -62,7 +62,7 @@ static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispat
 /* Puts e into n's list, or behind the first one there. False: n is not LIVE, or its dispatcher has one already. */
 static bool add_expiry(struct ctxfd *n, struct expiry *e)
 {
-	uint64_t seen, change = e->dispatcher == &library ? LIBRARY : 0;
+	uint64_t seen, change = e->dispatcher == &ctxfdi_library ? LIBRARY : 0;
 	struct expiry *first;
 	bool added;
 
@@ -95,9 +95,9 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	struct expiry *e;
 	bool known;
 
-	if (w & (PENDING | DONE) || (d == &library && w & LIBRARY))
+	if (w & (PENDING | DONE) || (d == &ctxfdi_library && w & LIBRARY))
 		return 0;
-	if (d != &library && w & ALARMED) {
+	if (d != &ctxfdi_library && w & ALARMED) {
 		if (!lock_live(n, &w))
 			return 0;
 		known = has_expiry(n, w, d);
@@ -108,37 +108,37 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	e = malloc_quietly(sizeof *e);
 	if (!e)
 		return -ENOMEM;
-	init_node(&e->node, n, EXPIRY);
+	ctxfdi_init_node(&e->node, n, EXPIRY);
 	atomic_init(&e->node.word, DONE | DISCARD);
 	e->dispatcher = d;
 	e->more = NULL;
 	e->alarm.set = false;
-	dispatcher_ref(d);
+	ctxfdi_dispatcher_ref(d);
 	if (!add_expiry(n, e)) {
 		ctxfd_dispatcher_free(d);
 		free(e);
 		return 0;
 	}
 	pthread_mutex_lock(&d->lock);
-	alarm_set(&d->alarms, &e->alarm, n->deadline);
-	dispatcher_arm(d);
+	ctxfdi_alarm_set(&d->alarms, &e->alarm, n->deadline);
+	ctxfdi_dispatcher_arm(d);
 	pthread_mutex_unlock(&d->lock);
 	return 0;
 }
 
 /* Before the context is freed. */
-void forget_expiry(struct ctxfd *expiry)
+void ctxfdi_forget_expiry(struct ctxfd *expiry)
 {
 	for (struct expiry *e = (struct expiry *)(void *)expiry; e; e = e->more) {
 		pthread_mutex_lock(&e->dispatcher->lock);
-		alarm_clear(&e->dispatcher->alarms, &e->alarm);
+		ctxfdi_alarm_clear(&e->dispatcher->alarms, &e->alarm);
 		pthread_mutex_unlock(&e->dispatcher->lock);
 	}
 	expiry->linked = false;
 }
 
 /* Afterwards: all but the memory of the first one. */
-void discard_expiry(struct ctxfd *expiry)
+void ctxfdi_discard_expiry(struct ctxfd *expiry)
 {
 	struct expiry *e = (struct expiry *)(void *)expiry, *more = e->more;
 
@@ -151,34 +151,34 @@ void discard_expiry(struct ctxfd *expiry)
 }
 
 /* The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold. */
-void expire(struct ctxfd_dispatcher *d, struct expiry *e)
+void ctxfdi_expire(struct ctxfd_dispatcher *d, struct expiry *e)
 {
 	struct ctxfd *n = e->node.parent;
 
-	if (!hold_expired(n))
+	if (!ctxfdi_hold_expired(n))
 		return;
-	dispatcher_step_out(d);
-	tell_hooks(end_hooks(n));
-	dispatcher_step_in(d);
+	ctxfdi_dispatcher_step_out(d);
+	ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
+	ctxfdi_dispatcher_step_in(d);
 }
 
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
-_Thread_local struct ctxfd_after *running_here;
+_Thread_local struct ctxfd_after *ctxfdi_running_here;
 
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
 static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
 
-	dispatcher_step_out(d);
-	garbage = detach(&h->hook.ctx);
-	dead = owns ? drop(owns) : NULL;
-	more = dead ? detach(dead) : NULL;
-	dispatcher_step_in(d);
+	ctxfdi_dispatcher_step_out(d);
+	garbage = ctxfdi_detach(&h->hook.ctx);
+	dead = owns ? ctxfdi_drop(owns) : NULL;
+	more = dead ? ctxfdi_detach(dead) : NULL;
+	ctxfdi_dispatcher_step_in(d);
 	pthread_mutex_unlock(&d->lock);
-	discard(garbage);
-	discard(more);
+	ctxfdi_discard(garbage);
+	ctxfdi_discard(more);
 	pthread_mutex_lock(&d->lock);
 }
 
@@ -189,7 +189,7 @@ static void after_ran(void *arg)
 	struct ctxfd_dispatcher *d = h->dispatcher;
 
 	pthread_mutex_lock(&d->lock);
-	running_here = h->outer;
+	ctxfdi_running_here = h->outer;
 	if (d->running == h)
 		d->running = NULL;
 	if (!h->owned) {
@@ -200,7 +200,7 @@ static void after_ran(void *arg)
 	}
 }
 
-int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+int ctxfdi_run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	if (h->state == STOPPED) {
 		free_after(d, h);
@@ -208,13 +208,13 @@ int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	}
 	h->state = RUNNING;
 	h->thread = pthread_self();
-	h->forks = dispatcher_forks;
-	h->outer = running_here;
-	d->running = running_here = h;
+	h->forks = ctxfdi_dispatcher_forks;
+	h->outer = ctxfdi_running_here;
+	d->running = ctxfdi_running_here = h;
 	/* fn may do with its context whatever an owner may, so h becomes one. A counted h is one already. */
 	if (!h->hook.ctx.counted) {
 		h->owns = h->hook.ctx.parent;
-		own(h->owns);
+		ctxfdi_own(h->owns);
 	}
 	pthread_mutex_unlock(&d->lock);
 	pthread_cleanup_push(after_ran, h);
@@ -224,7 +224,7 @@ int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 }
 
 /* It is freed, unless somebody has the handle. */
-void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+void ctxfdi_abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	if (h->owned)
 		return;
@@ -263,17 +263,17 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (handle)
 		*handle = h;
 	/* Once it is linked it may run and be freed at any moment. */
-	if (!adopt(&h->hook.ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
+	if (!ctxfdi_adopt(&h->hook.ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
-		await_done(n, INT64_MAX);
-		after_funcs_ended(&h->hook);
+		ctxfdi_await_done(n, INT64_MAX);
+		ctxfdi_after_funcs_ended(&h->hook);
 	}
 	return 0;
 }
 
 static bool is_running(const struct ctxfd_after *h)
 {
-	return h->state == RUNNING && h->forks == dispatcher_forks;
+	return h->state == RUNNING && h->forks == ctxfdi_dispatcher_forks;
 }
 
 /*
@@ -301,7 +301,7 @@ static bool stop_ended(struct ctxfd_after *h)
 	if (ours) {
 		const struct ctxfd *owns = h->owns;
 
-		reap(&h->hook.ctx);
+		ctxfdi_reap(&h->hook.ctx);
 		ctxfd_unref(owns);
 	}
 	return never_ran;
@@ -309,5 +309,5 @@ static bool stop_ended(struct ctxfd_after *h)
 
 bool ctxfd_after_stop(struct ctxfd_after *h)
 {
-	return h && (reap_live(&h->hook.ctx) || stop_ended(h));
+	return h && (ctxfdi_reap_live(&h->hook.ctx) || stop_ended(h));
 }

@@ -1,0 +1,51 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# variants: plain
+#
+# The source is in layers, and nothing includes or calls upward: core knows nothing above it; dispatch and calls know core;
+# uring knows the public headers alone. src/kind.c, the table by which core serves the kinds of dispatch, stands above all.
+
+cd "$(dirname "$0")/.." || exit 1
+failed=0
+dir=$BUILD/tests/layers
+mkdir -p "$dir"
+
+# known LAYER: those that it may know.
+known() {
+	case $1 in
+	core) echo core ;;
+	dispatch) echo core dispatch ;;
+	calls) echo core calls ;;
+	uring) echo uring ;;
+	esac
+}
+
+complain() {
+	echo "$@"
+	failed=1
+}
+
+# The functions and variables of each layer that others can use, and those of the table.
+for layer in core dispatch calls uring; do
+	[ "$layer" != uring ] || [ "$URING" != no ] || continue
+	nm -g --defined-only "$BUILD/obj/$layer"/*.o | sed -n 's/.* [A-Z] //p' | grep '^ctxfdi_' | sort -u >"$dir/$layer"
+	nm -u "$BUILD/obj/$layer"/*.o | sed -n 's/^ *U //p' | sort -u >"$dir/$layer.uses"
+done
+
+for layer in core dispatch calls uring; do
+	[ -s "$dir/$layer.uses" ] || continue
+	may=$(known $layer)
+	for header in $(sed -n 's/^#include "\(.*\)"/\1/p' src/$layer/*.[ch]); do
+		case " $may ctxfd.h ctxfd_uring.h " in
+		*" ${header%%/*} "*) ;;
+		*) complain "src/$layer includes $header, which is above it." ;;
+		esac
+	done
+	for other in core dispatch calls uring; do
+		case " $may " in *" $other "*) continue ;; esac
+		[ -e "$dir/$other" ] || continue
+		up=$(comm -12 "$dir/$layer.uses" "$dir/$other" | tr '\n' ' ')
+		[ -z "$up" ] || complain "src/$layer calls what is in src/$other: $up"
+	done
+done
+exit $failed
