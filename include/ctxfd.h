@@ -136,7 +136,8 @@ struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeo
  *
  * When the last reference to it is gone, and the last context derived from it, `destroy` (unless NULL) is called once
  * with `value`, NULL values too, on the thread that gave up that reference, with no lock held. The value stays
- * reachable after cancellation. On failure destroy is not called: the value is still the caller's.
+ * reachable after cancellation. On failure destroy is not called: the value is still the caller's. destroy must return,
+ * not end its thread, throw an exception or longjmp.
  * Errors: EINVAL (parent or key is NULL), ENOMEM.
  */
 const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,
@@ -370,6 +371,9 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  * ctxfd_after_stop, which must then be called once. With a NULL handle it frees itself after fn has run. On a context
  * that is never done fn never runs, and only stopping frees it.
  *
+ * When fn interrupts a call of another thread, the interruption must last: a shutdown, a flag and an eventfd do, a
+ * pthread_kill does not, which can come just before the call that it is meant for.
+ *
  * fn may end its thread (pthread_exit) or throw an exception of C++ through ctxfd_dispatcher_run: what else was due
  * stays due, and the library's thread is replaced. It must not leave by longjmp. It must not wait for what only its own
  * dispatcher can bring about (another after-func, the end of a ctxfd_with_fd context): that waits for ever. fn runs
@@ -403,7 +407,8 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * FORK. In the child, what was registered with the library's own dispatcher is served by a thread of the child's, which
  * starts with the first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any call that waits or registers, or a
  * cancel that ends an after-func. A dispatcher of the program's works again in the child when its fd is asked for anew,
- * or when it is run; the fd that the child inherited is closed.
+ * or when it is run; the fd that the child inherited is closed. A thread that runs a dispatcher is inside the library,
+ * but while it is in fn.
  */
 struct ctxfd_dispatcher;
 
