@@ -418,7 +418,7 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void);
 /*
  * Gives up the caller's reference; NULL is fine. Contexts that name d hold one each: its fd works, and it can be run,
  * until the last of them is gone. If nobody runs it any more, what is registered with it stays undone, and is freed with
- * its contexts; but an after-func that is due keeps its context until it has run, also if it was stopped.
+ * its contexts; but an after-func that is due keeps its context until it has run or is stopped.
  */
 void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d);
 
@@ -484,7 +484,8 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
  * A signal interrupts calls of the thread that takes it as a handler with SA_RESTART does. A program started by exec has
  * the default disposition for what is listened for, as for every handled signal. In the child of a fork inherited
  * contexts hear the child's signals; one that was ignored is ignored until the first look at a context there.
- * SIGKILL and SIGSTOP cannot be had and are left out. Errors: EINVAL (set is NULL or empty).
+ * SIGKILL and SIGSTOP cannot be had and are left out; a fault (SIGSEGV and the like, from the kernel) is no end but what
+ * it was before. A handler of the program's that takes its turn runs with other signals blocked. Errors: EINVAL (set is NULL or empty).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set) CTXFD_GIVES_;
 

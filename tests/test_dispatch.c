@@ -343,6 +343,25 @@ static int works_until_its_last_holder_goes(void *arg)
 	return 0;
 }
 
+/* So is what was due, and stopped. */
+static int is_freed_with_what_was_stopped(void *arg)
+{
+	struct note note = { .runs = 0 };
+	struct ctxfd_after *handle;
+	int fds = count_fds();
+	struct ctxfd *ctx;
+
+	require(make_loop() >= 0);
+	ctx = ctxfd_with_cancel(home);
+	require(ctxfd_after_func(ctx, run, &note, &handle) == 0);
+	ctxfd_cancel(ctx);
+	free_loop();
+	require(ctxfd_after_stop(handle));
+	ctxfd_unref(ctx);
+	require(live_allocations() == 0 && count_fds() == fds && note.runs == 0);
+	return 0;
+}
+
 /* What nobody runs any more is freed with its contexts. */
 static int is_freed_with_what_nobody_runs(void *arg)
 {
@@ -671,6 +690,7 @@ IN_CHILD(each_loop_hears_the_deadline)
 IN_CHILD(a_merge_takes_that_of_the_first)
 IN_CHILD(works_until_its_last_holder_goes)
 IN_CHILD(is_freed_with_what_nobody_runs)
+IN_CHILD(is_freed_with_what_was_stopped)
 IN_CHILD(not_from_inside_its_own)
 IN_CHILD(from_inside_another)
 IN_CHILD(a_run_returns)
@@ -696,6 +716,7 @@ int main(void)
 		cmocka_unit_test(a_merge_takes_that_of_the_first_),
 		cmocka_unit_test(works_until_its_last_holder_goes_),
 		cmocka_unit_test(is_freed_with_what_nobody_runs_),
+		cmocka_unit_test(is_freed_with_what_was_stopped_),
 		cmocka_unit_test(not_from_inside_its_own_),
 		cmocka_unit_test(from_inside_another_),
 		cmocka_unit_test(a_run_returns_),

@@ -144,6 +144,32 @@ static int a_program_may_exit_while_one_runs(void *arg)
 	return in_child(exits_meanwhile, NULL) == 7 ? 0 : 1;
 }
 
+static pthread_mutex_t held_at_exit = PTHREAD_MUTEX_INITIALIZER;
+
+static void take_mutex(void *arg)
+{
+	pthread_mutex_lock(&held_at_exit);
+	pthread_mutex_unlock(&held_at_exit);
+}
+
+static int exits_with_a_lock(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	require(ctxfd_after_func(ctx, take_mutex, NULL, NULL) == 0);
+	pthread_mutex_lock(&held_at_exit);
+	ctxfd_cancel(ctx);
+	exit(7);
+}
+
+/* What came due at the last moment waits for who exits, who must not wait for it. */
+static int exit_does_not_wait_for_what_is_due(void *arg)
+{
+	for (int i = 0; i < rounds(30); i++)
+		require(in_child(exits_with_a_lock, NULL) == 7);
+	return 0;
+}
+
 static void close_everything(void *arg)
 {
 	for (int fd = STDERR_FILENO + 1; fd < 100; fd++)
@@ -171,6 +197,7 @@ IN_CHILD(a_source_is_not_freed_while_it_fires)
 IN_CHILD(stop_meets_a_cancel)
 IN_CHILD(a_function_may_exit)
 IN_CHILD(a_program_may_exit_while_one_runs)
+IN_CHILD(exit_does_not_wait_for_what_is_due)
 IN_CHILD_IF(need_no_sanitizer(), ends_without_its_descriptors)
 
 int main(void)
@@ -181,6 +208,7 @@ int main(void)
 		cmocka_unit_test(stop_meets_a_cancel_),
 		cmocka_unit_test(a_function_may_exit_),
 		cmocka_unit_test(a_program_may_exit_while_one_runs_),
+		cmocka_unit_test(exit_does_not_wait_for_what_is_due_),
 		cmocka_unit_test(ends_without_its_descriptors_),
 	};
 

@@ -419,9 +419,9 @@ static void fork_waits_for(struct ctxfd *n)
 
 static bool library_is_locked(void)
 {
-	if (pthread_mutex_trylock(&library.lock) != 0)
+	if (pthread_mutex_trylock(&ctxfdi_library.lock) != 0)
 		return true;
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	return false;
 }
 
@@ -429,9 +429,9 @@ static bool library_is_inside(void)
 {
 	bool inside;
 
-	pthread_mutex_lock(&library.lock);
-	inside = library.inside;
-	pthread_mutex_unlock(&library.lock);
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	inside = ctxfdi_library.inside;
+	pthread_mutex_unlock(&ctxfdi_library.lock);
 	return inside;
 }
 

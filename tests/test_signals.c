@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <spawn.h>
+#include <sys/time.h>
 
 extern char **environ;
 
@@ -143,6 +144,35 @@ static int hears_what_is_blocked(void *arg)
 static void also_where_it_is_blocked(void **state)
 {
 	assert_int_equal(in_child(hears_what_is_blocked, NULL), 7);
+}
+
+/* By the library's own thread; and other signals that come all the time do not put it off. */
+static int the_library_hears_what_is_blocked(void *arg)
+{
+	sigset_t set = set_of(SIGUSR1, 0);
+	struct itimerval often = { { 0, 1000 }, { 0, 1000 } };
+	struct ctxfd *ctx;
+
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	for (int i = 0; i < 2; i++) {
+		if (i == 1) {
+			require(signal(SIGALRM, handle) != SIG_ERR);
+			require(setitimer(ITIMER_REAL, &often, NULL) == 0);
+		}
+		ctx = hears(ctxfd_background(), SIGUSR1);
+		send_signal(SIGUSR1);
+		require(ctxfd_wait(ctx) == -ECANCELED && ctxfd_cause(ctx) == SIGUSR1);
+		ctxfd_close(ctx);
+	}
+	return 7;
+}
+
+static void also_by_the_librarys_thread(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer has a thread of its own, which has nothing blocked");
+#endif
+	assert_int_equal(in_child(the_library_hears_what_is_blocked, NULL), 7);
 }
 
 static void listeners_of_every_dispatcher(void **state)
@@ -286,6 +316,39 @@ static void a_handler_is_told_by_whom(void **state)
 	dispose(SIGUSR1, SIG_DFL);
 }
 
+static struct sigaction found;
+static int chained;
+
+/* As a library does that sets a handler of its own: it calls what it found. */
+static void handle_and_chain(int signal, siginfo_t *info, void *context)
+{
+	chained++;
+	if (found.sa_flags & SA_SIGINFO)
+		found.sa_sigaction(signal, info, context);
+	else if (found.sa_handler != SIG_DFL && found.sa_handler != SIG_IGN)
+		found.sa_handler(signal);
+}
+
+/* Its handler calls ours, which would call it. */
+static void a_handler_may_call_what_it_found(void **state)
+{
+	struct sigaction action = { .sa_sigaction = handle_and_chain, .sa_flags = SA_SIGINFO };
+	struct ctxfd *one, *two;
+
+	dispose(SIGUSR1, handle);
+	one = hears(ctxfd_background(), SIGUSR1);
+	assert_int_equal(sigaction(SIGUSR1, &action, &found), 0);
+	two = hears(ctxfd_background(), SIGUSR1);
+	ctxfd_cancel(one);
+	ctxfd_cancel(two);
+	send_signal(SIGUSR1);
+	assert_int_equal(chained, 1);
+	assert_int_equal(handled, SIGUSR1);
+	ctxfd_close(one);
+	ctxfd_close(two);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
 /* ---- The second Ctrl-C ------------------------------------------------------------------------------------------- */
 
 static pid_t start(void (*fn)(void))
@@ -329,6 +392,28 @@ static void hang_after_the_first(void)
 static void a_second_one_ends_the_program(void **state)
 {
 	assert_killed_by(start(hang_after_the_first), SIGINT);
+}
+
+static volatile int *volatile nowhere;
+
+/* The instruction would do it again and again, if the signal were taken for an end. */
+static void crash(void)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	dispose(SIGSEGV, SIG_DFL);
+	require(make_loop() >= 0);
+	require(ctxfd_with_signals(home, &all));
+	*nowhere = 1;
+}
+
+static void a_fault_is_a_fault(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_UNDEFINED__)
+	skip_test("the sanitizer would report it");
+#endif
+	assert_killed_by(start(crash), SIGSEGV);
 }
 
 /* What one that ends otherwise was listening for. */
@@ -506,6 +591,7 @@ int main(void)
 		cmocka_unit_test(all_that_want_it_hear_it),
 		cmocka_unit_test(whichever_threads_there_are),
 		cmocka_unit_test(also_where_it_is_blocked),
+		cmocka_unit_test(also_by_the_librarys_thread),
 		cmocka_unit_test(listeners_of_every_dispatcher),
 		cmocka_unit_test(the_programs_handler_waits_its_turn),
 		cmocka_unit_test(the_disposition_comes_back_first),
@@ -514,7 +600,9 @@ int main(void)
 		cmocka_unit_test(what_was_ignored_is_ignored_again),
 		cmocka_unit_test(what_the_program_sets_meanwhile_stays),
 		cmocka_unit_test(a_handler_is_told_by_whom),
+		cmocka_unit_test(a_handler_may_call_what_it_found),
 		cmocka_unit_test(a_second_one_ends_the_program),
+		cmocka_unit_test(a_fault_is_a_fault),
 		cmocka_unit_test(the_first_does_after_a_cancel),
 		cmocka_unit_test(a_program_that_is_started_is_as_ever),
 		cmocka_unit_test(one_that_a_child_starts_ignores_what_was_ignored),

@@ -30,4 +30,41 @@ static inline void list_remove(struct link *l)
 	l->prev = NULL;
 }
 
+/* First in, first out. */
+struct queue {
+	struct link *first, **end; /* end: where the next one goes */
+};
+
+static inline void queue_init(struct queue *q)
+{
+	q->first = NULL;
+	q->end = &q->first;
+}
+
+static inline void queue_append(struct queue *q, struct link *l)
+{
+	l->next = NULL;
+	l->prev = q->end;
+	*q->end = l;
+	q->end = &l->next;
+}
+
+static inline void queue_remove(struct queue *q, struct link *l)
+{
+	if (q->end == &l->next)
+		q->end = l->prev;
+	list_remove(l);
+}
+
+/* Puts all of `from` behind what is in `to`. */
+static inline void queue_move(struct queue *to, struct queue *from)
+{
+	if (!from->first)
+		return;
+	*to->end = from->first;
+	from->first->prev = to->end;
+	to->end = from->end;
+	queue_init(from);
+}
+
 #endif

@@ -4,7 +4,8 @@
  *
  * WHO WINS, stop or run? stop takes the after-func out of its parent's list, if it is still LIVE: once it is out,
  * nothing can end it. If it is DONE it is on its way to its dispatcher's queue, and `state` decides, under the
- * dispatcher's lock: if it has not started, stop leaves STOPPED, and the dispatcher frees it when it comes to it.
+ * dispatcher's lock: if it has not started, stop takes it out of the queue. If it is not in the queue yet, stop leaves
+ * STOPPED, and the cancel that has ended it frees it in place of queueing it.
  *
  * EXPIRY. A deadline ends a context by the clock, with no cancel to end the after-funcs on it. So a dispatcher that has
  * after-funcs on a context with a deadline has an alarm for it. When that rings, all after-funcs on the context are
@@ -23,20 +24,30 @@ static struct ctxfd_after *after_of(struct hook *h)
 struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 {
 	struct ctxfd_dispatcher *d = after_of(list)->dispatcher;
+	struct hook *stopped = NULL;
 	int saved = errno;
 
 	pthread_mutex_lock(&d->lock);
 	do {
-		struct hook *h = list;
+		struct ctxfd_after *h = after_of(list);
 
-		list = h->next;
-		h->next = NULL;
-		*d->due_end = h;
-		d->due_end = &h->next;
+		list = list->next;
+		if (h->state == STOPPED) {
+			h->hook.next = stopped;
+			stopped = &h->hook;
+		} else {
+			queue_append(&d->due, &h->link);
+		}
 	} while (list && list->ctx.kind == AFTER_FUNC && after_of(list)->dispatcher == d);
 	if (!d->serving) /* else who does looks at the queue when its round ends */
 		ctxfdi_dispatcher_wake(d);
 	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
+	while (stopped) {
+		struct ctxfd *dead = &stopped->ctx;
+
+		stopped = stopped->next;
+		ctxfdi_reap(dead);
+	}
 	if (d == &ctxfdi_library)
 		ctxfdi_library_resume(); /* in the child of a fork */
 	errno = saved;
@@ -229,8 +240,7 @@ void ctxfdi_abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	if (h->owned)
 		return;
 	h->state = STOPPED;
-	h->hook.next = d->batch;
-	d->batch = &h->hook;
+	queue_append(&d->batch, &h->link);
 }
 
 /* ---- Registering and stopping ------------------------------------------------------------------------------------ */
@@ -258,6 +268,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	h->arg = arg;
 	h->owns = NULL;
 	h->hook.next = NULL;
+	h->link.prev = NULL;
 	h->state = WAITING;
 	h->owned = handle;
 	if (handle)
@@ -287,9 +298,12 @@ static bool stop_ended(struct ctxfd_after *h)
 
 	pthread_mutex_lock(&d->lock);
 	if (h->state == WAITING) {
-		h->state = STOPPED;
 		never_ran = true;
-		ours = false;
+		ours = h->link.prev;
+		if (ours)
+			queue_remove(d->batch.end == &h->link.next ? &d->batch : &d->due, &h->link);
+		else
+			h->state = STOPPED; /* the cancel that has ended it is about to come to it */
 	} else if (is_running(h) && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;

@@ -29,6 +29,8 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
 	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
 
+	if (wake >= 0)
+		ctxfdi_signals_leave(); /* a handler may have read the number */
 	close_fd(&d->epoll);
 	close_fd(&wake);
 	close_fd(&d->timer);
@@ -47,8 +49,13 @@ static int watch_sources(struct ctxfd_dispatcher *d)
 {
 	int err = ctxfdi_signals_watch(d);
 
-	for (struct link *l = d->sources; l && !err; l = l->next)
-		err = ctxfdi_source_watch(source_of(l));
+	for (struct link *l = d->sources, *next; l && !err; l = next) {
+		next = l->next;
+		if (ctxfdi_source_is_lost(source_of(l)))
+			list_remove(l);
+		else
+			err = ctxfdi_source_watch(source_of(l));
+	}
 	return err;
 }
 
@@ -75,7 +82,7 @@ static int open_fds(struct ctxfd_dispatcher *d)
 		ctxfdi_dispatcher_close_fds(d);
 		return err;
 	}
-	if (d->due || d->ready || atomic_load_explicit(&d->signalled, memory_order_relaxed))
+	if (d->due.first || d->ready || atomic_load_explicit(&d->signalled, memory_order_relaxed))
 		ctxfdi_dispatcher_wake(d);
 	ctxfdi_dispatcher_arm(d);
 	return 0;
@@ -134,7 +141,8 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 	*d = (struct ctxfd_dispatcher){
 		.refs = 1, .epoll = -1, .wake = -1, .timer = -1, .armed = INT64_MAX, .look = INT64_MAX
 	};
-	d->due_end = &d->due;
+	queue_init(&d->due);
+	queue_init(&d->batch);
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->idle, NULL);
 	entry = enter();
@@ -223,7 +231,8 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 		if (read(d->timer, &count, sizeof count) == sizeof count)
 			d->armed = INT64_MAX;
 	} else if (data == &ctxfdi_signals_event) {
-		d->look = ctxfd_now() + SIGNALS_DELAY;
+		if (d->look == INT64_MAX) /* others that come meanwhile do not put it off */
+			d->look = ctxfd_now() + SIGNALS_DELAY;
 	} else {
 		ctxfdi_source_is_ready(data);
 	}
@@ -252,17 +261,8 @@ static void collect(struct ctxfd_dispatcher *d)
 /* What the round has not come to is due before what came after. */
 static void give_back_batch(struct ctxfd_dispatcher *d)
 {
-	struct hook **end = &d->batch;
-
-	if (!d->batch)
-		return;
-	while (*end)
-		end = &(*end)->next;
-	*end = d->due;
-	if (!d->due)
-		d->due_end = end;
-	d->due = d->batch;
-	d->batch = NULL;
+	queue_move(&d->batch, &d->due);
+	queue_move(&d->due, &d->batch);
 }
 
 /* A round of d, by this thread. */
@@ -284,7 +284,7 @@ static void end_round(void *arg)
 	if (r->forks == ctxfdi_dispatcher_forks) {
 		give_back_batch(d);
 		d->serving = false;
-		if (d->due || d->ready)
+		if (d->due.first || d->ready)
 			ctxfdi_dispatcher_wake(d);
 		ctxfdi_dispatcher_arm(d);
 	}
@@ -301,23 +301,22 @@ static int serve(struct round *r)
 	struct link *l;
 	int done = 0;
 
-	while ((l = d->ready)) {
+	while (r->forks == ctxfdi_dispatcher_forks && (l = d->ready)) {
 		list_remove(l);
 		done += ctxfdi_source_fire(source_of(l));
 	}
-	while (d->alarms && d->alarms->at <= now) {
+	while (r->forks == ctxfdi_dispatcher_forks && d->alarms && d->alarms->at <= now) {
 		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
 
 		ctxfdi_alarm_clear(&d->alarms, &e->alarm);
 		ctxfdi_expire(d, e);
 	}
-	d->batch = d->due;
-	d->due = NULL;
-	d->due_end = &d->due;
-	while (r->forks == ctxfdi_dispatcher_forks && d->batch) {
-		struct ctxfd_after *h = (struct ctxfd_after *)(void *)d->batch;
+	if (r->forks == ctxfdi_dispatcher_forks)
+		queue_move(&d->batch, &d->due);
+	while (r->forks == ctxfdi_dispatcher_forks && d->batch.first) {
+		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
 
-		d->batch = h->hook.next;
+		queue_remove(&d->batch, &h->link);
 		done += ctxfdi_run_after(d, h);
 	}
 	return done;
@@ -332,7 +331,7 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 	result = d->epoll < 0 ? open_fds(d) : 0;
 	if (!result) {
 		collect(d);
-		result = d->serving ? -EBUSY : 0;
+		result = d->serving || d->closed ? -EBUSY : 0;
 	}
 	if (result) {
 		pthread_mutex_unlock(&d->lock);

@@ -29,7 +29,8 @@
  * alive, and so all contexts above, and so its dispatcher.
  */
 struct ctxfd_after {
-	struct hook hook;                    /* its `next` is for the list of what is due as well */
+	struct hook hook;
+	struct link link;                    /* in its dispatcher's `due` or `batch` */
 	struct ctxfd_dispatcher *dispatcher; /* fixed */
 	void (*fn)(void *arg);               /* fixed */
 	void *arg;                           /* fixed */
@@ -71,11 +72,12 @@ struct ctxfd_dispatcher {
 	struct alarm *alarms;
 	struct link *sources;        /* that are watched */
 	struct link *ready;          /* sources that are no longer watched, and to be cancelled */
-	struct hook *due, **due_end; /* after-funcs */
-	struct hook *batch;          /* taken from due, to run in this round */
+	struct queue due;            /* after-funcs */
+	struct queue batch;          /* taken from due, to run in this round */
 	struct ctxfd_after *running; /* whose fn the round is in */
 	bool serving;                /* a thread is at a round: */
 	pthread_t thread;
+	bool closed; /* no round begins any more: the program exits */
 	bool inside; /* it is in the tree, without the lock: a fork waits for its end */
 };
 

@@ -23,7 +23,8 @@ struct ctxfd_dispatcher ctxfdi_library = {
 	.timer = -1,
 	.armed = INT64_MAX,
 	.look = INT64_MAX,
-	.due_end = &ctxfdi_library.due,
+	.due = { .end = &ctxfdi_library.due.first },
+	.batch = { .end = &ctxfdi_library.batch.first },
 };
 
 _Atomic bool ctxfdi_library_runs;
@@ -62,18 +63,19 @@ static bool is_over(unsigned forks)
 	return over;
 }
 
-/* Only sleeps here: everything in the set stays ready until run has dealt with it. */
+/* Only sleeps here: poll takes nothing out of the set, and what is in it stays ready until run has dealt with it. */
 static void *serve(void *unused)
 {
 	unsigned forks =
 	        ctxfdi_dispatcher_forks; /* in a function that it runs: then the thread ends with that, in the child */
-	struct epoll_event any;
+	struct pollfd set;
 
 	is_library_thread = true;
 	prctl(PR_SET_NAME, "ctxfd");
 	pthread_cleanup_push(thread_ends, NULL);
 	while (!is_over(forks)) {
-		if (epoll_wait(ctxfdi_library.epoll, &any, 1, -1) < 0 && errno != EINTR)
+		set = (struct pollfd){ .fd = ctxfdi_library.epoll, .events = POLLIN };
+		if ((poll(&set, 1, -1) < 0 && errno != EINTR) || set.revents & POLLNVAL)
 			break;
 		ctxfd_dispatcher_run(&ctxfdi_library);
 	}
@@ -180,11 +182,9 @@ static void after_fork_in_child(void)
 	ctxfdi_signals_forked();
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		ctxfdi_dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
-	if (state != NONE) {
-		ctxfdi_dispatcher_forked(&ctxfdi_library);
-		if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due)
-			atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
-	}
+	ctxfdi_dispatcher_forked(&ctxfdi_library);
+	if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due.first)
+		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 	state = NONE;
 	is_library_thread = false;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
@@ -216,6 +216,7 @@ __attribute__((destructor)) static void end_thread(void)
 	idle = state == RUNS && !ctxfdi_library.serving;
 	if (idle) {
 		state = ENDING;
+		ctxfdi_library.closed = true; /* what comes due from here on could wait for who exits */
 		ctxfdi_library.woken = false; /* whatever it has taken: it is to look at `state` */
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
@@ -225,6 +226,7 @@ __attribute__((destructor)) static void end_thread(void)
 	pthread_join(thread, NULL);
 	pthread_mutex_lock(&ctxfdi_library.lock);
 	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
+	ctxfdi_library.closed = false;
 	state = NONE;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	pthread_mutex_unlock(&ctxfdi_library.lock);

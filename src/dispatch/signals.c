@@ -15,7 +15,7 @@
  *
  * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
  * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
- * it there have left (await_handlers).
+ * it there have left (ctxfdi_signals_leave).
  */
 #include "dispatch/signals.h"
 
@@ -40,8 +40,10 @@ static struct listener *_Atomic listeners;
 static _Atomic unsigned handlers;
 static struct {
 	unsigned listeners;      /* that want this signal */
-	struct sigaction before; /* while there are any; what a handler needs of it: */
+	struct sigaction before; /* while there are any */
+	/* What a handler needs of it; and of the disposition that was there when the first one came. */
 	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context);
+	void (*_Atomic first)(int sig, siginfo_t *info, void *context);
 } signals[NSIG];
 static int signals_fd = -1;
 char ctxfdi_signals_event;
@@ -90,23 +92,49 @@ static bool note(int sig)
 	return wanted;
 }
 
-/* What the kernel ignores unless somebody wants it. */
-static bool is_ignored_by_default(int sig)
+/* By which the kernel answers what a thread does itself. */
+static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+
+/* A crash is nobody's wish that a context ends; and the thread would do it again. */
+static bool is_fault(int sig, const siginfo_t *info)
 {
-	return sig == SIGCHLD || sig == SIGURG || sig == SIGWINCH || sig == SIGCONT;
+	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+		if (faults[i] == sig)
+			return info->si_code > 0;
+	return false;
 }
+
+static void act_by_default(int sig)
+{
+	struct sigaction none = { .sa_handler = SIG_DFL };
+
+	if (sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU) {
+		raise(SIGSTOP); /* and our handler stays */
+	} else if (sig != SIGCHLD && sig != SIGURG && sig != SIGWINCH && sig != SIGCONT) {
+		sigaction(sig, &none, NULL);
+		raise(sig); /* it is delivered when we return */
+	}
+}
+
+/*
+ * Whether this thread is in the program's handler, called by ours. That one may call the handler that it found when it
+ * was set, which may be ours: then it is the turn of what was there first. In memory that need not be allocated.
+ */
+static __thread bool in_fallback __attribute__((tls_model("initial-exec")));
 
 /* A handler that is of the older kind, and takes a number only, does not mind what else it is given. */
 static void act_as_before(int sig, siginfo_t *info, void *context)
 {
-	struct sigaction none = { .sa_handler = SIG_DFL }, before = { 0 };
+	struct sigaction before = { 0 };
+	bool nested = in_fallback;
 
-	before.sa_sigaction = atomic_load(&signals[sig].fallback);
-	if (before.sa_handler == SIG_DFL && !is_ignored_by_default(sig)) {
-		sigaction(sig, &none, NULL);
-		raise(sig); /* it is delivered when we return */
-	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
+	before.sa_sigaction = nested ? atomic_load(&signals[sig].first) : atomic_load(&signals[sig].fallback);
+	if (before.sa_handler == SIG_DFL) {
+		act_by_default(sig);
+	} else if (before.sa_handler != SIG_IGN) {
+		in_fallback = true;
 		before.sa_sigaction(sig, info, context);
+		in_fallback = nested;
 	}
 }
 
@@ -115,9 +143,9 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool wanted;
 
-	/* Sequentially consistent, as are the list's changes and await_handlers' look: one of the two sees the other. */
+	/* Sequentially consistent, as are the list's changes and ctxfdi_signals_leave' look: one of the two sees the other. */
 	atomic_fetch_add(&handlers, 1);
-	wanted = note(sig);
+	wanted = !is_fault(sig, info) && note(sig);
 	atomic_fetch_sub(&handlers, 1);
 	if (!wanted)
 		act_as_before(sig, info, context);
@@ -126,10 +154,16 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 /* ---- Listening, under the lock ----------------------------------------------------------------------------------- */
 
-static void await_handlers(void)
+/* A handler takes microseconds, unless its thread does not get the CPU. */
+void ctxfdi_signals_leave(void)
 {
-	while (atomic_load(&handlers))
-		sched_yield();
+	static const struct timespec brief = { 0, 50 * CTXFD_USEC };
+
+	for (int i = 0; atomic_load(&handlers); i++)
+		if (i < 100)
+			sched_yield();
+		else
+			nanosleep(&brief, NULL);
 }
 
 static bool is_ours(const struct sigaction *a)
@@ -146,11 +180,15 @@ static void take(int sig)
 		return;
 	signals[sig].before = now;
 	atomic_store(&signals[sig].fallback, now.sa_sigaction);
+	if (signals[sig].listeners == 1)
+		atomic_store(&signals[sig].first, now.sa_sigaction);
 	/* To the kernel these say how children end, not how they are told of. */
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
 	if (sig == SIGCHLD && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN)
 		ours.sa_flags |= SA_NOCLDWAIT;
 	sigfillset(&ours.sa_mask);
+	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+		sigdelset(&ours.sa_mask, faults[i]);
 	sigaction(sig, &ours, NULL);
 }
 
@@ -210,7 +248,7 @@ static void stop_listening(struct listener *l)
 		if (l->set & bit(sig) && --signals[sig].listeners == 0)
 			give_back(sig);
 	set_signalfd();
-	await_handlers();
+	ctxfdi_signals_leave();
 }
 
 /* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */

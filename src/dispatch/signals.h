@@ -17,6 +17,9 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d);
 /* What d's epoll set says of the signalfd. */
 extern char ctxfdi_signals_event;
 
+/* Waits until no handler is at work that was at work when this was called. */
+void ctxfdi_signals_leave(void);
+
 void ctxfdi_forget_signals(struct ctxfd *n);
 
 /* Around a fork, after and before the ctxfdi_dispatchers' locks; in the child, with all locks. */

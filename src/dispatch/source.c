@@ -34,6 +34,19 @@ int ctxfdi_source_watch(struct source *s)
 	return epoll_ctl(s->dispatcher->epoll, EPOLL_CTL_ADD, s->epoll, &event) == 0 ? 0 : -errno;
 }
 
+bool ctxfdi_source_is_lost(struct source *s)
+{
+	struct epoll_event any;
+
+	if (s->epoll < 0 || s->forks == ctxfdi_dispatcher_forks)
+		return false;
+	/* What is behind the number now is none of ours unless it is an epoll set. */
+	if (epoll_wait(s->epoll, &any, 1, 0) < 0 && errno != EINTR)
+		return true;
+	s->forks = ctxfdi_dispatcher_forks;
+	return false;
+}
+
 static void unwatch(struct source *s)
 {
 	list_remove(&s->link);
@@ -71,11 +84,14 @@ void ctxfdi_forget_fd(struct ctxfd *n)
 {
 	struct source *s = source_at(n);
 	struct entry entry = enter();
+	bool lost;
 
 	pthread_mutex_lock(&s->dispatcher->lock);
 	unwatch(s);
+	lost = ctxfdi_source_is_lost(s);
 	pthread_mutex_unlock(&s->dispatcher->lock);
-	close(s->epoll);
+	if (!lost)
+		close(s->epoll);
 	leave(entry);
 }
 
@@ -89,6 +105,7 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	int err;
 
+	s->forks = ctxfdi_dispatcher_forks;
 	ctxfdi_adopt(&s->ctx, parent, kind, LISTED, INT64_MAX, 0);
 	pthread_mutex_lock(&d->lock);
 	list_push(&d->sources, &s->link);
