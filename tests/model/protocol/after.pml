@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * after.c and dispatch.c, as far as a context's end meets them: who has the last word about an after-func, stop or run?
+ * after.c and dispatcher.c, as far as a context's end meets them: who has the last word about an after-func, stop or
+ * run?
  *
  * What happens under the dispatcher's lock is one step, but for the ends of an expiry. A context's expiry is in no list
  * here: the flag ALARMED and alarm_set stand for it.

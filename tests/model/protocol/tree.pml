@@ -293,7 +293,7 @@ inline drop(n) {
 	gone = false
 }
 
-/* Makes the caller, who has a node in the list of n that stays there, an owner of n, which has ended and may have none. */
+/* Makes the caller an owner of n, which has ended and may have none. The caller has a node in n's list that stays. */
 inline own(n) {
 	d_step {
 		touch(n);
