@@ -29,7 +29,7 @@ proctype owner_of_A() {
 init {
 	atomic {
 		d_step { plant(R, 0, FOREVER); plant(A, R, SOON); plant(B, A, SOON); running = 2 };
-		run owner_of_R_and_B(); run owner_of_A(); run dispatcher(H, A); run ticking(SOON)
+		run owner_of_R_and_B(); run owner_of_A(); run dispatcher(H, H, A); run ticking(SOON)
 	};
 	running == 0 && !ctx[H].queued && !ctx[A].alarm_set;
 	nothing_is_left()

@@ -8,7 +8,7 @@
 #define A 2
 #define B 3
 
-proctype anybody(byte why; byte own; byte todo) {
+proctype anybody(byte why; byte made; byte todo) {
 	REGISTERS;
 	byte which;
 
@@ -24,7 +24,7 @@ proctype anybody(byte why; byte own; byte todo) {
 		:: cancel(which, why)
 		:: err(which)
 		:: done_fd(which)
-		:: !ctx[own].alive -> derive(which, own, FOREVER)
+		:: !ctx[made].alive -> derive(which, made, FOREVER)
 		fi
 	:: else -> break
 	od;

@@ -27,7 +27,7 @@ init {
 			plant(R, 0, FOREVER); plant(A, R, FOREVER); plant(B, A, FOREVER); plant_after(H, A);
 			running = 3
 		};
-		run owner_of_R(); run owner_of_A(); run owner_of_H(); run dispatcher(H, 0)
+		run owner_of_R(); run owner_of_A(); run owner_of_H(); run dispatcher(H, H, 0)
 	};
 	running == 0 && !ctx[H].queued;
 	nothing_is_left()

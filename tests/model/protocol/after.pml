@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * after.c and dispatch.c, as far as a context's end meets them: who has the last word about an after-func, stop or run?
+ * after.c and dispatcher.c, as far as a context's end meets them: who has the last word about an after-func, stop or
+ * run?
  *
- * What happens under the dispatcher's lock is one step, but for the ends of an expiry. A context's expiry is in no list here: the
- * flag ALARMED and alarm_set stand for it.
+ * What happens under the dispatcher's lock is one step, but for the ends of an expiry. A context's expiry is in no list
+ * here: the flag ALARMED and alarm_set stand for it.
  */
 
 bool dispatcher_locked; /* for an expiry */
-byte ran;               /* ghost: functions, there is one in a scenario */
+byte ran;               /* ghost: functions */
 
 /* An after-func of p that was made before the threads started, and that somebody has a handle of. */
 inline plant_after(n, p) {
-	plant(n, p, FOREVER);
-	ctx[n].word = HOOK;
+	plant(n, p, ctx[p].deadline);
+	ctx[n].word = HOOK | (ctx[p].word & TIMED) | cause_of(ctx[p].word);
 	ctx[n].owned = true
+}
+
+/* The same, without a handle: p has ended, and the dispatcher has it. */
+inline plant_due(n, p) {
+	plant(n, p, ctx[p].deadline);
+	ctx[n].word = HOOK | DONE;
+	ctx[n].queued = true
 }
 
 /* In a d_step. */
@@ -120,53 +128,15 @@ inline expire_after_funcs(n) {
 	fi
 }
 
-/* Runs n, which is due, unless it has been stopped. Its function must find its context done. */
-inline run_after(n) {
-	d_step {
-		touch(n);
-		gone = (ctx[n].state == STOPPED);
-		if
-		:: !gone -> ctx[n].state = RUNNING; ran++; touch(ctx[n].parent); assert(ended(ctx[n].parent))
-		:: else
-		fi
-	};
+/* Frees n, which is DONE, and then gives up what its function owned. */
+inline free_after(n) {
+	owns = (ctx[n].owns -> ctx[n].parent : 0);
+	reap(n);
 	if
-	:: gone -> reap(n)
-	:: else ->
-		d_step {
-			touch(n);
-			gone = !ctx[n].owned;
-			if
-			:: !gone -> ctx[n].state = RAN
-			:: else
-			fi
-		};
-		if
-		:: gone -> reap(n)
-		:: else
-		fi
+	:: owns != 0 -> unref(owns)
+	:: else
 	fi;
 	d_step { forget() }
-}
-
-/* The dispatcher, as far as it has to do with after-func n, and with the expiry of p unless that is 0. */
-proctype dispatcher(byte n, p) {
-	REGISTERS;
-
-end:	do
-	:: atomic {
-		p != 0 && !dispatcher_locked && ctx[p].alarm_set && clock >= ctx[p].deadline ->
-		ctx[p].alarm_set = false;
-		dispatcher_locked = true;
-		running++
-	};
-		expire_after_funcs(p);
-		d_step { add_due(); dispatcher_locked = false; forget() };
-		thread_ends()
-	:: atomic { !dispatcher_locked && ctx[n].queued -> ctx[n].queued = false; running++ };
-		run_after(n);
-		thread_ends()
-	od
 }
 
 /* ctxfd_after_stop, with stop_ended. stopped: fn never ran and never will. */
@@ -184,10 +154,110 @@ inline after_stop(n) {
 			fi
 		};
 		if
+#if STOP_FORGETS_THE_REFERENCE
 		:: !stopped -> reap(n)
+#else
+		:: !stopped -> free_after(n)
+#endif
 		:: else
 		fi
 	:: else
 	fi;
 	d_step { forget() }
+}
+
+/* What the function of an after-func does, an owner of its context: a scenario may say it before it includes this. */
+#ifndef FN
+#define FN skip
+#endif
+
+/* What a function leaves behind for another thread to give up. */
+byte legacy;
+
+inline leave_behind(n) {
+	d_step { assert(legacy == 0); legacy = n; running++; forget() }
+}
+
+proctype heir() {
+	REGISTERS;
+
+end:	do
+	:: legacy != 0 -> unref(legacy); legacy = 0; thread_ends()
+	od
+}
+
+/* Runs n, which is due, unless it has been stopped. Its function must find its context done. */
+inline run_after(n, has_errands) {
+	d_step {
+		touch(n);
+		gone = (ctx[n].state == STOPPED);
+		if
+		:: !gone -> ctx[n].state = RUNNING
+		:: else
+		fi
+	};
+	if
+	:: gone -> free_after(n)
+	:: else ->
+#if !FN_IS_NO_OWNER
+		if
+		:: !ctx[n].counted -> d_step { touch(n); ctx[n].owns = true; owns = ctx[n].parent }; own(owns)
+		:: else
+		fi;
+#endif
+#if FN_LEAVES_BEFORE_IT_RETURNS
+		if
+		:: ctx[n].owns -> ctx[n].owns = false; unref(owns)
+		:: else
+		fi;
+#endif
+		d_step { ran++; touch(ctx[n].parent); assert(ended(ctx[n].parent)); forget() };
+		if
+		:: has_errands -> FN
+		:: else
+		fi;
+		d_step {
+			touch(n);
+			gone = !ctx[n].owned;
+			if
+			:: !gone -> ctx[n].state = RAN
+			:: else
+			fi
+		};
+		if
+		:: gone -> free_after(n)
+		:: else
+		fi
+	fi;
+	d_step { forget() }
+}
+
+/*
+ * The dispatcher, as far as it has to do with after-funcs one and more, which may be the same, and with the expiry of p
+ * unless that is 0. The function of `more` does nothing.
+ */
+proctype dispatcher(byte one, more, p) {
+	REGISTERS;
+	byte h;
+	bool stopped;
+
+end:	do
+	:: atomic {
+		p != 0 && !dispatcher_locked && ctx[p].alarm_set && clock >= ctx[p].deadline ->
+		ctx[p].alarm_set = false;
+		dispatcher_locked = true;
+		running++
+	};
+		expire_after_funcs(p);
+		d_step { add_due(); dispatcher_locked = false; forget() };
+		thread_ends()
+	:: atomic {
+		!dispatcher_locked && (ctx[one].queued || ctx[more].queued) ->
+		h = (ctx[one].queued -> one : more);
+		ctx[h].queued = false;
+		running++
+	};
+		run_after(h, h == one);
+		d_step { h = 0; stopped = false; running-- }
+	od
 }

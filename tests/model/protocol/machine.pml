@@ -92,15 +92,18 @@ typedef context {
 	bool linked;
 	bool counted;
 	byte entered_by; /* of a merge's ctx */
-	byte left;       /* of a block of shards, in the first */
+	byte left;       /* of a block of shards, in the first, and: */
+	bool orphaned;
 	byte state;      /* of an after-func, and: */
 	bool owned;
+	bool owns;       /* its parent, one of whose owners it is */
 	byte after_next;
 	bool queued;     /* the dispatcher has it in its list */
 	bool alarm_set;  /* of a context that is ALARMED: so is its expiry among its alarms */
 
 	bool alive;  /* ghost: between malloc and free */
-	byte owner;  /* ghost: the thread that set LOCK or HELD, plus one */
+	byte locker; /* ghost: the thread that set LOCK, plus one */
+	byte holder; /* ghost: the same of HELD */
 	short above; /* ghost: a bit for each context that must not be seen done before this one is */
 	bool known;  /* ghost: somebody has been told that it is done */
 	bool handed; /* ghost: somebody has been given its fd */
@@ -118,14 +121,14 @@ hidden int unused; /* a result that nobody looks at */
 /* What a thread has in registers: the local variables and results of the C functions. */
 #define REGISTERS                                                                                               \
 	int w, new, seen, other, born, change, was_done;                                                             \
-	byte node, child, below, root, due, began, now, cause, until, head, before, after, list, dying, up, e;  \
-	bool ok, marked, late, last, gone, published, passed, was_ended, p_was_ended, b_was_ended, closing
+	byte node, child, below, root, due, began, now, cause, until, head, before, after, list, dying, up, owns, e; \
+	bool ok, claimed, marked, late, last, gone, published, passed, was_ended, p_was_ended, b_was_ended, closing
 
 /* At the end of a call they hold nothing any more; saying so keeps the number of states small. */
 inline forget() {
 	w = 0; new = 0; seen = 0; other = 0; born = 0; change = 0; was_done = 0;
 	node = 0; child = 0; below = 0; root = 0; due = 0; began = 0; now = 0; cause = 0; until = 0;
-	head = 0; before = 0; after = 0; list = 0; dying = 0; up = 0;
+	head = 0; before = 0; after = 0; list = 0; dying = 0; up = 0; owns = 0;
 	ok = false; marked = false; late = false; last = false; gone = false; was_ended = false; closing = false
 }
 
@@ -141,7 +144,7 @@ inline forget() {
 #ifdef CONSEQUENCES
 #define mine(p) touch(p)
 #else
-#define mine(p) touch(p); assert(ctx[p].owner == _pid + 1)
+#define mine(p) touch(p); assert(((ctx[p].word & HELD) -> ctx[p].holder : ctx[p].locker) == _pid + 1)
 #endif
 
 /* Whether err says that n is done. */
@@ -175,13 +178,10 @@ inline changes(n, old, to) {
 	assert(!((old) & DONE) || ((to) & DONE));
 	assert(!((old) & (DONE | PENDING)) || (((to) & (DONE | PENDING)) && verdict_of(to) == verdict_of(old)));
 #ifndef CONSEQUENCES
-	assert(!((old) & LOCK) || ctx[n].owner == _pid + 1);
+	assert(!((old) & LOCK) || ctx[n].locker == _pid + 1);
 #endif
-	if
-	:: ((to) & (LOCK | HELD)) && !((old) & (LOCK | HELD)) -> ctx[n].owner = _pid + 1
-	:: !((to) & (LOCK | HELD)) -> ctx[n].owner = 0
-	:: else
-	fi
+	ctx[n].locker = (((to) & LOCK) -> (((old) & LOCK) -> ctx[n].locker : _pid + 1) : 0);
+	ctx[n].holder = (((to) & HELD) -> (((old) & HELD) -> ctx[n].holder : _pid + 1) : 0)
 }
 
 /* Ghost: n lies below p from now on. */
@@ -233,8 +233,10 @@ inline free_one(n) {
 	ctx[n].alive = false;
 	ctx[n].word = 0; ctx[n].refs = 0; ctx[n].deadline = 0; ctx[n].parent = 0; ctx[n].values = 0; ctx[n].shard = 0;
 	ctx[n].next = 0; ctx[n].prev = 0; ctx[n].children = 0; ctx[n].linked = false; ctx[n].counted = false;
-	ctx[n].entered_by = 0; ctx[n].left = 0; ctx[n].state = 0; ctx[n].after_next = 0; ctx[n].owned = false;
-	ctx[n].above = 0; ctx[n].owner = 0; ctx[n].known = false; ctx[n].handed = false; ctx[n].readable = false
+	ctx[n].entered_by = 0; ctx[n].left = 0; ctx[n].orphaned = false;
+	ctx[n].state = 0; ctx[n].after_next = 0; ctx[n].owned = false; ctx[n].owns = false;
+	ctx[n].above = 0; ctx[n].locker = 0; ctx[n].holder = 0;
+	ctx[n].known = false; ctx[n].handed = false; ctx[n].readable = false
 }
 
 inline free(n) {
@@ -358,6 +360,12 @@ inline plant_fd(n) {
 /* One more owner. */
 inline plant_ref(n) {
 	ctx[n].refs++
+}
+
+/* No owner any more; something below n keeps it. */
+inline plant_orphan(n) {
+	ctx[n].refs = 0;
+	ctx[n].word = ctx[n].word | ORPHAN
 }
 
 inline thread_ends() {

@@ -59,6 +59,14 @@ inline plant_shards(p, block) {
 	ctx[p].word = ctx[p].word | SHARDED | CHILDREN
 }
 
+/* The same of a child in a shard of p. */
+inline plant_in_shard(n, p, shard_of_p) {
+	plant(n, shard_of_p, FOREVER);
+	ctx[n].parent = p;
+	ctx[n].shard = 1 + shard_of_p - shards_of(p);
+	goes_below(n, p)
+}
+
 /* ok: whether up, one of p's shards, was locked; seen: p's word. */
 inline lock_shard(p) {
 	if /* which shard is this thread's: any */
@@ -101,19 +109,38 @@ inline leave_shards(p) {
 	:: after != 0 -> d_step { touch(after); ctx[after].prev = children_of(p) }
 	:: else
 	fi;
+#if BLOCK_LEAVES_NO_CHILDREN
+	change = -SHARDED - CHILDREN;
+#else
 	change = -SHARDED - (after != 0 -> 0 : CHILDREN);
+#endif
 	unlock(p);
 	d_step { after = 0; last = ((new & (CHILDREN | ORPHAN)) == ORPHAN) }
 }
 
-/* drop of a shard, which has one owner. last: nobody is left. */
+/* In a d_step, under p's lock, when its last owner leaves. claimed: for the first time, and p has shards. */
+inline claim_shards(p) {
+	if
+	:: (ctx[p].word & SHARDED) ->
+		touch(shards_of(p));
+#if SHARDS_ORPHANED_TWICE
+		claimed = true;
+#else
+		claimed = !ctx[shards_of(p)].orphaned;
+#endif
+		ctx[shards_of(p)].orphaned = true
+	:: else
+	fi
+}
+
+/* drop of a shard, which has one owner, and never another. last: nobody is left. */
 inline drop_shard(s) {
 	load_word(s, w);
 	do
 	:: (w & CHILDREN) ->
-		swap_word(s, w, w | ORPHAN);
+		swap_word(s, w, w | LOCK);
 		if
-		:: ok -> last = false; break
+		:: ok -> d_step { touch(s); ctx[s].refs--; change = ORPHAN }; unlock(s); last = false; break
 		:: else
 		fi
 	:: else -> last = true; break
@@ -121,9 +148,12 @@ inline drop_shard(s) {
 	skip
 }
 
+/* last: p is the caller's to free. In C the caller gives the last count up, when it frees what else it has to. */
 inline orphan_shards(p) {
 	d_step { touch(p); head = shards_of(p); touch(head) };
+#if !ORPHANING_COUNTS_NOTHING
 	d_step { touch(head); ctx[head].left++ };
+#endif
 	child = head;
 	do
 	:: child < head + SHARDS ->
@@ -136,7 +166,11 @@ inline orphan_shards(p) {
 	:: else -> break
 	od;
 	child = 0;
+#if !ORPHANING_COUNTS_NOTHING
 	d_step { touch(head); ctx[head].left--; last = (ctx[head].left == 0) };
+#else
+	d_step { touch(head); last = (ctx[head].left == 0) };
+#endif
 	if
 	:: last -> leave_shards(p); free_block(head)
 	:: else

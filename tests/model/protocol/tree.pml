@@ -53,7 +53,11 @@ inline has_made(p, n) {
 /* up: the list that a child of p goes into, locked, if ok; seen: p's word. */
 inline lock_list(p, flags) {
 	if
+#if SHARDS_ASKED_BEFORE_THE_END
 	:: (seen & SHARDED) && !((flags) & HOOK) -> lock_shard(p)
+#else
+	:: (seen & (SHARDED | PENDING | DONE)) == SHARDED && !((flags) & HOOK) -> lock_shard(p)
+#endif
 	:: else -> up = p; lock_live(p, seen)
 	fi
 }
@@ -182,44 +186,145 @@ inline merge(a, b, n) {
 	d_step { goes_below(n, b); assert(!b_was_ended || ended(n)); b_was_ended = false }
 }
 
-/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
+/* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
-/* last: the caller is the one to free n. */
-inline drop(n) {
-	d_step { touch(n); assert(ctx[n].refs > 0); gone = (ctx[n].refs == 1) };
-	if
-#if DROP_LOOKS_ONCE_MORE
-	:: !gone -> d_step { touch(n); ctx[n].refs-- }; d_step { touch(n); gone = (ctx[n].refs == 0) }
-#else
-	:: !gone -> d_step { touch(n); ctx[n].refs--; gone = (ctx[n].refs == 0) }
+/* Under the lock of n, whose word was w: the only owner leaves, if it still is the only one. */
+inline drop_under_lock(n) {
+#if LAST_OWNER_LEAVES_UNLOCKED
+	unlock(n);
 #endif
+	d_step {
+		touch(n);
+		ctx[n].refs--;
+		gone = (ctx[n].refs == 0);
+#if LAST_OWNER_STAYS_THE_LAST
+		gone = true;
+#endif
+		claimed = false;
+		change = 0;
+		if
+		:: gone -> change = ORPHAN; claim_shards(n)
+		:: else
+		fi
+	};
+#if LAST_OWNER_LEAVES_UNLOCKED
+	if
+	:: gone -> change = 0; change_flags(n, 0, ORPHAN, w)
 	:: else
 	fi;
-	last = false;
-	if
-	:: gone ->
-		load_word(n, w);
-		if
-		:: (w & SHARDED) -> orphan_shards(n); load_word(n, w)
-		:: else
-		fi;
-		do
-		:: (w & CHILDREN) ->
-#if ORPHAN_SET_WITHOUT_LOOK
-			change_flags(n, 0, ORPHAN, w);
-			ok = true;
 #else
-			swap_word(n, w, w | ORPHAN);
+	unlock(n);
 #endif
-			if
-			:: ok -> last = false; break
-			:: else
-			fi
-		:: else -> last = true; break
-		od
+	if
+	:: claimed -> claimed = false; orphan_shards(n)
 	:: else
 	fi
 }
+
+/* last: n has nobody below it, and still no other owner. */
+inline look_again(n) {
+#if OWNER_LOOKS_ONCE
+	last = true
+#else
+	d_step { touch(n); last = (ctx[n].refs == 1) }
+#endif
+}
+
+/* A loop around a compare-and-swap. gone: there is only one owner, who stays. */
+inline drop_one_of_many(n) {
+#if OWNERS_LEAVE_AFTER_LOOK
+	d_step { touch(n); gone = (ctx[n].refs == 1) };
+	if
+	:: !gone -> d_step { touch(n); ctx[n].refs-- }
+	:: else
+	fi
+#else
+	d_step {
+		touch(n);
+		assert(ctx[n].refs > 0);
+		gone = (ctx[n].refs == 1);
+		if
+		:: !gone -> ctx[n].refs--
+		:: else
+		fi
+	}
+#endif
+}
+
+/*
+ * Gives up one owner of n; with drop_last. last: there is no other and nothing below n, so the caller is the one to
+ * free it.
+ *
+ * Why two looks at refs do, around one at the list: others become owners from below only when n has ended, and then
+ * nobody can come into its list any more.
+ */
+inline drop(n) {
+	last = false;
+	do
+	:: drop_one_of_many(n);
+		if
+		:: !gone -> break
+		:: else
+		fi;
+		load_word(n, w);
+		do
+		:: (w & CHILDREN) ->
+#if ORPHAN_SET_WITHOUT_LOOK
+			update_word(n, w | LOCK);
+			ok = true;
+#else
+			swap_word(n, w, w | LOCK);
+#endif
+			if
+			:: ok -> break
+			:: else
+			fi
+		:: else -> ok = false; break
+		od;
+		if
+		:: ok -> drop_under_lock(n); break
+		:: else -> look_again(n)
+		fi;
+		if
+		:: last -> break
+		:: else
+		fi
+	od;
+	gone = false
+}
+
+/* Makes the caller an owner of n, which has ended and may have none. The caller has a node in n's list that stays. */
+inline own(n) {
+	d_step {
+		touch(n);
+		ok = (ctx[n].refs > 0);
+		if
+		:: ok -> ctx[n].refs++
+		:: else
+		fi
+	};
+	if
+	:: !ok ->
+#if OWN_DOES_NOT_LOCK
+		d_step { touch(n); ctx[n].refs++ };
+		load_word(n, w);
+		if
+		:: (w & ORPHAN) -> change_flags(n, ORPHAN, 0, w)
+		:: else
+		fi
+#else
+		update_word(n, w | LOCK);
+		d_step { touch(n); ctx[n].refs++ };
+#if !OWN_LEAVES_AN_ORPHAN
+		change = ((w & ORPHAN) -> -ORPHAN : 0);
+#endif
+		unlock(n)
+#endif
+	:: else
+	fi
+}
+
+/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
 
 /* Puts n on the list of what is to be freed. */
 inline push(n) {
@@ -376,6 +481,15 @@ inline unref(n) {
 	d_step { forget() }
 }
 
+/* The same for close. */
+inline look_again_to_close(n) {
+#if !CLOSE_LOOKS_ONCE
+	d_step { touch(n); last = (ctx[n].refs == 1) }
+#else
+	skip
+#endif
+}
+
 /* ctxfd_close. */
 inline close(n, why) {
 #if CLOSE_LOOKS_FOR_CHILDREN_FIRST
@@ -386,7 +500,11 @@ inline close(n, why) {
 	load_word(n, w);
 #endif
 	if
-	:: last && !(w & CHILDREN) ->
+	:: last && !(w & CHILDREN) -> look_again_to_close(n)
+	:: else -> last = false
+	fi;
+	if
+	:: last ->
 		load_word(n, w);
 		if
 		:: (w & UNSIGNALLED) -> closing = true; signal_done(n); closing = false
