@@ -149,15 +149,25 @@ inline after_stop(n) {
 			!dispatcher_locked;
 			touch(n);
 			if
-			:: ctx[n].state == WAITING -> ctx[n].state = STOPPED; stopped = true
-			:: else -> (ctx[n].state == RAN)
+			:: ctx[n].state == WAITING ->
+				stopped = true;
+				gone = ctx[n].queued;
+				if
+#if !STOP_LEAVES_IT_QUEUED
+				:: gone -> ctx[n].queued = false
+#endif
+				/* In C the cancel that has it frees it then, here the dispatcher. */
+				:: !gone -> ctx[n].state = STOPPED
+				:: else
+				fi
+			:: else -> (ctx[n].state == RAN); gone = true
 			fi
 		};
 		if
 #if STOP_FORGETS_THE_REFERENCE
-		:: !stopped -> reap(n)
+		:: gone -> reap(n)
 #else
-		:: !stopped -> free_after(n)
+		:: gone -> free_after(n)
 #endif
 		:: else
 		fi
