@@ -362,6 +362,7 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_cond_init(&d->idle, NULL);
+	d->closed = false;
 	if (!d->serving)
 		return;
 	d->serving = d->inside = false;
