@@ -9,6 +9,7 @@
  */
 #include <limits.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dispatch/dispatcher.h"
@@ -68,6 +69,7 @@ static void *serve(void *unused)
 {
 	unsigned forks =
 	        ctxfdi_dispatcher_forks; /* in a function that it runs: then the thread ends with that, in the child */
+	static const struct timespec brief = { 0, CTXFD_MSEC };
 	struct pollfd set;
 
 	is_library_thread = true;
@@ -75,7 +77,12 @@ static void *serve(void *unused)
 	pthread_cleanup_push(thread_ends, NULL);
 	while (!is_over(forks)) {
 		set = (struct pollfd){ .fd = ctxfdi_library.epoll, .events = POLLIN };
-		if ((poll(&set, 1, -1) < 0 && errno != EINTR) || set.revents & POLLNVAL)
+		if (poll(&set, 1, -1) < 0) {
+			if (errno != EINTR) /* for want of memory in the kernel: it may have some later */
+				nanosleep(&brief, NULL);
+			continue;
+		}
+		if (set.revents & POLLNVAL) /* somebody has closed it */
 			break;
 		ctxfd_dispatcher_run(&ctxfdi_library);
 	}
