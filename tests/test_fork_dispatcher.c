@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 
 struct note {
@@ -273,6 +274,46 @@ static void a_child_hears_what_it_inherited(void **state)
 	assert_int_equal(in_child(hears_what_it_inherited, ctx), 7);
 	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
 	ctxfd_unref(ctx);
+	close_pair(pipe);
+}
+
+/* As a daemon does: what has the inherited numbers next is neither watched nor closed. */
+static int closes_all(void *arg)
+{
+	struct ctxfd *ctx = arg, *own;
+	int strangers[16], pipe[2];
+
+	for (int fd = STDERR_FILENO + 1; fd < 100; fd++)
+		close(fd);
+	for (size_t i = 0; i < COUNT(strangers); i++)
+		strangers[i] = epoll_create1(EPOLL_CLOEXEC);
+	make_pipe(pipe);
+	own = ctxfd_with_fd(ctxfd_background(), pipe[0], POLLIN, -9);
+	require(own);
+	require(ctxfd_err(ctx) == 0);
+	ctxfd_close(ctx);
+	for (size_t i = 0; i < COUNT(strangers); i++)
+		require(fcntl(strangers[i], F_GETFD) >= 0);
+	require(write(pipe[1], "x", 1) == 1);
+	require(ctxfd_wait(own) == -ECANCELED && ctxfd_cause(own) == -9);
+	return 7;
+}
+
+static void a_child_may_close_what_it_inherited(void **state)
+{
+	struct ctxfd *ctx;
+	int pipe[2];
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+	skip_test("the sanitizer needs its descriptors, or cannot follow the child's threads");
+#endif
+	make_pipe(pipe);
+	ctx = ctxfd_with_fd(ctxfd_background(), pipe[0], POLLIN, -5);
+	assert_int_equal(in_child_at_rest(closes_all, ctx), 7);
+	assert_int_equal(ctxfd_err(ctx), 0);
+	assert_int_equal(write(pipe[1], "x", 1), 1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	ctxfd_close(ctx);
 	close_pair(pipe);
 }
 
@@ -660,6 +701,7 @@ static const struct CMUnitTest tests[] = {
 	BY(forks_again),
 	BY(execs),
 	cmocka_unit_test(a_child_hears_what_it_inherited),
+	cmocka_unit_test(a_child_may_close_what_it_inherited),
 	cmocka_unit_test(an_after_func_can_fork),
 	cmocka_unit_test(a_child_does_not_wait_for_what_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop),

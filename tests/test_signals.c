@@ -141,6 +141,34 @@ static int hears_what_is_blocked(void *arg)
 	return 7;
 }
 
+/* Of two dispatchers, both of whose listeners have ended: the signal stays pending for the program. */
+static int asks_nobody_again(void *arg)
+{
+	struct ctxfd_dispatcher *other = ctxfd_dispatcher_new();
+	const struct ctxfd *there = ctxfd_with_dispatcher(ctxfd_background(), other);
+	sigset_t set = set_of(SIGUSR1, 0);
+	struct ctxfd *one, *two;
+
+	require(make_loop() >= 0);
+	one = hears(home, SIGUSR1);
+	two = hears(there, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	ctxfd_cancel(one);
+	ctxfd_cancel(two);
+	send_signal(SIGUSR1);
+	for (int i = 0; i < 2; i++) {
+		require(run_loop() == 0);
+		pass_time(10 * CTXFD_MSEC);
+	}
+	require(sigwaitinfo(&set, NULL) == SIGUSR1);
+	return 7;
+}
+
+static void nobody_is_asked_again_and_again(void **state)
+{
+	assert_int_equal(in_child(asks_nobody_again, NULL), 7);
+}
+
 static void also_where_it_is_blocked(void **state)
 {
 	assert_int_equal(in_child(hears_what_is_blocked, NULL), 7);
@@ -347,6 +375,24 @@ static void a_handler_may_call_what_it_found(void **state)
 	ctxfd_close(one);
 	ctxfd_close(two);
 	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void a_handler_for_once_is_called_once(void **state)
+{
+	struct sigaction action = { .sa_handler = handle, .sa_flags = (int)SA_RESETHAND };
+	struct ctxfd *ctx;
+
+	handled = 0;
+	assert_int_equal(sigaction(SIGURG, &action, NULL), 0); /* which is ignored by default */
+	ctx = hears(ctxfd_background(), SIGURG);
+	ctxfd_cancel(ctx);
+	send_signal(SIGURG);
+	assert_int_equal(handled, SIGURG);
+	handled = 0;
+	send_signal(SIGURG);
+	assert_int_equal(handled, 0);
+	ctxfd_close(ctx);
+	assert_true(is_disposed(SIGURG, SIG_DFL));
 }
 
 /* ---- The second Ctrl-C ------------------------------------------------------------------------------------------- */
@@ -601,6 +647,8 @@ int main(void)
 		cmocka_unit_test(what_the_program_sets_meanwhile_stays),
 		cmocka_unit_test(a_handler_is_told_by_whom),
 		cmocka_unit_test(a_handler_may_call_what_it_found),
+		cmocka_unit_test(a_handler_for_once_is_called_once),
+		cmocka_unit_test(nobody_is_asked_again_and_again),
 		cmocka_unit_test(a_second_one_ends_the_program),
 		cmocka_unit_test(a_fault_is_a_fault),
 		cmocka_unit_test(the_first_does_after_a_cancel),

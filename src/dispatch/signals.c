@@ -44,6 +44,7 @@ static struct {
 	/* What a handler needs of it; and of the disposition that was there when the first one came. */
 	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context);
 	void (*_Atomic first)(int sig, siginfo_t *info, void *context);
+	_Atomic bool once; /* SA_RESETHAND: then it is the default */
 } signals[NSIG];
 static int signals_fd = -1;
 char ctxfdi_signals_event;
@@ -125,10 +126,15 @@ static __thread bool in_fallback __attribute__((tls_model("initial-exec")));
 /* A handler that is of the older kind, and takes a number only, does not mind what else it is given. */
 static void act_as_before(int sig, siginfo_t *info, void *context)
 {
-	struct sigaction before = { 0 };
+	struct sigaction before = { .sa_handler = SIG_DFL };
 	bool nested = in_fallback;
 
-	before.sa_sigaction = nested ? atomic_load(&signals[sig].first) : atomic_load(&signals[sig].fallback);
+	if (nested)
+		before.sa_sigaction = atomic_load(&signals[sig].first);
+	else if (atomic_load(&signals[sig].once))
+		before.sa_sigaction = atomic_exchange(&signals[sig].fallback, before.sa_sigaction);
+	else
+		before.sa_sigaction = atomic_load(&signals[sig].fallback);
 	if (before.sa_handler == SIG_DFL) {
 		act_by_default(sig);
 	} else if (before.sa_handler != SIG_IGN) {
@@ -171,6 +177,11 @@ static bool is_ours(const struct sigaction *a)
 	return a->sa_flags & SA_SIGINFO && a->sa_sigaction == on_signal;
 }
 
+static bool is_for_once(const struct sigaction *a)
+{
+	return (unsigned)a->sa_flags & (unsigned)SA_RESETHAND;
+}
+
 /* Gives sig our handler, unless it has it, or cannot have one. */
 static void take(int sig)
 {
@@ -179,6 +190,7 @@ static void take(int sig)
 	if (sigaction(sig, NULL, &now) != 0 || is_ours(&now))
 		return;
 	signals[sig].before = now;
+	atomic_store(&signals[sig].once, is_for_once(&now));
 	atomic_store(&signals[sig].fallback, now.sa_sigaction);
 	if (signals[sig].listeners == 1)
 		atomic_store(&signals[sig].first, now.sa_sigaction);
@@ -186,7 +198,8 @@ static void take(int sig)
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
 	if (sig == SIGCHLD && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN)
 		ours.sa_flags |= SA_NOCLDWAIT;
-	sigfillset(&ours.sa_mask);
+	/* With the C library's own, which sigfillset leaves out: a thread that is cancelled in a handler would not leave it. */
+	memset(&ours.sa_mask, 0xff, sizeof ours.sa_mask);
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
 		sigdelset(&ours.sa_mask, faults[i]);
 	sigaction(sig, &ours, NULL);
@@ -194,10 +207,13 @@ static void take(int sig)
 
 static void give_back(int sig)
 {
-	struct sigaction now;
+	struct sigaction now, *before = &signals[sig].before, none = { .sa_handler = SIG_DFL };
 
-	if (sigaction(sig, NULL, &now) == 0 && is_ours(&now))
-		sigaction(sig, &signals[sig].before, NULL);
+	if (sigaction(sig, NULL, &now) != 0 || !is_ours(&now))
+		return;
+	if (is_for_once(before) && atomic_load(&signals[sig].fallback) == none.sa_sigaction)
+		before = &none;
+	sigaction(sig, before, NULL);
 }
 
 /* Makes the signalfd one for what is wanted now. 0 or -errno. */
@@ -277,7 +293,7 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 	return err;
 }
 
-/* Those of d that have heard something are to be cancelled; those that have ended otherwise do not listen any more. */
+/* Those of d that have heard something are to be cancelled. Whoever has ended otherwise does not listen any more. */
 static void sort_listeners(struct ctxfd_dispatcher *d)
 {
 	struct listener *l = atomic_load(&listeners), *next;
@@ -287,13 +303,13 @@ static void sort_listeners(struct ctxfd_dispatcher *d)
 		bool live = is_live(&l->source.ctx);
 
 		next = atomic_load(&l->next);
-		if (l->source.dispatcher != d || (live && !heard))
+		if (live && (l->source.dispatcher != d || !heard))
 			continue;
 		/* Before the context is done: who sees it done may count on the disposition. */
 		stop_listening(l);
 		if (live)
 			ctxfdi_source_is_ready(&l->source);
-		else
+		else if (l->source.dispatcher == d)
 			list_remove(&l->source.link);
 	}
 }

@@ -34,17 +34,18 @@ int ctxfdi_source_watch(struct source *s)
 	return epoll_ctl(s->dispatcher->epoll, EPOLL_CTL_ADD, s->epoll, &event) == 0 ? 0 : -errno;
 }
 
-bool ctxfdi_source_is_lost(struct source *s)
+/*
+ * What our epoll sets bear, and no stranger's: the signal of asynchronous I/O, which nobody asks of them. Sets that a child
+ * makes bear another than those that it inherited.
+ */
+static int mark_of(const struct source *s)
 {
-	struct epoll_event any;
+	return (int)(1 + s->forks % 64);
+}
 
-	if (s->epoll < 0 || s->forks == ctxfdi_dispatcher_forks)
-		return false;
-	/* What is behind the number now is none of ours unless it is an epoll set. */
-	if (epoll_wait(s->epoll, &any, 1, 0) < 0 && errno != EINTR)
-		return true;
-	s->forks = ctxfdi_dispatcher_forks;
-	return false;
+bool ctxfdi_source_is_lost(const struct source *s)
+{
+	return s->epoll >= 0 && s->forks != ctxfdi_dispatcher_forks && fcntl(s->epoll, F_GETSIG) != mark_of(s);
 }
 
 static void unwatch(struct source *s)
@@ -105,7 +106,6 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	int err;
 
-	s->forks = ctxfdi_dispatcher_forks;
 	ctxfdi_adopt(&s->ctx, parent, kind, LISTED, INT64_MAX, 0);
 	pthread_mutex_lock(&d->lock);
 	list_push(&d->sources, &s->link);
@@ -133,7 +133,8 @@ static int hold_fd(struct source **s, int fd, short events)
 	if (epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0) {
 		*s = malloc(sizeof **s);
 		if (*s) {
-			**s = (struct source){ .epoll = epoll };
+			**s = (struct source){ .epoll = epoll, .forks = ctxfdi_dispatcher_forks };
+			fcntl(epoll, F_SETSIG, mark_of(*s)); /* without it a child that inherits it does not use it */
 			return 0;
 		}
 		errno = ENOMEM;

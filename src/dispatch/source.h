@@ -11,7 +11,7 @@ struct source {
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
 	struct link link;                    /* in its dispatcher's `sources`, or `ready` */
 	int epoll;                           /* holds the caller's fd, and nothing else; -1: signals; fixed */
-	unsigned forks;                      /* ctxfdi_dispatcher_forks when epoll was last known to be ours */
+	unsigned forks;                      /* ctxfdi_dispatcher_forks of the process that made epoll; fixed */
 	_Atomic int cause;                   /* fixed, but for signals: the first that came */
 };
 
@@ -27,7 +27,7 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 void ctxfdi_source_give_up(struct source *s);
 
 /* Under the dispatcher's lock. In the child of a fork: whether the program has closed what it inherited. */
-bool ctxfdi_source_is_lost(struct source *s);
+bool ctxfdi_source_is_lost(const struct source *s);
 
 /* Under the dispatcher's lock. */
 int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
