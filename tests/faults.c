@@ -18,8 +18,7 @@
 
 /* ---- Which fault is armed ---------------------------------------------------------------------------------------- */
 
-/* Written before the threads that read it start; the counts by any. */
-static int armed_id = -1, armed_errno;
+static _Atomic int armed_id = -1, armed_errno;
 static _Atomic long to_go, left;
 static _Atomic bool hit;
 
