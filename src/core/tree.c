@@ -355,11 +355,9 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 	return true;
 }
 
-/* Takes ctx, which has no owner and no child, out of everything, and puts on the list what only it kept. */
-static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
+/* From what is outside of the tree. */
+static void detach_outside(struct ctxfd *ctx, uint64_t w, struct ctxfd **list)
 {
-	uint64_t w = load_word(ctx);
-
 	if (w & LISTED)
 		ctxfdi_kinds[ctx->kind].before_free(ctx);
 	if (w & ALARMED) { /* it is all that there is in the list */
@@ -368,6 +366,15 @@ static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 		ctxfdi_kinds[EXPIRY].before_free(expiry);
 		push(list, expiry);
 	}
+}
+
+/* Takes ctx, which has no owner and no child, out of everything, and puts on the list what only it kept. */
+static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
+{
+	uint64_t w = load_word(ctx);
+
+	if (w & (LISTED | ALARMED))
+		detach_outside(ctx, w, list);
 	if (ctx->linked)
 		leave_list(ctx, list_owner(ctx), false, list);
 	if (w & MERGE && merge_of(ctx)->link.linked)
