@@ -74,10 +74,19 @@ static void make_full_socket(void)
 	fill(w.fds[0]);
 }
 
+/*
+ * Full, and it stays so until the peer reads. Filling it is not enough: the peer acknowledges what is on its way some
+ * 40 ms later, and that makes room. So the buffer then shrinks to the least that there is, and what it holds is many
+ * times that, and more than the peer's buffer can take, which no longer grows.
+ */
 static void make_full_connection(void)
 {
+	int size = 65536, least = 1;
+
 	make_connection(w.fds);
+	assert_int_equal(setsockopt(w.fds[1], SOL_SOCKET, SO_RCVBUF, &size, sizeof size), 0);
 	fill(w.fds[0]);
+	assert_int_equal(setsockopt(w.fds[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least), 0);
 }
 
 static void make_listening(void)
