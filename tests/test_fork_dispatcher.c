@@ -153,13 +153,20 @@ static int cancels(void *arg)
 	return 0;
 }
 
+/* What is due the child's own thread may have run, up to the moment that it is stopped. */
+static void stop(struct ctxfd_after *handle, const struct note *note)
+{
+	bool never_ran = ctxfd_after_stop(handle);
+
+	require(never_ran == (note->runs == 0));
+}
+
 static int stops_and_frees(void *arg)
 {
 	struct parent *p = arg;
 
-	/* What is due the child's own thread may have run. */
-	require(ctxfd_after_stop(p->handle) == (p->plain.runs == 0));
-	require(ctxfd_after_stop(p->late_handle) == (p->late.runs == 0));
+	stop(p->handle, &p->plain);
+	stop(p->late_handle, &p->late);
 	ctxfd_unref(p->timed);
 	ctxfd_unref(p->root);
 	ctxfd_unref(p->fd);
