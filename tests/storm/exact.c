@@ -408,7 +408,7 @@ static void play_user(const struct op *op, int i)
 		cancel(i, op->what == OP_CAUSE ? CANCEL_CAUSE + i : 0, false);
 		break;
 	case OP_CLOSE:
-		if (model.of[i].node != i)
+		if (model.of[i].node != i || i < 2) /* a value context, which is const, or a root */
 			break;
 		if (op->x < first) {
 			ctxfd_ref(of(i));
