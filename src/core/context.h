@@ -218,6 +218,8 @@ static inline int err_of(uint64_t w)
 bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
                   int cause);
 void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
+
+/* reap.c */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
 bool ctxfdi_own(struct ctxfd *n);
 void ctxfdi_reap(struct ctxfd *dead);

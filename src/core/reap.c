@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* How contexts are owned, and how they leave the tree when they are not any more. context.h says what guards what. */
+#include <stdlib.h>
+
+#include "core/context.h"
+#include "core/lock.h"
+#include "core/shard.h"
+
+/* ---- Owning ------------------------------------------------------------------------------------------------------ */
+
+/* Whether the caller is ctx's only owner. Acquire pairs with the release of the owners who left before. */
+static bool is_alone(const struct ctxfd *ctx)
+{
+	return atomic_load_explicit(&ctx->refs, memory_order_acquire) == 1;
+}
+
+/*
+ * Gives up the reference of ctx's only owner, who may become two meanwhile, through what is in ctx's list or by a list
+ * that ctx is in. Returns what drop does.
+ */
+static struct ctxfd *drop_last(struct ctxfd *ctx)
+{
+	uint64_t w = load_word(ctx), change = 0;
+	bool sharded = false;
+	uint32_t one = 1;
+
+	while (w & CHILDREN) {
+		if (!swap_word(ctx, &w, w | LOCK))
+			continue;
+		if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) == 1) {
+			change = ORPHAN;
+			sharded = w & SHARDED && claim_shards(ctx);
+		}
+		unlock(ctx, change);
+		return sharded ? ctxfdi_orphan_shards(ctx) : NULL;
+	}
+	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
+	if (w & LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
+	                                                          memory_order_acquire)
+	               : !is_alone(ctx))
+		return ctxfdi_drop(ctx);
+	return ctx;
+}
+
+/*
+ * Gives up one owner of ctx. Returns what the caller is the one to free, for reap or detach: ctx if there is no other
+ * owner and nothing below it, or a shard of it; else NULL.
+ */
+struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
+{
+	uint32_t refs;
+
+	if (load_word(ctx) & NEVER)
+		return NULL;
+	/* Acquire pairs with the release of the owners who left before. */
+	refs = atomic_load_explicit(&ctx->refs, memory_order_acquire);
+	while (refs > 1)
+		if (atomic_compare_exchange_weak_explicit(&ctx->refs, &refs, refs - 1, memory_order_acq_rel,
+		                                          memory_order_acquire))
+			return NULL;
+	return drop_last(ctx);
+}
+
+/*
+ * Makes the caller an owner of n, whose owners may all have gone. Either n has ended, and the caller has a node in n's
+ * list that stays there; so an owner who finds the list empty, and then nobody but itself, is alone for good. Or the
+ * caller has found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
+ */
+bool ctxfdi_own(struct ctxfd *n)
+{
+	uint32_t refs = atomic_load_explicit(&n->refs, memory_order_relaxed);
+	bool alive;
+	uint64_t w;
+
+	while (refs > 0)
+		if (atomic_compare_exchange_weak_explicit(&n->refs, &refs, refs + 1, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return true;
+	w = load_word(n);
+	while (!swap_word(n, &w, w | LOCK))
+		continue;
+	alive = w & CHILDREN;
+	if (alive) /* added: others may have done the same */
+		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	unlock(n, alive && w & ORPHAN ? -ORPHAN : 0);
+	return alive;
+}
+
+/* ---- Freeing ----------------------------------------------------------------------------------------------------- */
+
+/* Puts n, unless it is NULL, on the list of what is to be freed, which goes through `values`: nobody looks there. */
+static void push(struct ctxfd **list, struct ctxfd *n)
+{
+	if (n) {
+		n->values = *list;
+		*list = n;
+	}
+}
+
+/*
+ * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n
+ * stays where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
+ */
+static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
+{
+	uint64_t w = lock(p);
+
+	if (if_live && load_word(n) & DONE) {
+		unlock(p, 0);
+		return false;
+	}
+	*n->prev = n->next;
+	if (n->next)
+		n->next->prev = n->prev;
+	w = unlock(p, has_children(p, w) ? 0 : -CHILDREN);
+	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
+		push(list, p);
+	return true;
+}
+
+/* From what is outside of the tree. */
+static void detach_outside(struct ctxfd *ctx, uint64_t w, struct ctxfd **list)
+{
+	if (w & LISTED)
+		ctxfdi_kinds[ctx->kind].before_free(ctx);
+	if (w & ALARMED) { /* it is all that there is in the list */
+		struct ctxfd *expiry = ctx->children;
+
+		ctxfdi_kinds[EXPIRY].before_free(expiry);
+		push(list, expiry);
+	}
+}
+
+/* Takes ctx, which has no owner and no child, out of everything, and puts on the list what only it kept. */
+static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
+{
+	uint64_t w = load_word(ctx);
+
+	if (w & (LISTED | ALARMED))
+		detach_outside(ctx, w, list);
+	if (ctx->linked)
+		leave_list(ctx, list_owner(ctx), false, list);
+	if (w & MERGE && merge_of(ctx)->link.linked)
+		leave_list(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
+	if (w & HAS_FD)
+		ctxfdi_close_done_fd(ctx);
+	if (ctx->counted)
+		push(list, ctxfdi_drop(ctx->parent));
+}
+
+/*
+ * The same for a shard. Returns the block's memory, which begins with its first shard, if this was the last one.
+ */
+static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
+{
+	struct ctxfd *p = shard->parent, *block = p->children;
+
+	if (!ctxfdi_last_shard(shard))
+		return NULL;
+	if (ctxfdi_leave_shards(p))
+		push(list, p);
+	return block;
+}
+
+static void discard_one(struct ctxfd *ctx)
+{
+	if (load_word(ctx) & DISCARD)
+		ctxfdi_kinds[ctx->kind].discard(ctx);
+	free(ctx);
+}
+
+/*
+ * Frees all on the list, and everything above that only they kept: a loop, however deep they hang. With garbage, what
+ * is to be freed is only taken out of everything, and put there.
+ */
+static void reap_list(struct ctxfd *list, struct ctxfd **garbage)
+{
+	struct ctxfd *ctx;
+
+	while ((ctx = list)) {
+		list = ctx->values;
+		if (load_word(ctx) & SHARD)
+			ctx = detach_shard(ctx, &list);
+		else
+			detach_node(ctx, &list);
+		if (!ctx)
+			continue;
+		if (garbage) {
+			*garbage = ctx;
+			garbage = &ctx->values;
+			*garbage = NULL;
+		} else {
+			discard_one(ctx);
+		}
+	}
+}
+
+/* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
+void ctxfdi_reap(struct ctxfd *dead)
+{
+	dead->values = NULL;
+	reap_list(dead, NULL);
+}
+
+/*
+ * The same in two steps. detach takes all out of the tree, and runs neither code of the program nor the allocator's, so
+ * that a fork can wait for its end. Returns what is left, for discard.
+ */
+struct ctxfd *ctxfdi_detach(struct ctxfd *dead)
+{
+	struct ctxfd *garbage = NULL;
+
+	dead->values = NULL;
+	reap_list(dead, &garbage);
+	return garbage;
+}
+
+void ctxfdi_discard(struct ctxfd *garbage)
+{
+	while (garbage) {
+		struct ctxfd *next = garbage->values;
+
+		discard_one(garbage);
+		garbage = next;
+	}
+}
+
+/* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
+bool ctxfdi_reap_live(struct ctxfd *ctx)
+{
+	struct ctxfd *list = NULL;
+
+	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
+		return false;
+	if (ctx->counted)
+		push(&list, ctxfdi_drop(ctx->parent));
+	free(ctx);
+	reap_list(list, NULL);
+	return true;
+}
+
+void ctxfd_unref(const struct ctxfd *ctx)
+{
+	struct ctxfd *dead = ctx ? ctxfdi_drop(mutable(ctx)) : NULL;
+
+	if (dead)
+		ctxfdi_reap(dead);
+}
+
+void ctxfd_close(struct ctxfd *ctx)
+{
+	if (!ctx)
+		return;
+	/* In this order: once we are the only owner nobody else can give it children. See own for the third look. */
+	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
+		ctxfd_cancel(ctx);
+		ctxfd_unref(ctx);
+		return;
+	}
+	/*
+	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
+	 * cancelled.
+	 */
+	if (load_word(ctx) & UNSIGNALLED)
+		ctxfdi_signal_done(ctx);
+	ctxfdi_reap(ctx);
+}
