@@ -491,7 +491,8 @@ static void a_call_that_cannot_be_ended(void **state)
 		allowed = taken;
 		refuse(INT_MAX, -EPERM, true);
 		assert_int_equal(ctxfd_uring_call(s.ctx, &ring, prep_recv(&s)), -ENOTRECOVERABLE);
-		allowed = refusals = 0;
+		allowed = 0;
+		refusals = 0;
 		/* It is in flight still, and what it completes with is nothing to anybody. */
 		send_a_byte(&s);
 		while (armed_polls() > taken - 1)
