@@ -30,7 +30,7 @@
  * What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (except the expiry, which goes with its
  * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
  * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
- * the one to free. Who has a node in its list may own it again (own): that ends ORPHAN. So may who has found a LISTED
+ * the one to free. Who has a node in its list may own it again (ctxfdi_own): that ends ORPHAN. So may who has found a LISTED
  * node in a list that it leaves before it is freed: that one comes to 0 also when it is freed by its last owner.
  *
  * Fields marked "fixed" are written by the constructor and never change.

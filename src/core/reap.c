@@ -251,7 +251,7 @@ void ctxfd_close(struct ctxfd *ctx)
 {
 	if (!ctx)
 		return;
-	/* In this order: once we are the only owner nobody else can give it children. See own for the third look. */
+	/* In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third look. */
 	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);

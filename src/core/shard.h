@@ -10,7 +10,7 @@
  *     stays so as long as there is any: it may then be read without the lock.
  *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the
  *     last of them to be empty takes the block out of the list. Both happen once. A parent that has ended may have
- *     owners again later (own), but nothing is linked below it any more, so it has no use for its shards.
+ *     owners again later (ctxfdi_own), but nothing is linked below it any more, so it has no use for its shards.
  *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock
  *     and then finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it
  *     needs the lock.
