@@ -306,14 +306,16 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - retry EINTR: the way to interrupt them is the context;
  *   - wait on blocking and non-blocking descriptors alike, and leave their flags as they are. A socket's SO_RCVTIMEO
  *     and SO_SNDTIMEO do not count: the context takes their place;
- *   - make ctx's done fd (ctxfd_done_fd) when they have to wait, and so can fail with -EMFILE, -ENFILE or -ENOMEM; they
- *     wait by poll for two descriptors, and so fail with -EINVAL where RLIMIT_NOFILE is below 2.
+ *   - need no done fd. A thread gets one fd of the library's when it first has to wait, and keeps it until the thread
+ *     ends. Without a free number or memory for it they wait all the same, and hear of ctx's end 2 ms late at most;
+ *   - wait by ppoll for one descriptor more than is theirs: -EINVAL where RLIMIT_NOFILE is below that, -ENOMEM where the
+ *     kernel has no memory for it.
  */
 
 /*
  * poll(2) under ctx. timeout is in nanoseconds, negative for none. Returns how many fds have revents, 0 when the
- * timeout passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0: that works without a done fd
- * if need be. A negative fd is ignored, a bad one gives POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1),
+ * timeout passed, err when ctx ended; when an fd is ready as ctx ends, the fd. n may be 0.
+ * A negative fd is ignored, a bad one gives POLLNVAL, as in poll. Also -EINVAL (n above RLIMIT_NOFILE - 1),
  * -ENOMEM.
  */
 int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout);

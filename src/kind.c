@@ -2,6 +2,7 @@
 /* The table of ctxfdi_kinds: the one file that knows all layers. */
 #include "core/kind.h"
 
+#include "calls/waiter.h"
 #include "dispatch/dispatcher.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -20,5 +21,6 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[WITH_SIGNALS] = { .name = "with_signals", .before_free = ctxfdi_forget_signals },
 	[WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
 	[SHARD_OF_CHILDREN] = { .name = "shard" },
+	[POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
 	[EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
 };

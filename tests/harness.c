@@ -399,6 +399,9 @@ static void warm_up(bool library)
 	ctxfd_cancel(ctx);
 	require(ctxfd_done_fd(ctx) >= 0);
 	ctxfd_unref(ctx);
+	ctx = ctxfd_with_cancel(ctxfd_background());
+	require(ctx && ctxfd_poll(ctx, NULL, 0, 1) == 0); /* this thread's waker */
+	ctxfd_unref(ctx);
 }
 
 int harness_run(const char *file, const struct CMUnitTest *tests, size_t n, bool warm)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The system calls that wait, under a context. Each is the same loop: try without waiting; if that says EAGAIN, poll
- * the descriptor and the done fd together, and try again. So what a try has consumed is never lost to a cancellation.
+ * The system calls that wait, under a context. Each is the same loop: try without waiting; if that says EAGAIN, poll the
+ * descriptor and this thread's waker together (waiter.h), and try again. So what a try has consumed is never lost to a
+ * cancellation. A deadline needs no waker: it is the poll's own limit.
  *
  * The art is in trying without waiting on a descriptor that may be in blocking mode, whose flags are not ours to change
  * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
@@ -27,7 +28,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "core/context.h"
+#include "calls/waiter.h"
 
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x00000008
@@ -40,7 +41,10 @@ static void *mutable_bytes(const void *buf)
 
 /* ---- Poll -------------------------------------------------------------------------------------------------------- */
 
-/* ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. */
+/*
+ * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
+ * half a percent of its time, so it aims that much too early, and then for the rest.
+ */
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 {
 	for (;;) {
@@ -49,15 +53,18 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 		int ready;
 
 		if (left > 0) {
-			rest.tv_sec = left / CTXFD_SEC > INT32_MAX ? INT32_MAX : (time_t)(left / CTXFD_SEC);
-			rest.tv_nsec = (long)(left % CTXFD_SEC);
+			int64_t aim = left - left / 200;
+
+			rest.tv_sec = aim / CTXFD_SEC > INT32_MAX ? INT32_MAX : (time_t)(aim / CTXFD_SEC);
+			rest.tv_nsec = (long)(aim % CTXFD_SEC);
 		}
 		ready = ppoll(fds, n, until == INT64_MAX ? NULL : &rest, NULL);
-		if (ready >= 0)
+		if (ready > 0)
 			return ready;
-		if (errno != EINTR)
+		if (ready < 0 && errno != EINTR)
 			return -errno;
-		if (left <= 0 && until != INT64_MAX) /* the kernel looks at the fds before it looks for signals */
+		/* The kernel looks at the fds before it looks for signals. */
+		if (until != INT64_MAX && (left <= 0 || ctxfd_now() >= until))
 			return 0;
 	}
 }
@@ -71,33 +78,48 @@ static int look(int fd, int events)
 	return ready >= 0 ? ready : errno == EINTR ? 0 : -errno;
 }
 
-/* The caller's fds alone, for a done fd that polls ready while ctx is live: somebody wrote to it, or closed it. */
-static int poll_apart(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
-{
-	for (;;) {
-		int64_t now = ctxfd_now(), next = now + 2 * CTXFD_MSEC;
-		int ready = poll_until(fds, n, next < until ? next : until), err = ctxfd_err(ctx);
+/* How late a call that gets no waker, for want of fds or memory, hears of the end of its context. */
+#define BLIND (2 * CTXFD_MSEC)
 
-		if (ready || err || now >= until)
-			return ready ? ready : err;
+/*
+ * One sleep, until an fd is ready, ctx ends, `until`, or for no reason: how many fds are ready, or -errno. all: the
+ * caller's fds, and room for one more.
+ */
+static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
+{
+	struct waiter *w = ctxfdi_poller();
+	int ready;
+
+	if (!w) {
+		int64_t next = ctxfd_now() + BLIND;
+
+		return poll_until(all, n, next < until ? next : until);
 	}
+	if (!waiter_park(w, ctx, POLLING)) {
+		ctxfdi_await_done(node_of(ctx), INT64_MAX);
+		return poll_until(all, n, 0);
+	}
+	all[n] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
+	ready = poll_until(all, n + 1, until);
+	if (!ctxfdi_waiter_unpark(w) && all[n].revents)
+		ctxfdi_lose_waker(w);
+	return ready > 0 && all[n].revents ? ready - 1 : ready;
 }
 
-/* all: the caller's fds, and room for the done fd behind them. */
-static int poll_beside(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
+/* The same, but never for no reason: 0 is `until`, and err is returned. */
+static int poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
 {
-	int fd = ctxfd_done_fd(ctx), ready, err;
+	const struct ctxfd *node = node_of(ctx);
+	int64_t limit = node->deadline < until ? node->deadline : until;
 
-	if (fd < 0) /* with nothing else to wait for, it is a sleep, and needs none */
-		return n ? fd : poll_apart(ctx, all, 0, until);
-	all[n] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	ready = poll_until(all, n + 1, until);
-	if (ready <= 0 || !all[n].revents)
-		return ready;
-	if (ready > 1)
-		return ready - 1;
-	err = ctxfd_err(ctx);
-	return err ? err : poll_apart(ctx, all, n, until);
+	if (load_word(node) & NEVER)
+		return poll_until(all, n, until);
+	for (;;) {
+		int ready = poll_once(ctx, all, n, limit), err = ready ? 0 : ctxfd_err(ctx);
+
+		if (ready || err || (until != INT64_MAX && ctxfd_now() >= until))
+			return ready ? ready : err;
+	}
 }
 
 static bool too_many(nfds_t n)
@@ -107,17 +129,15 @@ static bool too_many(nfds_t n)
 	return n > INT_MAX || (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n >= limit.rlim_cur);
 }
 
-/* all: room for the caller's fds and one more, which counts for the limit even while it is not there. */
+/* all: room for the caller's fds and one more. */
 static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd *all, nfds_t n, int64_t until)
 {
 	int result;
 
 	for (nfds_t i = 0; i < n; i++)
 		all[i] = fds[i];
-	all[n] = (struct pollfd){ .fd = -1 };
-	result = poll_until(all, n + 1, 0); /* what need not wait needs no done fd */
-	if (result == 0 && until != 0)
-		result = poll_beside(ctx, all, n, until);
+	all[n] = (struct pollfd){ .fd = -1 }; /* its place counts for RLIMIT_NOFILE, whether it is used or not */
+	result = until ? poll_under(ctx, all, n, until) : poll_until(all, n + 1, 0);
 	for (nfds_t i = 0; result >= 0 && i < n; i++)
 		fds[i].revents = all[i].revents;
 	return result;
@@ -160,7 +180,7 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 static int await_fd(const struct ctxfd *ctx, int fd, int events)
 {
 	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
-	int ready = poll_beside(ctx, both, 1, INT64_MAX);
+	int ready = poll_under(ctx, both, 1, INT64_MAX);
 
 	return ready < 0 ? ready : 0;
 }
@@ -471,7 +491,7 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 	/* A local socket whose listener has no room says so, but nothing tells when there is some. */
 	while (err == -EAGAIN && addr->sa_family == AF_UNIX) {
 		pause = pause < 8 * CTXFD_MSEC ? 2 * pause : pause;
-		err = poll_beside(ctx, &room, 0, ctxfd_now() + pause);
+		err = poll_under(ctx, &room, 0, ctxfd_now() + pause);
 		if (!err)
 			err = start_connecting(fd, addr, addrlen);
 	}

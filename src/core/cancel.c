@@ -145,6 +145,8 @@ static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 		h->next = c->ended;
 		c->ended = h;
 	}
+	if (w & RINGS)
+		ctxfdi_kinds[n->kind].ring(n);
 	if (w & UNSIGNALLED)
 		ctxfdi_signal_done(n);
 	if (w & WAITERS)

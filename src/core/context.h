@@ -72,6 +72,7 @@
 #define LIBRARY     (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
 
 #define DISCARD (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
+#define RINGS   (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -218,6 +219,7 @@ static inline int err_of(uint64_t w)
 bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
                   int cause);
 void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
+bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind);
 
 /* reap.c */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
@@ -226,6 +228,10 @@ void ctxfdi_reap(struct ctxfd *dead);
 struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
 void ctxfdi_discard(struct ctxfd *garbage);
 bool ctxfdi_reap_live(struct ctxfd *ctx);
+void ctxfdi_unpark(struct ctxfd *n);
+
+/* done.c: how many forks lie between the process that loaded the library and this one */
+extern uint32_t ctxfdi_fork_generation;
 
 /* cancel.c */
 uint64_t ctxfdi_settle(struct ctxfd *n);

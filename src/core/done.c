@@ -43,16 +43,14 @@ enum {
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
-/*
- * How many forks lie between the process that loaded the library and this one. Written while the child has one thread.
- */
-static uint32_t fork_generation;
+/* Written while the child has one thread. */
+uint32_t ctxfdi_fork_generation;
 
 static pthread_mutex_t remake_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void after_fork_in_child(void)
 {
-	fork_generation++;
+	ctxfdi_fork_generation++;
 }
 
 __attribute__((constructor)) static void watch_forks(void)
@@ -63,7 +61,7 @@ __attribute__((constructor)) static void watch_forks(void)
 
 static bool is_inherited(struct ctxfd *n)
 {
-	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != fork_generation;
+	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != ctxfdi_fork_generation;
 }
 
 /* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
@@ -273,7 +271,7 @@ static int make_fd(struct ctxfd *n)
 
 	if (fd < 0)
 		return fd;
-	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_relaxed);
+	atomic_store_explicit(&n->fork_generation, ctxfdi_fork_generation, memory_order_relaxed);
 	/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
 	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
 		return fd;
@@ -295,7 +293,7 @@ static void publish_anew(struct ctxfd *n, int fd)
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
 	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
 	change_flags(n, 0, UNSIGNALLED);
-	atomic_store_explicit(&n->fork_generation, fork_generation, memory_order_release);
+	atomic_store_explicit(&n->fork_generation, ctxfdi_fork_generation, memory_order_release);
 	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
 	change_flags(n, 0, UNSIGNALLED);
 }

@@ -24,6 +24,7 @@ enum kind {
 	WITH_PROCESS,
 	SHARD_OF_CHILDREN,
 	EXPIRY,
+	POLLING, /* a parked waiter: see calls/waiter.h */
 	KINDS
 };
 
@@ -34,6 +35,11 @@ struct kind_row {
 	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once.
 	 */
 	struct hook *(*ended)(struct hook *list);
+	/*
+	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
+	 * the walk: it takes no lock and waits for nothing.
+	 */
+	void (*ring)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
 	void (*before_free)(struct ctxfd *n);
 	/* For what has DISCARD: gives up all but n's own memory. May run code of the program; no lock is held. */

@@ -239,6 +239,15 @@ bool ctxfdi_reap_live(struct ctxfd *ctx)
 	return true;
 }
 
+/* Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. */
+void ctxfdi_unpark(struct ctxfd *n)
+{
+	struct ctxfd *list = NULL;
+
+	leave_list(n, list_owner(n), false, &list);
+	reap_list(list, NULL);
+}
+
 void ctxfd_unref(const struct ctxfd *ctx)
 {
 	struct ctxfd *dead = ctx ? ctxfdi_drop(mutable(ctx)) : NULL;

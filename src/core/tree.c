@@ -82,6 +82,18 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 	return lock_live(p, seen) ? p : NULL;
 }
 
+/* Puts n into the list, p's or a shard's, and gives the lock back. p's word is seen. */
+static void link_and_unlock(struct ctxfd *p, struct ctxfd *list, uint64_t seen, struct ctxfd *n)
+{
+	bool crowded = list == p && p->contended >= CROWDED && !(seen & SHARDED);
+
+	if (list != p)
+		n->shard = shard_number(list);
+	unlock(list, link_child(list, list == p ? seen : 0, n));
+	if (crowded)
+		ctxfdi_split_children(p);
+}
+
 /*
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
  * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
@@ -99,8 +111,6 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 		atomic_init(&n->word, word);
 		count_on(n, parent);
 	} else if ((list = lock_list(p, flags, &seen))) {
-		bool crowded = list == p && p->contended >= CROWDED && !(seen & SHARDED);
-
 		if (deadline == INT64_MAX)
 			word |= (seen & TIMED) | cause_of(seen);
 		atomic_init(&n->word, word);
@@ -110,11 +120,7 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 		 */
 		if (parent != p)
 			count_on(n, parent);
-		if (list != p)
-			n->shard = shard_number(list);
-		unlock(list, link_child(list, list == p ? seen : 0, n));
-		if (crowded)
-			ctxfdi_split_children(p);
+		link_and_unlock(p, list, seen, n);
 	} else {
 		/* Born done, with the parent's verdict, and in no list. */
 		atomic_init(&n->word, flags | DONE | (seen & EXPIRED) | cause_of(seen));
@@ -122,6 +128,25 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 		return false;
 	}
 	return true;
+}
+
+/*
+ * Makes n, whose memory is the caller's, a hidden child of ctx for as long as a call waits under it. A cancel of ctx rings
+ * it, as its kind does. It knows nothing of the clock: the deadline is the wait's own limit. False: ctx has ended, or
+ * is about to. ctx must not be one that never ends.
+ */
+bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind)
+{
+	struct ctxfd *p = node_of(ctx), *list;
+	uint64_t seen = load_word(p);
+
+	ctxfdi_init_node(n, p, kind);
+	n->deadline = INT64_MAX;
+	atomic_init(&n->word, RINGS);
+	list = lock_list(p, RINGS, &seen);
+	if (list)
+		link_and_unlock(p, list, seen, n);
+	return list;
 }
 
 static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)

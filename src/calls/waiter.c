@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiters and their wakers; waiter.h says who may touch what.
+ *
+ * THE WAKER is a timerfd without an alarm. TFD_IOC_SET_TICKS makes it readable, for what a write to an eventfd costs;
+ * where that is refused an alarm in the past does, some microseconds later. Setting it to never makes it unreadable. All
+ * three fail on any other file: if the program closes fds that it does not know, whatever gets the waker's number is safe.
+ */
+#include "calls/waiter.h"
+
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
+
+static _Thread_local struct waiter *own;
+
+/* ---- Wakers ------------------------------------------------------------------------------------------------------ */
+
+static bool make_readable(int fd)
+{
+	static const struct itimerspec past = { .it_value = { .tv_nsec = 1 } };
+	uint64_t one = 1;
+
+	return ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0 || timerfd_settime(fd, TFD_TIMER_ABSTIME, &past, NULL) == 0;
+}
+
+static void make_unreadable(int fd)
+{
+	static const struct itimerspec never;
+
+	timerfd_settime(fd, 0, &never, NULL);
+}
+
+static bool open_waker(struct waiter *w)
+{
+	w->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	w->generation = ctxfdi_fork_generation;
+	return w->fd >= 0;
+}
+
+void ctxfdi_lose_waker(struct waiter *w)
+{
+	w->fd = -1;
+}
+
+/* In the child of a fork the number is the parent's, which is not to be woken from here. */
+void ctxfdi_ring_poller(struct ctxfd *n)
+{
+	struct waiter *w = (struct waiter *)(void *)n;
+	int saved = errno;
+
+	if (w->generation == ctxfdi_fork_generation)
+		w->rung = make_readable(w->fd);
+	errno = saved;
+}
+
+/* ---- Waiters ----------------------------------------------------------------------------------------------------- */
+
+static pthread_key_t key; /* for its destructor: it frees a thread's waiter */
+static bool has_key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void free_waiter(void *arg)
+{
+	struct waiter *w = arg;
+
+	own = NULL;
+	if (w->parked)
+		ctxfdi_waiter_unpark(w);
+	if (w->fd >= 0 && w->generation == ctxfdi_fork_generation)
+		close(w->fd);
+	free(w);
+}
+
+static void make_key(void)
+{
+	has_key = pthread_key_create(&key, free_waiter) == 0;
+}
+
+static struct waiter *make_waiter(void)
+{
+	struct waiter *w;
+
+	pthread_once(&once, make_key);
+	w = has_key ? malloc(sizeof *w) : NULL;
+	if (!w)
+		return NULL;
+	w->parked = false;
+	w->fd = -1;
+	if (pthread_setspecific(key, w) != 0) {
+		free(w);
+		return NULL;
+	}
+	own = w;
+	return w;
+}
+
+struct waiter *ctxfdi_waiter(void)
+{
+	struct waiter *w = own;
+
+	if (!w)
+		return make_waiter();
+	if (w->parked)
+		ctxfdi_waiter_unpark(w);
+	return w;
+}
+
+struct waiter *ctxfdi_poller(void)
+{
+	struct waiter *w = ctxfdi_waiter();
+
+	if (w && (w->fd < 0 || w->generation != ctxfdi_fork_generation) && !open_waker(w))
+		w = NULL;
+	return w;
+}
+
+bool ctxfdi_waiter_unpark(struct waiter *w)
+{
+	ctxfdi_unpark(&w->node);
+	w->parked = false;
+	if (w->rung && w->generation == ctxfdi_fork_generation)
+		make_unreadable(w->fd);
+	return w->rung;
+}

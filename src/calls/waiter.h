@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a waiting call parks in the child list of the context it waits under, so that a cancel wakes it. A thread has
+ * one waiter, made with its first wait and freed as it ends, since it waits in one call at a time.
+ *
+ * The thread alone touches its waiter, but for the walk that rings it: that only reads, and sets `rung`, and is through
+ * when unpark returns. The memory is not on the stack of the call. So a call that is left by siglongjmp or pthread_cancel,
+ * or that a fork has copied from another thread, leaves a valid node in the list; the thread takes it out with its next
+ * wait, or as it ends.
+ */
+#ifndef WAITER_H
+#define WAITER_H
+
+#include "core/context.h"
+
+struct waiter {
+	struct ctxfd node; /* in the list while parked */
+	bool parked;
+	bool rung;           /* by a walk, which held the list */
+	int fd;              /* the waker, or -1: readable once rung. See waiter.c */
+	uint32_t generation; /* ctxfdi_fork_generation of the process that made it */
+};
+
+/* This thread's, out of every list. NULL: no memory. */
+struct waiter *ctxfdi_waiter(void);
+
+/* This thread's, with a waker. NULL: no memory, or no fd. */
+struct waiter *ctxfdi_poller(void);
+
+/* w polled ready, and was not rung: its number is no longer ours. */
+void ctxfdi_lose_waker(struct waiter *w);
+
+/* False: ctx has ended, or is about to. */
+static inline bool waiter_park(struct waiter *w, const struct ctxfd *ctx, enum kind kind)
+{
+	w->rung = false;
+	w->parked = ctxfdi_park(&w->node, ctx, kind);
+	return w->parked;
+}
+
+/* Returns whether it was rung. */
+bool ctxfdi_waiter_unpark(struct waiter *w);
+
+/* Kinds: rings a POLLING one. */
+void ctxfdi_ring_poller(struct ctxfd *n);
+
+#endif

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a waiting call leaves in its context's child list, and the fd by which a cancel wakes it: one for each thread,
+ * whatever contexts it waits under, and none when there is none to be had.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+#include "harness.h"
+
+static void nothing_to_destroy(void *value)
+{
+	*(int *)value += 1;
+}
+
+/* A context that counts in *freed when it is freed. */
+static struct ctxfd *counted(int *freed)
+{
+	static const char key;
+	const struct ctxfd *value = ctxfd_with_value(ctxfd_background(), &key, freed, nothing_to_destroy);
+	struct ctxfd *ctx = ctxfd_with_cancel(value);
+
+	require(value && ctx);
+	ctxfd_unref(value);
+	return ctx;
+}
+
+/* ---- One for each thread ----------------------------------------------------------------------------------------- */
+
+static void *wait_under_many(void *arg)
+{
+	int pipe[2], before;
+	char byte;
+
+	(void)arg;
+	make_pipe(pipe);
+	before = count_fds();
+	for (int i = 0; i < 100; i++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+		struct ctxfd *timed = ctxfd_with_timeout(ctx, 100 * CTXFD_USEC);
+
+		require(ctxfd_read(timed, pipe[0], &byte, 1) == -ETIMEDOUT);
+		ctxfd_close(timed);
+		ctxfd_close(ctx);
+	}
+	require(count_fds() == before + 1);
+	close_pair(pipe);
+	return NULL;
+}
+
+static void a_thread_has_one_waker(void **state)
+{
+	int before = count_fds();
+
+	(void)state;
+	thread_join(thread_start(wait_under_many, NULL));
+	assert_int_equal(count_fds(), before);
+}
+
+struct wait {
+	const struct ctxfd *ctx;
+	int fd;
+	ssize_t result;
+	_Atomic bool begins;
+};
+
+static void *read_one(void *arg)
+{
+	struct wait *w = arg;
+	char byte;
+
+	w->begins = true;
+	w->result = ctxfd_read(w->ctx, w->fd, &byte, 1);
+	return NULL;
+}
+
+/* Each wait is woken by its own context's end, and what woke one does not wake the next. */
+static void a_wake_is_for_one_wait(void **state)
+{
+	int pipe[2];
+	char byte;
+
+	(void)state;
+	make_pipe(pipe);
+	for (int i = 0; i < rounds(100); i++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+		struct wait w = { .ctx = ctx, .fd = pipe[0] };
+		struct thread *thread = thread_start(read_one, &w);
+		struct pollfd p = { .fd = pipe[0], .events = POLLIN };
+		int64_t start;
+
+		if (i % 2)
+			thread_wait_asleep(thread);
+		ctxfd_cancel(ctx);
+		thread_join(thread);
+		assert_int_equal(w.result, -ECANCELED);
+		ctxfd_close(ctx);
+
+		/* The same in this thread: one wait that is woken, and one that lasts. */
+		ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC / 4);
+		assert_int_equal(ctxfd_read(ctx, pipe[0], &byte, 1), -ETIMEDOUT);
+		ctxfd_close(ctx);
+		ctx = ctxfd_with_cancel(ctxfd_background());
+		start = now();
+		assert_int_equal(ctxfd_poll(ctx, &p, 1, CTXFD_MSEC), 0);
+		assert_elapsed(start, CTXFD_MSEC, 10 * CTXFD_SEC);
+		ctxfd_close(ctx);
+	}
+	close_pair(pipe);
+}
+
+static void *cancel_others(void *arg)
+{
+	struct ctxfd *(*slot)[2] = arg;
+
+	for (int i = 0; i < 2; i++)
+		ctxfd_cancel((*slot)[i]);
+	return NULL;
+}
+
+/* A cancel that meets the call where it begins, sleeps or ends: nothing is lost, and nothing is left for the next. */
+static void cancels_meet_waits_anywhere(void **state)
+{
+	int ready[2], empty[2];
+	char byte;
+
+	(void)state;
+	make_pipe(ready);
+	make_pipe(empty);
+	for (int i = 0; i < rounds(2000); i++) {
+		struct ctxfd *root = ctxfd_with_cancel(ctxfd_background());
+		struct ctxfd *slot[] = { ctxfd_with_cancel(root), root };
+		struct thread *thread = thread_start(cancel_others, &slot);
+		struct pollfd p[] = { { .fd = empty[0], .events = POLLIN }, { .fd = ready[0], .events = POLLIN } };
+		int n;
+
+		assert_int_equal(write(ready[1], "x", 1), 1);
+		n = ctxfd_poll(slot[0], p, 2, -1);
+		assert_true(n == 1 || n == -ECANCELED);
+		assert_int_equal(ctxfd_read(root, empty[0], &byte, 1), -ECANCELED);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+		thread_join(thread);
+		ctxfd_close(slot[0]);
+		ctxfd_close(root);
+	}
+	close_pair(ready);
+	close_pair(empty);
+}
+
+/* ---- Without an fd ----------------------------------------------------------------------------------------------- */
+
+static void *wait_without(void *arg)
+{
+	struct wait *w = arg;
+	struct ctxfd *timed = ctxfd_with_timeout(w->ctx, 5 * CTXFD_MSEC);
+	struct pollfd p = { .fd = w->fd, .events = POLLIN };
+	int64_t start = now();
+	char byte;
+
+	require(ctxfd_read(timed, w->fd, &byte, 1) == -ETIMEDOUT);
+	require(now() - start >= 5 * CTXFD_MSEC);
+	ctxfd_close(timed);
+	start = now();
+	require(ctxfd_poll(w->ctx, &p, 1, 3 * CTXFD_MSEC) == 0);
+	require(ctxfd_poll(w->ctx, NULL, 0, 3 * CTXFD_MSEC) == 0);
+	require(now() - start >= 6 * CTXFD_MSEC);
+	return read_one(arg);
+}
+
+static void wait_without_fds(void *(*fn)(void *arg), int n)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct thread *threads[3];
+	struct wait w[3];
+	int pipe[2];
+
+	make_pipe(pipe);
+	exhaust_fds();
+	for (int i = 0; i < n; i++) {
+		w[i] = (struct wait){ .ctx = ctx, .fd = pipe[0] };
+		threads[i] = thread_start(fn, &w[i]);
+	}
+	for (int i = 0; i < n; i++)
+		wait_until(w[i].begins);
+	ctxfd_cancel(ctx);
+	for (int i = 0; i < n; i++) {
+		thread_join(threads[i]);
+		assert_int_equal(w[i].result, -ECANCELED);
+	}
+	free_fds();
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
+static void without_a_free_number_it_waits_all_the_same(void **state)
+{
+	(void)state;
+	wait_without_fds(wait_without, 3);
+}
+
+/* The first allocation of a new thread is its waiter. */
+static void without_memory_it_waits_all_the_same(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct wait w = { .ctx = ctx };
+	struct thread *thread;
+	int pipe[2];
+
+	(void)state;
+	make_pipe(pipe);
+	w.fd = pipe[0];
+	fail_allocation(1);
+	thread = thread_start(read_one, &w);
+	wait_until(allocation_failed());
+	ctxfd_cancel(ctx);
+	thread_join(thread);
+	assert_int_equal(w.result, -ECANCELED);
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
+/* ---- Calls that do not return ------------------------------------------------------------------------------------ */
+
+static _Thread_local sigjmp_buf out;
+
+static void jump(int signal)
+{
+	(void)signal;
+	siglongjmp(out, 1);
+}
+
+static void *leave_by_jump(void *arg)
+{
+	struct wait *w = arg;
+	struct ctxfd *other = ctxfd_with_cancel(ctxfd_background());
+	struct pollfd p = { .fd = w->fd, .events = POLLIN };
+	char byte;
+
+	if (!sigsetjmp(out, 1)) {
+		w->begins = true;
+		ctxfd_read(w->ctx, w->fd, &byte, 1);
+		require(false);
+	}
+	w->begins = false;
+	wait_until(w->begins); /* the context has been closed */
+	if (w->result)         /* with another wait, or as the thread ends */
+		require(ctxfd_poll(other, &p, 1, CTXFD_MSEC) == 0);
+	w->begins = false;
+	wait_until(w->begins);
+	ctxfd_close(other);
+	return NULL;
+}
+
+static void a_call_may_be_left_by_siglongjmp(void **state)
+{
+	struct sigaction action = { .sa_handler = jump }, was;
+	int pipe[2];
+
+	(void)state;
+	make_pipe(pipe);
+	assert_int_equal(sigaction(SIGUSR1, &action, &was), 0);
+	for (int waits_again = 0; waits_again < 2; waits_again++) {
+		int freed = 0;
+		struct ctxfd *ctx = counted(&freed);
+		struct wait w = { .ctx = ctx, .fd = pipe[0], .result = waits_again };
+		struct thread *thread = thread_start(leave_by_jump, &w);
+
+		wait_until(w.begins);
+		thread_wait_asleep_in(thread, SYS_ppoll);
+		pthread_kill(thread_pthread(thread), SIGUSR1);
+		wait_until(!w.begins);
+		ctxfd_close(ctx); /* a walk meets what the call has left */
+		w.begins = true;
+		wait_until(!w.begins);
+		assert_int_equal(freed, waits_again);
+		w.begins = true;
+		thread_join(thread);
+		assert_int_equal(freed, 1);
+	}
+	assert_int_equal(sigaction(SIGUSR1, &was, NULL), 0);
+	close_pair(pipe);
+}
+
+static void a_cancelled_thread_gives_its_context_up(void **state)
+{
+	int pipe[2];
+
+	(void)state;
+	make_pipe(pipe);
+	for (int i = 0; i < rounds(50); i++) {
+		int freed = 0;
+		struct ctxfd *ctx = counted(&freed);
+		struct wait w = { .ctx = ctx, .fd = pipe[0] };
+		struct thread *thread = thread_start(read_one, &w);
+
+		wait_until(w.begins);
+		thread_wait_asleep(thread);
+		pthread_cancel(thread_pthread(thread));
+		ctxfd_close(ctx);
+		assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+		assert_int_equal(freed, 1);
+	}
+	close_pair(pipe);
+}
+
+/* ---- Others who touch the waker ---------------------------------------------------------------------------------- */
+
+static int waker_of_this_thread(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	int probe = dup(0), fds = count_fds();
+
+	/* In a thread that has not waited yet: the lowest free number. */
+	require(probe >= 0 && close(probe) == 0);
+	require(ctxfd_poll(ctx, NULL, 0, 1) == 0);
+	require(count_fds() == fds);
+	ctxfd_close(ctx);
+	return probe;
+}
+
+static void *lose_the_waker(void *arg)
+{
+	int *kind = arg, fd = waker_of_this_thread(), pipe[2];
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC);
+	char bytes[16];
+
+	require(close(fd) == 0);
+	make_pipe(pipe); /* its end to read from has the number now */
+	require(pipe[0] == fd);
+	if (*kind == 1)
+		require(write(pipe[1], "full", 4) == 4);
+	if (*kind == 2)
+		close_pair(pipe);
+	require(ctxfd_poll(ctx, NULL, 0, -1) == -ETIMEDOUT);
+	if (*kind == 1)
+		require(read(pipe[0], bytes, sizeof bytes) == 4);
+	if (*kind != 2)
+		close_pair(pipe);
+	ctxfd_close(ctx);
+	return NULL;
+}
+
+/* Not touched: a stranger's number, whether it is closed, ready, or not. */
+static void a_lost_waker_is_not_touched(void **state)
+{
+	(void)state;
+	for (int kind = 0; kind < 3; kind++)
+		thread_join(thread_start(lose_the_waker, &kind));
+}
+
+struct stranger {
+	struct ctxfd *ctx;
+	int fd, pair[2];
+	_Atomic bool stands, looked;
+};
+
+static void *wait_with_a_stranger(void *arg)
+{
+	struct stranger *s = arg;
+	struct ctxfd *timed = ctxfd_with_timeout(s->ctx, CTXFD_SEC / 4);
+
+	s->fd = waker_of_this_thread();
+	require(close(s->fd) == 0);
+	make_socketpair(s->pair);
+	require(s->pair[0] == s->fd);
+	s->stands = true;
+	require(ctxfd_poll(timed, NULL, 0, -1) < 0);
+	ctxfd_close(timed);
+	wait_until(s->looked);
+	close_pair(s->pair);
+	return NULL;
+}
+
+/* A cancel writes nothing into what has the waker's number now. */
+static void a_stranger_gets_no_bytes(void **state)
+{
+	struct stranger s = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct thread *thread = thread_start(wait_with_a_stranger, &s);
+
+	(void)state;
+	wait_until(s.stands);
+	thread_wait_asleep(thread);
+	ctxfd_cancel(s.ctx);
+	assert_not_readable(s.pair[1]);
+	s.looked = true;
+	thread_join(thread);
+	ctxfd_close(s.ctx);
+}
+
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
+
+static int cancel_in_child(void *arg)
+{
+	struct wait *w = arg;
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC);
+	char byte;
+
+	/* The context in which the parent's other thread waits, and a wait of our own. */
+	ctxfd_cancel((struct ctxfd *)(uintptr_t)w->ctx);
+	require(ctxfd_read(ctx, w->fd, &byte, 1) == -ETIMEDOUT);
+	ctxfd_close(ctx);
+	return 0;
+}
+
+static void a_child_wakes_nobody_in_its_parent(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct wait w = { .ctx = ctx };
+	struct thread *thread;
+	int pipe[2];
+
+	(void)state;
+	make_pipe(pipe);
+	w.fd = pipe[0];
+	thread = thread_start(read_one, &w);
+	wait_until(w.begins);
+	thread_wait_asleep(thread);
+	assert_int_equal(in_child(cancel_in_child, &w), 0);
+	assert_int_equal(write(pipe[1], "x", 1), 1);
+	thread_join(thread);
+	assert_int_equal(w.result, 1);
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_thread_has_one_waker),
+		cmocka_unit_test(a_wake_is_for_one_wait),
+		cmocka_unit_test(cancels_meet_waits_anywhere),
+		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
+		cmocka_unit_test(without_memory_it_waits_all_the_same),
+		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),
+		cmocka_unit_test(a_cancelled_thread_gives_its_context_up),
+		cmocka_unit_test(a_lost_waker_is_not_touched),
+		cmocka_unit_test(a_stranger_gets_no_bytes),
+		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
+	};
+	return run_all(tests);
+}
