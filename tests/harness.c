@@ -382,6 +382,14 @@ void harness_nothing(void *arg)
 	(void)arg;
 }
 
+void make_waiter(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	require(ctx && ctxfd_poll(ctx, NULL, 0, 1) == 0);
+	ctxfd_unref(ctx);
+}
+
 /*
  * What the library keeps for good once it was asked for, and a sanitizer's own thread, which comes with the first
  * one.
@@ -399,9 +407,7 @@ static void warm_up(bool library)
 	ctxfd_cancel(ctx);
 	require(ctxfd_done_fd(ctx) >= 0);
 	ctxfd_unref(ctx);
-	ctx = ctxfd_with_cancel(ctxfd_background());
-	require(ctx && ctxfd_poll(ctx, NULL, 0, 1) == 0); /* this thread's waker */
-	ctxfd_unref(ctx);
+	make_waiter();
 }
 
 int harness_run(const char *file, const struct CMUnitTest *tests, size_t n, bool warm)

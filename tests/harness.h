@@ -98,6 +98,9 @@ int rounds(int n);
 /* Ends the process with a message unless ok: the assertion of forked children and other threads. */
 #define require(ok) ((ok) ? (void)0 : harness_require_failed(#ok, __FILE__, __LINE__))
 
+/* Makes what the library keeps for a thread that has waited for an fd, until it ends: memory and an fd. */
+void make_waiter(void);
+
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
 /* How many blocks of memory the library holds now. */

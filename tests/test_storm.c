@@ -127,6 +127,8 @@ static void *play_rounds(void *arg)
 	int t = (int)(intptr_t)arg;
 
 	number = t;
+	make_waiter();
+	pthread_barrier_wait(&gate);
 	for (;;) {
 		pthread_barrier_wait(&gate);
 		if (over)
@@ -147,6 +149,7 @@ static void start_threads(int n)
 	pthread_barrier_init(&gate, NULL, (unsigned)n);
 	for (int t = 2; t <= n; t++)
 		started[t - 1] = thread_start(play_rounds, (void *)(intptr_t)t);
+	pthread_barrier_wait(&gate);
 }
 
 static void stop_threads(void)

@@ -275,6 +275,7 @@ void sim_expire(void)
 static void main_of_fiber(void)
 {
 	fibers[sim_current].run(fibers[sim_current].arg);
+	sim_thread_ends();
 	fibers[sim_current].state = ENDED;
 	sim_wake(&fibers[sim_current], 1);
 	leave();

@@ -95,6 +95,9 @@ bool sim_sleep(const void *on, uint32_t bits, int64_t until);
 void sim_wake(const void *on, uint32_t bits);
 void sim_expire(void); /* wakes those whose time has come */
 
+/* What a thread has set by pthread_setspecific goes with it. */
+void sim_thread_ends(void);
+
 /* For the library's own threads, which may be asleep at the end. */
 int sim_spawn(void *(*run)(void *arg), void *arg);
 void sim_await(int thread);

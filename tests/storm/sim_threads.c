@@ -15,6 +15,20 @@ static struct mutex {
 
 static void (*in_child)(void);
 
+/* The one key of pthread_key_create that the library has, and what each thread has set. */
+static void (*destructor)(void *value);
+static void *values[SIM_THREADS];
+static struct sim_view once_seen;
+
+void sim_thread_ends(void)
+{
+	void *value = values[sim_turn()];
+
+	values[sim_turn()] = NULL;
+	if (value)
+		destructor(value);
+}
+
 void sim_forked(void)
 {
 	in_child();
@@ -24,6 +38,9 @@ void sim_threads_reset(void)
 {
 	for (int i = 0; i < 16; i++)
 		mutexes[i] = (struct mutex){ 0 };
+	for (int i = 0; i < SIM_THREADS; i++)
+		values[i] = NULL;
+	once_seen = (struct sim_view){ 0 };
 }
 
 static struct mutex *find(const pthread_mutex_t *m)
@@ -52,6 +69,41 @@ pthread_t sim_pthread_self(void);
 int sim_pthread_sigmask(int how, const sigset_t *set, sigset_t *was);
 int sim_pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
 int sim_prctl(int what, ...);
+
+int sim_pthread_once(pthread_once_t *once, void (*init)(void));
+int sim_pthread_key_create(pthread_key_t *key, void (*free_value)(void *));
+int sim_pthread_setspecific(pthread_key_t key, const void *value);
+
+int sim_pthread_once(pthread_once_t *once, void (*init)(void))
+{
+	enum { BEGUN = PTHREAD_ONCE_INIT + 1, OVER };
+
+	if (*once == PTHREAD_ONCE_INIT) {
+		*once = BEGUN;
+		init();
+		*once = OVER;
+		sim_release(&once_seen);
+		sim_wake(once, 1);
+	}
+	while (*once == BEGUN)
+		sim_sleep(once, 1, INT64_MAX);
+	sim_acquire(&once_seen);
+	return 0;
+}
+
+int sim_pthread_key_create(pthread_key_t *key, void (*free_value)(void *))
+{
+	*key = 0;
+	destructor = free_value;
+	return 0;
+}
+
+int sim_pthread_setspecific(pthread_key_t key, const void *value)
+{
+	(void)key;
+	values[sim_turn()] = (void *)(uintptr_t)value;
+	return 0;
+}
 
 int sim_pthread_mutex_lock(pthread_mutex_t *m)
 {
