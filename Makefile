@@ -9,12 +9,14 @@
 # CTXFD_SLOW=n gives the tests n times as long.
 #
 # New files need no line here: src/uring/*.c goes into libctxfd-uring, what else is in src into libctxfd, src/examples/*.c are
-# examples, tests/test_*.c are test programs (all found by their names), and further targets come with fragments:
-# bench/bench.mk and tests/*.mk. A test program that needs more than the others says so in a fragment, for instance
+# examples, and tests/FOLDER/test_*.c are test programs, whatever the folder's name: all are found by their names. Further
+# targets come with fragments: bench/bench.mk and tests/FOLDER/*.mk. A test program that needs more than the others says so
+# in the fragment of its folder, for instance
 #
 #     $(BUILD)/tests/test_faults: private override LDFLAGS += -Wl,--wrap=eventfd
 #
-# ("override", or what is set on the command line would win.)
+# ("override", or what is set on the command line would win.) The program itself is in $(BUILD)/tests, with no folder in its
+# name, so no two tests can have the same.
 
 .DEFAULT_GOAL := all
 .SUFFIXES:
@@ -153,20 +155,21 @@ $(BUILD)/examples/uring_%: $(BUILD)/examples/obj/uring_%.o $(URING_LIB) $(BUILD)
 demo: ## the HTTP server, driven by curl: five seconds, and the installing
 	@$(DEPS) cc curl
 	+@$(AGAIN) $(BUILD)/examples/httpd
-	@BUILD=$(BUILD) sh tests/demo.sh
+	@BUILD=$(BUILD) sh tests/examples/demo.sh
 
 # ---- Tests ---------------------------------------------------------------------------------------------------------
 
 # The tests link the library's own objects (internal names included), their calls of malloc and free routed through
 # the harness, which counts them and can make them fail. TEST_LIB=$(BUILD)/libctxfd.a in a fragment gives a program
 # the real one.
-TEST_FLAGS = $(FLAGS) -Isrc -Itests -Wno-unused-parameter $(shell $(PKG_CONFIG) --cflags cmocka)
+TEST_FLAGS = $(FLAGS) -Isrc -Itests -Itests/support -Wno-unused-parameter $(shell $(PKG_CONFIG) --cflags cmocka)
 TEST_LIBS  = $(shell $(PKG_CONFIG) --libs cmocka) $(LDLIBS)
 TEST_LIB   = $(BUILD)/tests/libctxfd.a
 
-TESTS_SRC := $(filter-out $(if $(URING_SRC),,tests/test_uring%),$(wildcard tests/test_*.c))
-TESTS_BIN := $(TESTS_SRC:tests/%.c=$(BUILD)/tests/%)
-HARNESS   := $(patsubst tests/%.c,$(BUILD)/tests/obj/%.o,$(wildcard tests/harness*.c))
+TESTS_SRC := $(filter-out $(if $(URING_SRC),,tests/uring/%),$(wildcard tests/*/test_*.c))
+TESTS_OBJ := $(TESTS_SRC:tests/%.c=$(BUILD)/tests/obj/%.o)
+TESTS_BIN := $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(TESTS_SRC)))
+HARNESS   := $(patsubst tests/%.c,$(BUILD)/tests/obj/%.o,$(wildcard tests/support/harness*.c))
 
 tests: $(TESTS_BIN) ## the test programs, into build/tests
 
@@ -174,7 +177,7 @@ $(BUILD)/tests/obj/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(TEST_FLAGS) $(DEP) -c -o $@ $<
 
-$(BUILD)/tests/obj/test_uring%: private TEST_FLAGS += $(URING_CFLAGS)
+$(BUILD)/tests/obj/uring/%: private TEST_FLAGS += $(URING_CFLAGS)
 
 $(BUILD)/tests/libctxfd.a: $(OBJ)
 $(BUILD)/tests/libctxfd-uring.a: $(URING_OBJ)
@@ -183,14 +186,18 @@ $(BUILD)/tests/lib%.a:
 	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
 	@$(OBJCOPY) $(foreach f,malloc calloc realloc aligned_alloc free,--redefine-sym $(f)=counted_$(f)) $@
 
-$(BUILD)/tests/test_%: $(BUILD)/tests/obj/test_%.o $(HARNESS) $(BUILD)/tests/libctxfd.a $(BUILD)/libctxfd.a
+# The object of test program $(1), whichever folder its source is in. (For when it is known which program make is at.)
+object_of = $(filter %/$(1).o,$(TESTS_OBJ))
+.SECONDEXPANSION:
+
+$(BUILD)/tests/test_%: $$(call object_of,test_$$*) $(HARNESS) $(BUILD)/tests/libctxfd.a $(BUILD)/libctxfd.a
 	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(TEST_LIB) $(TEST_LIBS)
 
-$(BUILD)/tests/test_uring%: $(BUILD)/tests/obj/test_uring%.o $(HARNESS) $(BUILD)/tests/libctxfd-uring.a \
+$(BUILD)/tests/test_uring%: $$(call object_of,test_uring$$*) $(HARNESS) $(BUILD)/tests/libctxfd-uring.a \
 		$(BUILD)/tests/libctxfd.a
 	$(call quiet,LD)$(CC) $(TEST_FLAGS) $(LDFLAGS) -o $@ $^ $(URING_LIBS) $(TEST_LIBS)
 
-DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/deps
+DEPS = CC='$(CC)' CXX='$(CXX)' sh tests/tools/deps
 DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl mandoc
 
 # The tests are built by a second make, since the first may have had to install what they are found with. To us a warning
@@ -219,7 +226,7 @@ check-valgrind: ## the same under valgrind's memcheck: eight minutes
 	+@$(CHECK) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
 
 check-clang: ## the same, compiled by clang: three minutes
-	@CC=clang CXX=clang++ sh tests/deps $(DEPS_CHECK)
+	@CC=clang CXX=clang++ sh tests/tools/deps $(DEPS_CHECK)
 	+@$(CHECK) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 
 check-all: ## all of these, one after the other
@@ -236,7 +243,7 @@ RUN_BIN := $(if $(TESTS),$(filter $(CHOSEN),$(TESTS_BIN)),$(TESTS_BIN))
 
 run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(HARNESS) $(BUILD)/tests/libctxfd.a $(RUN_BIN) $(EXAMPLES)
 	@BUILD='$(BUILD)' VARIANT='$(VARIANT)' URING='$(URING)' CC='$(CC)' CXX='$(CXX)' SAN='$(SAN)' TEST_CFLAGS=$(call quoted,$(CFLAGS)) MAKE='$(MAKE_COMMAND)' \
-		tests/run $(TESTS)
+		tests/tools/run $(TESTS)
 
 # ---- Install -------------------------------------------------------------------------------------------------------
 
@@ -291,5 +298,5 @@ FORCE:
 	check-format run-tests install uninstall clean help FORCE
 .SECONDARY:
 
-include $(wildcard bench/bench.mk tests/*.mk)
-include $(wildcard $(addprefix $(BUILD)/,obj/*.d obj/*/*.d examples/obj/*.d tests/obj/*.d))
+include $(wildcard bench/bench.mk tests/*/*.mk)
+include $(wildcard $(addprefix $(BUILD)/,obj/*.d obj/*/*.d examples/obj/*.d tests/obj/*/*.d))

@@ -11,7 +11,7 @@ $(FUZZ)/fuzz: $(FUZZ_SRC) $(wildcard src/*/*.h tests/storm/*.h)
 	$(call quiet,CC)$(FUZZ_CC) $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o $@ $(FUZZ_SRC)
 
 fuzz: ## libFuzzer with scripts on the whole API, for SECONDS=60
-	@CC='$(FUZZ_CC)' sh tests/deps cc fuzzer
+	@CC='$(FUZZ_CC)' sh tests/tools/deps cc fuzzer
 	+@$(AGAIN) run-fuzz
 
 run-fuzz: $(FUZZ)/fuzz

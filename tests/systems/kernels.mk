@@ -5,6 +5,6 @@ check-kernels: ## the test programs on Debian's 5.10, 6.1, 6.12 and newest kerne
 	+@$(AGAIN) run-kernels
 
 run-kernels: $(RUN_BIN)
-	@BUILD='$(BUILD)' URING='$(URING)' CC='$(CC)' TESTS='$(TESTS)' sh tests/kernels/run.sh $(KERNELS)
+	@BUILD='$(BUILD)' URING='$(URING)' CC='$(CC)' TESTS='$(TESTS)' sh tests/systems/kernels $(KERNELS)
 
 .PHONY: check-kernels run-kernels

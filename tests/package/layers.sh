@@ -5,7 +5,7 @@
 # The source is in layers, and nothing includes or calls upward: core knows nothing above it; dispatch and calls know core;
 # uring knows the public headers alone. src/kind.c, the table by which core serves the kinds of dispatch, stands above all.
 
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 failed=0
 dir=$BUILD/tests/layers
 mkdir -p "$dir"

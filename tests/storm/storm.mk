@@ -10,7 +10,7 @@ $(BUILD)/tests/test_scripts: $(addprefix $(BUILD)/tests/obj/storm/,script.o mode
 # variables in sections that can be set back, its system calls renamed. No sanitizer of the check targets goes together
 # with that.
 SIM := $(BUILD)/tests/sim
-SIM_TESTS := $(patsubst tests/%.c,$(SIM)/%.o,tests/test_schedules.c $(wildcard tests/harness*.c tests/storm/sim*.c) $(STORM_SRC))
+SIM_TESTS := $(patsubst tests/%.c,$(SIM)/%.o,tests/storm/test_schedules.c $(wildcard tests/support/harness*.c tests/storm/sim*.c) $(STORM_SRC))
 SIM_CALLS := malloc free eventfd timerfd_create timerfd_settime timerfd_gettime ioctl write read close fcntl poll ppoll \
 	clock_gettime nanosleep syscall epoll_create1 epoll_ctl epoll_wait prctl $(addprefix pthread_,mutex_init mutex_destroy mutex_lock \
 	mutex_unlock cond_init cond_destroy cond_wait cond_broadcast create detach join self sigmask atfork \
@@ -19,7 +19,7 @@ SIM_SECTIONS := $(foreach s,.data .data.rel .data.rel.local,--rename-section $(s
 	--rename-section .bss=simbss,alloc,load,data,contents
 
 $(SIM)/lib/%.o: private override SAN =
-$(SIM)/lib/%.o: src/%.c tests/storm.mk $(BUILD)/flags
+$(SIM)/lib/%.o: src/%.c tests/storm/storm.mk $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(LIB_FLAGS) -U_FORTIFY_SOURCE -fsanitize=thread '-D_Thread_local=__attribute__((section("simtls")))' $(DEP) -c -o $@ $<
 	@$(OBJCOPY) $(foreach f,$(SIM_CALLS),--redefine-sym $(f)=sim_$(f)) $(SIM_SECTIONS) $@
@@ -29,7 +29,7 @@ $(patsubst tests/%.c,$(SIM)/%.o,$(filter-out %script.c,$(STORM_SRC))): private o
 
 $(SIM)/%.o: private override SAN =
 # At link time a sanitizer would be one for the whole program.
-$(SIM)/%.o: tests/%.c tests/storm.mk $(BUILD)/flags
+$(SIM)/%.o: tests/%.c tests/storm/storm.mk $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(TEST_FLAGS) -fno-lto $(DEP) -c -o $@ $<
 
@@ -45,4 +45,4 @@ stress: $(addprefix $(BUILD)/tests/,test_schedules test_scripts test_storm) ## t
 
 .PHONY: stress
 
-include $(wildcard $(addprefix $(BUILD)/tests/,obj/storm/*.d sim/*.d sim/lib/*.d sim/lib/*/*.d sim/storm/*.d))
+include $(wildcard $(addprefix $(BUILD)/tests/,sim/*/*.d sim/lib/*/*.d))

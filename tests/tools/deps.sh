@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # variants: plain
 #
-# What tests/deps does on other systems than this one: a PATH of make-believe commands stands for each.
+# What tests/tools/deps does on other systems than this one: a PATH of make-believe commands stands for each.
 
-real=$PWD/tests/deps
+real=$PWD/tests/tools/deps
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM

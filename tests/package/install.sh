@@ -34,7 +34,7 @@ use() {
 		c++17) compiler=$CXX source=$dir/use.cc ;;
 		*) compiler=$CC source=$dir/use.c ;;
 		esac
-		cp tests/install_use.c "$source"
+		cp tests/package/install_use.c "$source"
 		flags="-std=$lang -Wall -Wextra -Wpedantic -Werror"
 		$compiler $flags $(pkg-config --cflags ctxfd) -D_POSIX_C_SOURCE=200809L "$source" \
 			-o "$dir/shared" $(pkg-config --libs ctxfd) || fail "It does not compile as $lang."

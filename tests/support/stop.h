@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stops the dispatcher, or a cancel, in the middle of its work: in the system call by which it makes a done fd readable
- * (write, called by number; wrapped by the linker: see core.mk). For one file of a program, whose main calls make_stop.
+ * (write, called by number; wrapped by the linker: see dispatch.mk). For one file of a program, whose main calls make_stop.
  */
 #ifndef STOP_H
 #define STOP_H

@@ -1,24 +1,24 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Whether tests/run and the harness find what they are there to find: runs the tests of bad.c, each of which does one
+# Whether tests/tools/run and the harness find what they are there to find: runs the tests of bad.c, each of which does one
 # thing wrong, and compares the verdicts. Under a sanitizer or valgrind, what that one should find.
 
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
 
-mkdir -p "$dir/tests" "$dir/build/tests"
-cp tests/run tests/valgrind.supp "$dir/tests"
-$CC ${TEST_CFLAGS:-} ${SAN:-} -D_GNU_SOURCE -g -pthread -Iinclude -Itests $(pkg-config --cflags cmocka) -o "$dir/bad" tests/bad.c \
-	"$BUILD"/tests/obj/harness*.o "$BUILD/tests/libctxfd.a" $(pkg-config --libs cmocka) || exit 1
+mkdir -p "$dir/tests/tools" "$dir/build/tests"
+cp tests/tools/run tests/tools/valgrind.supp "$dir/tests/tools"
+$CC ${TEST_CFLAGS:-} ${SAN:-} -D_GNU_SOURCE -g -pthread -Iinclude -Itests/support $(pkg-config --cflags cmocka) -o "$dir/bad" tests/tools/bad.c \
+	"$BUILD"/tests/obj/support/harness*.o "$BUILD/tests/libctxfd.a" $(pkg-config --libs cmocka) || exit 1
 
 failed=0
 # expect NAME VERDICT [PATTERN]: what is said of it, and a line that its output must have.
 expect() {
-	: >"$dir/tests/$1.c"
+	: >"$dir/tests/tools/$1.c"
 	cp "$dir/bad" "$dir/build/tests/$1"
-	CTXFD_SLOW=1 TEST_LIMIT=${limit:-300} BUILD=build "$dir/tests/run" "$1" >"$dir/said" 2>&1
+	CTXFD_SLOW=1 TEST_LIMIT=${limit:-300} BUILD=build "$dir/tests/tools/run" "$1" >"$dir/said" 2>&1
 	rc=$?
 	if ! grep -q "^$1: $2, [0-9]* s\$" "$dir/said" || ! grep -q "${3:-.}" "$dir/said" ||
 		[ $rc != "${4:-1}" ] || ! tail -n 1 "$dir/said" | grep -Eq '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$'; then

@@ -16,7 +16,7 @@ shim=$dir/faults.so
 
 # shellcheck disable=SC2086 # flags
 if ! ${CC:-cc} ${CFLAGS:--O2} -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -pthread -o "$shim" \
-	tests/example_faults.c -ldl 2>"$dir/errors"; then
+	tests/faults/example_faults.c -ldl 2>"$dir/errors"; then
 	if grep -q libc_malloc "$dir/errors"; then
 		echo "the C library is not glibc"
 		exit 77

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the library makes when it is first needed: by two threads at once, by a program that leaves little room, and
- * without any. Each test in a child of its own. The first thread is stopped in the system call that makes it (core.mk).
+ * without any. Each test in a child of its own. The first thread is stopped in the system call that makes it (dispatch.mk).
  */
 #include "harness.h"
 

@@ -11,9 +11,9 @@ coverage: ## what the tests run of src, and why they do not run the rest; the pa
 	@$(DEPS) $(DEPS_CHECK) gcovr
 	@find $(COVERAGE) -name '*.gcda' -delete 2>/dev/null || true
 	+@$(AGAIN) BUILD=$(COVERAGE) VARIANT=coverage CFLAGS='-O0 -g' SAN='$(COUNTING)' \
-		TESTS='$(or $(TESTS),$(TESTS_SRC:tests/test_%.c=%))' run-tests
+		TESTS='$(or $(TESTS),$(TESTS_BIN:$(BUILD)/tests/test_%=%))' run-tests
 	@gcovr --root . --object-directory $(COVERAGE)/obj --filter src/ --exclude src/examples --json $(COVERAGE)/coverage.json \
 		--html-details $(COVERAGE)/index.html $(COVERAGE)/obj
-	@python3 tests/coverage.py $(COVERAGE)/coverage.json tests/uncovered
+	@python3 tests/tools/coverage.py $(COVERAGE)/coverage.json tests/tools/uncovered
 
 .PHONY: coverage

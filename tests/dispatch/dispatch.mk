@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+# The tests that stop the library as it makes something for the first time, and in the middle of its dispatcher's work.
+$(BUILD)/tests/test_first_use: private override LDFLAGS += -Wl,--wrap=epoll_create1,--wrap=timerfd_create
+$(BUILD)/tests/test_dispatch_halfway $(BUILD)/tests/test_fork_halfway: private override LDFLAGS += -Wl,--wrap=syscall
