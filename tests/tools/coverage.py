@@ -11,8 +11,12 @@ paragraphs of places, one a line, and below them, indented, why that is so.
         Why.
 
 Fails when a line is not argued, and when an argument is about nothing: the line is not there, or it is run.
+
+A line's text is its code alone: a comment that is added, changed or taken away makes no difference, nor do line numbers and
+indentation. Who changes the code of a line, breaks it or moves it to another file has to change its place here as well.
 """
 import json
+import re
 import sys
 from collections import namedtuple
 
@@ -21,6 +25,9 @@ Compiled without optimization. A branch is one way out of a condition; && and ||
 counted: what is compiled on other machines only, what test_schedules runs on its simulated machine, and what was run by
 a process that was killed.
 '''
+
+# Strings and characters, in which nothing is a comment; and comments.
+TOKEN = re.compile(r'''"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|/\*.*?\*/|//[^\n]*''', re.DOTALL)
 
 Line = namedtuple('Line', 'file number text counted ways')  # ways: for each branch, whether it was taken
 Place = namedtuple('Place', 'sometimes file part')
@@ -31,15 +38,23 @@ def read_source(file):
         return f.read().splitlines()
 
 
+def read_code(file):
+    def without_comment(match):
+        return '\n' * match[0].count('\n') if match[0][0] == '/' else match[0]
+
+    with open(file, encoding='utf-8') as f:
+        return [' '.join(line.split()) for line in TOKEN.sub(without_comment, f.read()).split('\n')]
+
+
 def read_lines(report):
     with open(report, encoding='utf-8') as f:
         for file in json.load(f)['files']:
-            source = read_source(file['file'])
+            source = read_code(file['file'])
             for line in file['lines']:
                 if not line['gcovr/noncode']:
                     number = line['line_number']
                     ways = [branch['count'] > 0 for branch in line['branches']]
-                    yield Line(file['file'], number, source[number - 1].strip(), line['count'] > 0, ways)
+                    yield Line(file['file'], number, source[number - 1], line['count'] > 0, ways)
 
 
 def read_arguments(path):
