@@ -15,11 +15,16 @@ FDS = (1, 10, 100, 1000, 10000)
 DEPTHS = (1, 10, 100, 1000, 10000, 100000, 1000000)
 THREADS = (1, 2, 4)
 VALUES = (1, 10, 100)
+CPUS = (1, 2)
 RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
 
 def wake(name, what, floor, awake=False):
     return Row(name, what=what, floor=floor, typical=True, budget=50, awake=awake)
+
+
+def call(name, what, floor):
+    return Row(name, CPUS, what, floor, typical=True, budget=30, awake=True)
 
 
 GROUPS = [
@@ -90,6 +95,15 @@ GROUPS = [
     ("T threads, a dispatcher each: a context, its after-func, its end, the callback (wall time by all of them)", [
         Row("after/loops", THREADS, "with_cancel, after_func, close, run", "malloc, a queue, an eventfd, epoll_wait, read", typical=True, budget=30),
     ]),
+    ("A call that has to wait, under a context of its own with a deadline; two threads take turns on N CPUs: for each turn", [
+        call("call/recv", "with_timeout, ctxfd_recv, close; and a send", "ppoll with a time-out, recv; and a send"),
+        call("call/send", "the same, ctxfd_send into a full buffer; and a recv", "ppoll, send; and a recv"),
+        call("call/write", "the same, ctxfd_write to the socket", "ppoll, write; and a recv"),
+        call("call/write-pipe", "the same, ctxfd_write into a full pipe; and a read", "ppoll, write; and a read"),
+        call("call/accept", "ctxfd_accept; close; and socket, connect, close", "ppoll, accept4; and the same"),
+        call("call/accept-blocking", "the same, the listener in blocking mode", "ppoll, accept4; and the same"),
+        Row("call/recv-there", what="a send, and ctxfd_recv of what is there", floor="send, recv"),
+    ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
         Row("uring/cancel", (1, 100, 1000, 10000), "cancel", "ASYNC_CANCEL by user_data, written by hand", budget=30),
     ]),
@@ -156,6 +170,11 @@ def ratio(row, other, arg=0, other_row=None):
         a, b = r.figure(row, arg, subject), r.figure(other_row or row, arg, other)
         return a / b if a and b else None
     return value
+
+
+def in_turn(row, other, arg=0):
+    """The same, but the middle of the ratios of rounds that are neighbours: where two threads wake each other."""
+    return lambda r, subject="ctxfd": r.ratio(row, arg, subject, other)
 
 
 def worst(args, value_of):
@@ -238,6 +257,9 @@ FIGURES = [
            value=ratio("value-mixed/hit", "go", 100)),
     Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop")),
     Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop")),
+    *(Figure(f"{what}, under a context of its own, by ppoll and the call; {cpus}", 1.05, "x", value=in_turn(f"call/{row}", "floor", n))
+      for row, what in (("recv", "recv that has to wait"), ("send", "send"), ("accept", "accept"))
+      for n, cpus in ((1, "one CPU"), (2, "two CPUs"))),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
 ]
