@@ -16,7 +16,7 @@
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
 
-static _Thread_local struct waiter *own;
+_Thread_local struct waiter *ctxfdi_own_waiter;
 
 /* ---- Wakers ------------------------------------------------------------------------------------------------------ */
 
@@ -68,7 +68,7 @@ static void free_waiter(void *arg)
 {
 	struct waiter *w = arg;
 
-	own = NULL;
+	ctxfdi_own_waiter = NULL;
 	if (w->parked)
 		ctxfdi_waiter_unpark(w);
 	if (w->fd >= 0 && w->generation == ctxfdi_fork_generation)
@@ -90,18 +90,18 @@ static struct waiter *make_waiter(void)
 	if (!w)
 		return NULL;
 	w->parked = false;
-	w->fd = -1;
+	w->fd = w->expects_fd = -1;
 	if (pthread_setspecific(key, w) != 0) {
 		free(w);
 		return NULL;
 	}
-	own = w;
+	ctxfdi_own_waiter = w;
 	return w;
 }
 
 struct waiter *ctxfdi_waiter(void)
 {
-	struct waiter *w = own;
+	struct waiter *w = ctxfdi_own_waiter;
 
 	if (!w)
 		return make_waiter();

@@ -19,10 +19,17 @@ struct waiter {
 	bool rung;           /* by a walk, which held the list */
 	int fd;              /* the waker, or -1: readable once rung. See waiter.c */
 	uint32_t generation; /* ctxfdi_fork_generation of the process that made it */
+
+	int expects_fd; /* for which the thread's next call likely has to wait: see io.c; -1: none */
+	int expects_events;
+	unsigned expected; /* how often */
 };
 
 /* This thread's, out of every list. NULL: no memory. */
 struct waiter *ctxfdi_waiter(void);
+
+/* The same, if it has one already. */
+extern _Thread_local struct waiter *ctxfdi_own_waiter;
 
 /* This thread's, with a waker. NULL: no memory, or no fd. */
 struct waiter *ctxfdi_poller(void);

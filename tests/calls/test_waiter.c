@@ -154,6 +154,59 @@ static void cancels_meet_waits_anywhere(void **state)
 	close_pair(empty);
 }
 
+/* ---- Polling first ----------------------------------------------------------------------------------------------- */
+
+static void *answer(void *arg)
+{
+	int *fds = arg;
+	char byte;
+
+	for (int i = 0; i < 20; i++)
+		require(read(fds[0], &byte, 1) == 1 && write(fds[1], "x", 1) == 1);
+	return NULL;
+}
+
+/* The thread comes to expect that it must wait for fd. */
+static void wait_often(const struct ctxfd *ctx, int fd, int others[2], int ask)
+{
+	struct thread *thread = thread_start(answer, others);
+	char byte;
+
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(ctxfd_write(ctx, ask, "x", 1), 1);
+		assert_int_equal(ctxfd_read(ctx, fd, &byte, 1), 1);
+	}
+	thread_join(thread);
+}
+
+/* It need not wait any more; and what has the number then never polls ready, but fails at once when it is asked. */
+static void what_was_expected_of_a_number_does_not_last(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct sockaddr_in addr;
+	int ask[2], reply[2], listener;
+	char byte;
+
+	(void)state;
+	make_socketpair(ask);
+	make_socketpair(reply);
+	for (int round = 0; round < 8; round++) {
+		wait_often(ctx, reply[0], (int[]){ ask[1], reply[1] }, ask[0]);
+		assert_int_equal(write(reply[1], "abc", 3), 3);
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(ctxfd_read(ctx, reply[0], &byte, 1), 1);
+	}
+	close(reply[0]);
+	listener = make_listener(&addr);
+	assert_int_equal(listener, reply[0]);
+	for (int i = 0; i < 9; i++)
+		assert_int_equal(ctxfd_recv(ctx, listener, &byte, 1, 0), -ENOTCONN);
+	close(listener);
+	close(reply[1]);
+	close_pair(ask);
+	ctxfd_close(ctx);
+}
+
 /* ---- Without an fd ----------------------------------------------------------------------------------------------- */
 
 static void *wait_without(void *arg)
@@ -438,6 +491,7 @@ int main(void)
 		cmocka_unit_test(a_thread_has_one_waker),
 		cmocka_unit_test(a_wake_is_for_one_wait),
 		cmocka_unit_test(cancels_meet_waits_anywhere),
+		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
 		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),

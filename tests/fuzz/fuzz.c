@@ -45,7 +45,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 	decode_script(&script, &curious, bytes, size);
 	if (!warm) { /* what stays for the life of the process */
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
 		ctxfd_done_fd(ctxfd_background());
+		ctxfd_poll(ctx, NULL, 0, 1); /* this thread's waker */
+		ctxfd_close(ctx);
 		warm = true;
 	}
 	look_for_fds(before);
