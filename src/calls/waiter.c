@@ -121,9 +121,13 @@ struct waiter *ctxfdi_poller(void)
 
 bool ctxfdi_waiter_unpark(struct waiter *w)
 {
-	ctxfdi_unpark(&w->node);
+	struct ctxfd *dead = ctxfdi_unpark(&w->node);
+	bool rung = w->rung;
+
 	w->parked = false;
-	if (w->rung && w->generation == ctxfdi_fork_generation)
+	if (rung && w->generation == ctxfdi_fork_generation)
 		make_unreadable(w->fd);
-	return w->rung;
+	if (dead) /* last: what a value's destroy does may be another wait */
+		ctxfdi_reap(dead);
+	return rung;
 }

@@ -228,7 +228,7 @@ void ctxfdi_reap(struct ctxfd *dead);
 struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
 void ctxfdi_discard(struct ctxfd *garbage);
 bool ctxfdi_reap_live(struct ctxfd *ctx);
-void ctxfdi_unpark(struct ctxfd *n);
+struct ctxfd *ctxfdi_unpark(struct ctxfd *n);
 
 /* done.c: how many forks lie between the process that loaded the library and this one */
 extern uint32_t ctxfdi_fork_generation;

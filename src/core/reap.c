@@ -239,13 +239,16 @@ bool ctxfdi_reap_live(struct ctxfd *ctx)
 	return true;
 }
 
-/* Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. */
-void ctxfdi_unpark(struct ctxfd *n)
+/*
+ * Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. Returns
+ * what only n kept, for reap, or NULL.
+ */
+struct ctxfd *ctxfdi_unpark(struct ctxfd *n)
 {
-	struct ctxfd *list = NULL;
+	struct ctxfd *dead = NULL;
 
-	leave_list(n, list_owner(n), false, &list);
-	reap_list(list, NULL);
+	leave_list(n, list_owner(n), false, &dead);
+	return dead;
 }
 
 void ctxfd_unref(const struct ctxfd *ctx)

@@ -9,8 +9,13 @@
 
 #include "harness.h"
 
-static void nothing_to_destroy(void *value)
+/* Waits itself: the waiter is free by then. */
+static void count_freed(void *value)
 {
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	require(ctxfd_poll(ctx, NULL, 0, 1) == 0);
+	ctxfd_close(ctx);
 	*(int *)value += 1;
 }
 
@@ -18,7 +23,7 @@ static void nothing_to_destroy(void *value)
 static struct ctxfd *counted(int *freed)
 {
 	static const char key;
-	const struct ctxfd *value = ctxfd_with_value(ctxfd_background(), &key, freed, nothing_to_destroy);
+	const struct ctxfd *value = ctxfd_with_value(ctxfd_background(), &key, freed, count_freed);
 	struct ctxfd *ctx = ctxfd_with_cancel(value);
 
 	require(value && ctx);
@@ -345,6 +350,9 @@ static void a_cancelled_thread_gives_its_context_up(void **state)
 {
 	int pipe[2];
 
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer sees no order in what a thread does after it was cancelled in a call");
+#endif
 	(void)state;
 	make_pipe(pipe);
 	for (int i = 0; i < rounds(50); i++) {
