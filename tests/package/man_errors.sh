@@ -2,119 +2,224 @@
 # SPDX-License-Identifier: MIT
 # variants: plain
 #
-# The header and the man pages name the same errnos for each function.
+# The header and the man pages say of each function that it returns the same values and fails with the same errnos.
 #
-# In the header these are all in the comment right above the function; in the comments of the same section that stand
-# alone before it; and what "all other constructors" fail with. "as ctxfd_x" after "Errors" stands for x's. In a page
-# they are in the lists under ERRORS; a list is for the functions that the paragraph before it names, or else for
-# whichever of the page's functions the header says it of.
+# In a header, a sentence that begins with "Returns" is about the functions below the comment, and so is what follows the
+# colon of one that begins with "Errors". "Every constructor returns" and "Errors of every constructor" are about
+# ctxfd_with_* and ctxfd_merge, "Errors of all of these" about the rest of the section.
+#
+# In a page, a paragraph under RETURN VALUES is about the functions that it names by .Fn; one that names none is about
+# those that no paragraph names. A list under ERRORS is about the functions that are named by .Fn before it; one without
+# names is about all functions of the page but those that "cannot fail". A name by .Xr does not count.
 
 out=${BUILD:-build}/tests/man_errors
+rm -rf "$out"
 mkdir -p "$out" || exit 1
+export LC_ALL=C
 
-# header FILE: a line "FUNCTION ERRNO" for each.
-header() {
-	awk '
-	# ECANCELED and ETIMEDOUT are how a context ends; the others are of calls that the text speaks of.
-	function errnos(text, into,    n, i, word) {
-		n = split(text, word, /[^A-Za-z0-9_]+/)
+# What both sides are read with.
+# shellcheck disable=SC2016 # awk
+words='
+function tell(name, verb, text, pattern,    n, i, word) {
+	n = split(text, word, /[^A-Za-z0-9_-]+/)
+	for (i = 1; i <= n; i++)
+		if (word[i] ~ pattern)
+			print name, verb, word[i]
+}
+function tell_values(name, text) {
+	tell(name, "returns", text, "^(0|NULL|true|false|INT64_MAX|err|-?errno|-E[A-Z0-9]+)$")
+}
+function tell_errnos(name, verb, text) {
+	gsub(/-E/, "E", text)
+	gsub(/EPOLL[A-Z]*/, "", text)
+	tell(name, verb, text, "^E[A-Z0-9]+$")
+}'
+
+# headers FILE...: a line for each function that tells its result or has none, "FUNCTION is told of"; "FUNCTION returns
+# VALUE"; "FUNCTION fails with ERRNO"; and "FUNCTION mentions ERRNO" for what is in the comment besides.
+headers() {
+	# shellcheck disable=SC2016
+	awk "$words"'
+	function after_colon(text) {
+		return " " substr(text, index(text, ":") + 1)
+	}
+	function read_sentence(s) {
+		if (s ~ /^Every constructor returns/)
+			common_values = s
+		else if (s ~ /^Errors of every constructor[^:]*:/)
+			common_errnos = after_colon(s)
+		else if (s ~ /^Errors of all of these[^:]*:/)
+			section_errnos = section_errnos after_colon(s)
+		else if (s ~ /^Errors[^:]*:/)
+			errnos = errnos after_colon(s)
+		else if (s ~ /^Returns /)
+			values = values " " s
+	}
+	# ECANCELED and ETIMEDOUT are mostly the end of a context, after EINTR all go on, and EEXIST comes from epoll_ctl.
+	function read_comment(    n, i, s) {
+		n = split(comment, s, /\. +/)
 		for (i = 1; i <= n; i++)
-			if (word[i] ~ /^E[A-Z0-9]+$/ && word[i] !~ /^(EPOLL.*|ECANCELED|ETIMEDOUT|EINTR|EEXIST)$/)
-				into[word[i]]
+			read_sentence(s[i])
+		gsub(/-?E(CANCELED|TIMEDOUT|INTR|EXIST)/, "", comment)
 	}
-	function tell(f, set,    e) {
-		for (e in set)
-			print f, e
-	}
-	function end_of_comment() {
-		if (comment ~ /---- /)
-			delete section
-		if (comment ~ /all other constructors/)
-			errnos(substr(comment, index(comment, "all other constructors")), common)
-	}
-	/^\/\*/ { comment = ""; inside = 1; used = 0 }
+	FNR == 1 || /^\/\* ---- / { section_errnos = "" }
+	/^\/\*/ { inside = 1; comment = values = errnos = "" }
 	inside {
-		comment = comment " " $0
-		if (/\*\/ *$/) {
-			inside = 0
-			end_of_comment()
-		}
-		next
+		line = $0
+		gsub(/^ *\/?\*+ *|[. ]*\*\/ *$/, "", line)
+		comment = comment (line == "" ? ". " : " ") line
+		sub(/^[. ]+/, "", comment)
 	}
-	/^$/ {
-		if (!used)
-			errnos(comment, section)
-		comment = ""
-	}
-	/^[a-z].*[ *]ctxfd_[a-z_]+\(/ && !/^static/ {
+	/\*\/ *$/ && inside { inside = 0; comment = comment ". "; read_comment(); next }
+	inside { next }
+	/^$/ { comment = values = errnos = "" }
+	/^[a-z].*[ *]ctxfd_[a-z_]*[a-z]\(/ && !/^static/ {
 		name = $0
 		sub(/\(.*/, "", name)
 		sub(/.*[ *]/, "", name)
-		used = 1
-		delete own
-		errnos(comment, own)
-		tell(name, own)
-		tell(name, section)
-		if (/struct ctxfd \*ctxfd_(with|merge)/)
-			tell(name, common)
-		if (match(comment, /Errors[^.:]*: as ctxfd_[a-z_]+/)) {
-			other = substr(comment, RSTART, RLENGTH)
-			sub(/.* /, "", other)
-			print name, "as", other
+		if (/struct ctxfd \*ctxfd_(with|merge)/) {
+			values = values common_values
+			errnos = errnos common_errnos
 		}
-	}' "$1" | sort -u >"$out/raw"
-	awk 'NR == FNR { if ($2 != "as") has[$1] = has[$1] " " $2; next }
-		$2 != "as" { print; next }
-		{ n = split(has[$3], e, " "); for (i = 1; i <= n; i++) print $1, e[i] }' "$out/raw" "$out/raw" | sort -u
+		if (values != "" || /^void ctxfd/)
+			print name, "is told of"
+		tell_values(name, values)
+		tell_errnos(name, "fails with", errnos section_errnos)
+		tell_errnos(name, "mentions", comment)
+	}' "$@" | sort -u
 }
 
-# page FILE: "FUNCTION ERRNO" for lists that name it, "? ERRNO" for those that name none.
-page() {
-	awk '
-	/^\.Sh/ { errors = /ERRORS/; n = 0 }
-	!errors { next }
+# pages FILE...: the same of pages, without what they mention.
+pages() {
+	# shellcheck disable=SC2016
+	awk "$words"'
+	function end_of_paragraph(    i) {
+		for (i = 1; i <= named; i++) {
+			spoken_of[name[i]]
+			tell_values(name[i], text)
+			if (text ~ /cannot fail/)
+				safe[name[i]]
+		}
+		if (!named)
+			others = others text
+		named = 0
+		text = ""
+	}
+	function end_of_page(    f) {
+		for (f in functions) {
+			if (!(f in spoken_of))
+				tell_values(f, others)
+			if (f in spoken_of || others != "" || f in nothing)
+				print f, "is told of"
+			if (!(f in safe))
+				tell_errnos(f, "fails with", unnamed)
+		}
+		split("", functions)
+		split("", spoken_of)
+		split("", safe)
+		split("", nothing)
+		others = unnamed = ""
+	}
+	FNR == 1 { end_of_page() }
+	/^\.Sh/ {
+		if (section == "VALUES")
+			end_of_paragraph()
+		section = $NF
+		named = list = 0
+		text = ""
+		next
+	}
+	section == "NAME" && /^\.Nm ctxfd_/ { functions[$2] }
+	section == "SYNOPSIS" && /^\.F[no]/ && type == ".Ft void" { nothing[$2] }
+	{ type = $0 }
+	section != "VALUES" && section != "ERRORS" || /^\.Xr/ { next }
+	/^\.Fn/ && !list { name[++named] = $2; next }
+	section == "VALUES" && /^\.Pp/ { end_of_paragraph() }
+	section == "VALUES" { text = text " " $0; next }
 	/^\.Bl/ { list = 1 }
-	/^\.El/ { list = 0; n = 0 }
-	!list && /^\.Fn/ { name[n++] = $2 }
-	list && /^\.It Bq Er/ {
-		for (i = 4; i <= NF; i++) {
-			if ($i !~ /^E[A-Z0-9]+$/ || $i ~ /^(ECANCELED|ETIMEDOUT)$/)
-				continue
-			if (n == 0)
-				print "?", $i
-			for (k = 0; k < n; k++)
-				print name[k], $i
-		}
-	}' "$1" | sort -u
+	/^\.El/ { list = named = 0 }
+	/^\.It Bq Er/ {
+		if (!named)
+			unnamed = unnamed " " $0
+		for (i = 1; i <= named; i++)
+			tell_errnos(name[i], "fails with", $0)
+	}
+	END { end_of_page() }' "$@" | sort -u
 }
 
-# differences PAGE: says where it and the header part.
+# differences HEADERS PAGES: of two files of facts.
 differences() {
-	functions=$(sed -n '/^\.Sh NAME/,/^\.Sh SYNOPSIS/s/^\.Nm \(ctxfd_[a-z_]*\).*/\1/p' "$1")
-	page "$1" >"$out/page"
-	for f in $functions; do
-		sed -n "s/^$f //p" "$out/header" >"$out/wanted"
-		sed -n "s/^$f //p" "$out/page" >"$out/named"
-		cat "$out/wanted" >>"$out/any"
-		sed -n 's/^? //p' "$out/page" | cat - "$out/named" | sort -u | comm -23 "$out/wanted" - |
-			sed "s,\$,: the header has it at $f; not $1,"
-		comm -13 "$out/wanted" "$out/named" | sed "s,\$,: $1 has it for $f; not the header,"
-	done
-	sort -u "$out/any" -o "$out/any"
-	sed -n 's/^? //p' "$out/page" | comm -13 "$out/any" - | sed "s,\$,: $1 has it; the header at none of its functions,"
-	: >"$out/any"
+	grep -v ' mentions ' "$1" | comm -23 - "$2" | sed 's/$/: so says the header, but no page/'
+	grep -v ' mentions ' "$1" | comm -13 - "$2" | sed 's/$/: so says a page, but not the header/'
+	sed -n 's/ mentions / fails with /p' "$1" | comm -23 - "$1" | sed 's/$/: the header speaks of it, but not under Errors/'
 }
 
-export LC_ALL=C
-: >"$out/any"
-header include/ctxfd.h >"$out/header"
-if [ "$(grep -c . "$out/header")" -lt 30 ]; then
-	echo "the header is not understood: it has but these errnos"
-	cat "$out/header"
+failed=0
+headers=$(find include -name '*.h' ! -name '*uring*' | sort)
+pages=$(find src/man -name 'ctxfd_*.3' ! -name '*uring*' | sort)
+# shellcheck disable=SC2086 # lists
+headers $headers >"$out/headers"
+# shellcheck disable=SC2086
+pages $pages >"$out/pages"
+sed -n '/^static/d; /^#/d; s/^[a-z].*[ *]\(ctxfd_[a-z_]*[a-z]\)(.*/\1 is told of/p' include/ctxfd.h | sort -u |
+	comm -23 - "$out/headers" | sed 's/ is told of$/: no sentence in the header begins with Returns/' >"$out/wrong"
+differences "$out/headers" "$out/pages" >>"$out/wrong"
+if [ -s "$out/wrong" ]; then
+	cat "$out/wrong"
 	exit 1
 fi
-for page in src/man/ctxfd.3 src/man/ctxfd_[!u]*.3; do
-	differences "$page"
-done >"$out/wrong"
-cat "$out/wrong"
-[ ! -s "$out/wrong" ]
+
+# Does it see what it is for? Each errno and value is made another in turn, on one side alone.
+
+# see WHERE: complains if the two sides still say the same.
+see() {
+	[ -n "$(differences "$out/headers.now" "$out/pages.now")" ] && return
+	echo "This says something else now, and nothing is wrong with that: $1"
+	failed=1
+}
+
+# change FILE LINE WORD COPY: writes FILE with an errno there that no function has.
+change() {
+	sed "${2}s/\([^A-Za-z-]\)$3/\1-EDOM/" "$1" >"$4"
+}
+
+cp "$out/headers" "$out/headers.now"
+for page in $pages; do
+	others=$(echo "$pages" | grep -vx "$page")
+	awk '/^\.Sh/ { section = $NF }
+		section == "VALUES" && /^\.(Li|Va|Dv) (-?[eE].*|true|false|NULL|INT64_MAX)$/ { print FNR, $2 }
+		section == "ERRORS" && /^\.It Bq Er/ { print FNR, $4 }' "$page" >"$out/lines"
+	while read -r line word; do
+		change "$page" "$line" "$word" "$out/page.3"
+		# shellcheck disable=SC2086
+		pages $others "$out/page.3" >"$out/pages.now"
+		see "$page:$line $word"
+	done <"$out/lines"
+done
+
+cp "$out/pages" "$out/pages.now"
+for header in $headers; do
+	others=$(echo "$headers" | grep -vx "$header")
+	awk '/^\/\*/ { inside = 1 }
+		inside {
+			n = split($0, word, " ")
+			for (i = 1; i <= n; i++) {
+				if (word[i] ~ /^(Errors|Returns)[:,]?$/)
+					on = 1
+				bare = word[i]
+				gsub(/[^A-Za-z0-9_-]/, "", bare)
+				if (on && bare ~ /^-?(E[A-Z0-9]+|errno)$|^(true|false|NULL|INT64_MAX)$/)
+					print FNR, bare
+				if (word[i] ~ /\.$/ || word[i] == "*/")
+					on = 0
+			}
+		}
+		/\*\/$/ { inside = on = 0 }' "$header" >"$out/lines"
+	while read -r line word; do
+		change "$header" "$line" "$word" "$out/header.h"
+		# shellcheck disable=SC2086
+		headers $others "$out/header.h" >"$out/headers.now"
+		see "$header:$line $word"
+	done <"$out/lines"
+done
+exit $failed
