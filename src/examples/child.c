@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * child: a child process that is killed when its context ends. Go's exec.CommandContext.
+ * child: a child process is killed when its context ends. This is Go's exec.CommandContext.
  *
- * We wait for a context that ends when the process does; when the other one ends, the process is killed. Whatever
- * fails, a process that was started is killed and waited for.
+ * `exited` is a context that ends when the process does, and run waits for it. If ctx ends first, an after-func kills
+ * the process. If anything fails, run kills the process too, and in every case it waits for the process.
  *
  * Output:
  *     true: exit code 0
@@ -21,10 +21,10 @@
 
 static void kill_child(void *pid)
 {
-	kill(*(pid_t *)pid, SIGKILL); /* nobody else can have the number: we have not waited for it yet */
+	kill(*(pid_t *)pid, SIGKILL); /* the number is still the child's, since we have not waited for it yet */
 }
 
-/* Runs a command under ctx: 0 and its wait status, or -errno. */
+/* Runs a command under ctx. Returns 0 and stores its wait status, or returns -errno. */
 static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 {
 	struct ctxfd_after *after = NULL;
@@ -33,7 +33,7 @@ static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 	int pidfd, err = -posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
 
 	if (err)
-		return err; /* there is no process, and pid is nothing to kill */
+		return err; /* no process was started */
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0 || !(exited = ctxfd_with_process(ctxfd_background(), pidfd, -ESRCH)))
 		err = -errno;
@@ -43,7 +43,7 @@ static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 		kill_child(&pid);
 	else
 		ctxfd_wait(exited);
-	ctxfd_after_stop(after); /* before waitpid, which gives the number away */
+	ctxfd_after_stop(after); /* before waitpid, after which another process can get the number */
 	ctxfd_close(exited);
 	if (pidfd >= 0)
 		close(pidfd);
@@ -53,18 +53,26 @@ static int run(const struct ctxfd *ctx, char *const argv[], int *status)
 	return err;
 }
 
+static void report(const struct ctxfd *ctx, const char *name, int status)
+{
+	if (WIFEXITED(status))
+		printf("%s: exit code %d\n", name, WEXITSTATUS(status));
+	else
+		printf("%s: signal %d, %s\n", name, WTERMSIG(status), ctxfd_strerror(ctxfd_err(ctx)));
+}
+
 int main(void)
 {
 	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
 	int status, err = ctx ? run(ctx, (char *[]){ "true", NULL }, &status) : -errno;
 
 	if (err == 0) {
-		printf("true: exit code %d\n", WEXITSTATUS(status));
+		report(ctx, "true", status);
 		err = run(ctx, (char *[]){ "sleep", "3600", NULL }, &status);
 	}
 	if (err == 0)
-		printf("sleep: signal %d, %s\n", WTERMSIG(status), ctxfd_strerror(ctxfd_err(ctx)));
+		report(ctx, "sleep", status);
 	else
 		fprintf(stderr, "child: %s\n", ctxfd_strerror(err));
-	return err == -ENOSYS ? 77 : err != 0;
+	return err == -ENOSYS ? 77 : err != 0; /* 77: the kernel has no pidfds, and the tests skip this */
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * deadline: one point in time for a job of several steps, however they share what is left of it.
+ * deadline: a job of several steps has one deadline, and the steps share the time that is left.
  *
- * A step may ask for less than the job has. If it asks for more, the job's deadline stays in effect.
+ * A step may set a limit of its own. If that is later than the job's deadline, the job's deadline stays in effect.
  *
  * Output:
  *     connect: done
@@ -14,10 +14,10 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* The program's own reasons: any negative number that is no errno of the system. */
+/* The program's own causes: negative numbers that are not errnos of the system. */
 enum { JOB_TOO_LATE = -10000, STEP_TOO_LATE };
 
-/* 0 if the step came to its end or to its deadline, -errno if it could not even begin. */
+/* Returns 0 if the step has finished or run out of time, otherwise -errno. */
 static int step(const struct ctxfd *job, const char *name, int64_t takes, int64_t limit)
 {
 	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout_cause(job, limit, STEP_TOO_LATE);
@@ -30,6 +30,8 @@ static int step(const struct ctxfd *job, const char *name, int64_t takes, int64_
 		printf("%s: it took too long\n", name);
 	else if (ctxfd_cause(ctx) == JOB_TOO_LATE)
 		printf("%s: the job is out of time\n", name);
+	else
+		return ctxfd_err(ctx);
 	return 0;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * generator: a thread makes numbers for as long as somebody wants them. Go's example of WithCancel.
+ * generator: a thread makes numbers until they are no longer wanted. This is Go's example of WithCancel.
  *
- * The pipe is the channel. Cancelling the context is what ends the thread: by then it is stuck in a write that nobody
- * will make room for.
+ * The pipe is the channel. When main has its five numbers, it cancels the context. That ends the thread even while it
+ * waits in a write to the full pipe.
  *
  * Output:
  *     1
@@ -23,7 +23,8 @@
 
 struct generator {
 	const struct ctxfd *ctx;
-	int out, err; /* err: what ended it */
+	int out; /* the pipe's writing end, which the thread closes */
+	int err; /* why the thread ended */
 };
 
 static void *generate(void *arg)
@@ -35,7 +36,7 @@ static void *generate(void *arg)
 		continue;
 	g->err = (int)n;
 	fprintf(g->err == -ECANCELED ? stdout : stderr, "generator: %s\n", ctxfd_strerror(g->err));
-	close(g->out); /* whatever ended us, the reader does not wait for more */
+	close(g->out); /* so that the reader does not wait for more */
 	return NULL;
 }
 

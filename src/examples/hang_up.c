@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hang_up: a request's context that ends when its client hangs up, though the server is busy elsewhere and reads
- * nothing.
+ * hang_up: a request's context ends when its client hangs up, even while the server works and does not read.
  *
  * Output:
  *     server: works on "page"
@@ -18,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Serves one request: 0, or -errno. */
+/* Serves one request. Returns 0 or -errno. */
 static int serve(int client)
 {
 	CTXFD_SCOPED struct ctxfd *request = ctxfd_with_fd(ctxfd_background(), client, POLLRDHUP, -ECONNRESET);
@@ -34,7 +33,8 @@ static int serve(int client)
 	}
 	if (n <= 0)
 		return n < 0 ? (int)n : -ECONNRESET;
-	ctxfd_sleep(request, 3600 * CTXFD_SEC);
+	if (ctxfd_sleep(request, 3600 * CTXFD_SEC) == 0) /* the work */
+		return -ETIME;
 	printf("server: %s, %s\n", ctxfd_strerror(ctxfd_err(request)), ctxfd_strerror(ctxfd_cause(request)));
 	return 0;
 }

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * httpd [-v] [port]: a small HTTP/1.1 server in which contexts decide how long work goes on.
+ * httpd [-v] [port]: a small HTTP/1.1 server. Contexts decide how long it works on a request:
  *
- *     server         cancelled with -ESHUTDOWN when SIGTERM or SIGINT comes
- *       client       ended with -ECONNRESET when it hangs up
- *         request    ended with -ETIMEDOUT by its deadline
+ *     server         is cancelled with -ESHUTDOWN when SIGTERM or SIGINT comes
+ *       client       ends with -ECONNRESET when the client hangs up
+ *         request    ends with -ETIMEDOUT at its deadline
  *
- * One thread and one epoll set, where sockets and the contexts' done fds sit side by side, and with them the library's
- * dispatcher, which watches for signals and hang-ups. A request's fd becomes readable whatever ends it, and wherever
- * above it that happens. request_done then hangs up on the backend and answers:
+ * There is one thread and one epoll set, which holds the sockets, the done fds of the contexts, and a dispatcher's fd.
+ * The dispatcher watches for signals and hang-ups. A request's done fd becomes readable when the request, or anything
+ * above it, ends. request_done then hangs up on the backend and answers:
  *
- *     its deadline passed     504, at once
- *     the client hung up      nobody
- *     the server stops        503, and the connection is closed
+ *     the deadline has passed     504, at once
+ *     the client has hung up      nothing
+ *     the server stops            503, and the connection is closed
  *
- * The backend, at the end of this file, stands for a database or another service: it listens on a socket of its own and
- * answers each call after the delay that the call asks for.
+ * The backend, further below, stands for a database or another service. It listens on a socket of its own and answers
+ * each call after the delay that the call asks for.
  *
  *     curl 'http://127.0.0.1:PORT/?delay=300ms&timeout=100ms'
  */
@@ -47,11 +47,11 @@ struct watch {
 
 #define container_of(w, type, member) ((type *)((char *)(w)-offsetof(type, member)))
 
-/* A connection. One request is in flight at a time; what the client sends ahead waits in `in`. */
+/* A connection. One request is in flight at a time; `in` holds what the client sends ahead. */
 struct client {
 	struct watch socket, done; /* done: ctx's fd */
 	struct ctxfd *ctx;
-	bool last; /* no request after this one */
+	bool last; /* this request is the last one */
 	size_t in_len;
 	char in[8192];
 	struct request {
@@ -62,7 +62,7 @@ struct client {
 	} request;
 };
 
-/* What a request says to the backend. */
+/* What a request sends to the backend. */
 struct call {
 	long long delay, request;
 };
@@ -75,8 +75,8 @@ union address {
 
 static int epoll;
 static bool verbose;
-static struct ctxfd_dispatcher *callbacks; /* notices signals, and clients that hang up */
-static const struct ctxfd *loop;           /* what is made below it is served by that */
+static struct ctxfd_dispatcher *callbacks; /* watches for signals, and for clients that hang up */
+static const struct ctxfd *loop;           /* contexts below it use that dispatcher */
 static struct ctxfd *signals;              /* ends with SIGTERM or SIGINT */
 static struct ctxfd *server;               /* the parent of every client's context */
 static int64_t stopped;                    /* when SIGTERM or SIGINT came */
@@ -104,7 +104,7 @@ static double ms_since(int64_t start)
 
 /* ---- The epoll set ----------------------------------------------------------------------------------------------- */
 
-/* fd may be what the call that makes it returns when it fails: -1, or the -errno of a done fd. */
+/* fd may also be the result of a call that failed: -1, or -errno from ctxfd_done_fd. */
 static bool watch(struct watch *w, int fd, uint32_t events, void (*ready)(struct watch *))
 {
 	if (fd < -1)
@@ -121,7 +121,7 @@ static void rewatch(struct watch *w, uint32_t events)
 	w->events = events;
 }
 
-/* For what somebody else closes: a done fd leaves the set before its context is given up. */
+/* For done fds, which must leave the set before their context is given up. */
 static void unwatch(struct watch *w)
 {
 	epoll_ctl(epoll, EPOLL_CTL_DEL, w->fd, NULL);
@@ -130,8 +130,8 @@ static void unwatch(struct watch *w)
 /* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 /*
- * Answers are small, so the socket's buffer takes them whole, unless the client has let it fill up. Then the socket is
- * shut, which counts as a hang-up. After its last answer a client is waited for, until it hangs up itself.
+ * Answers are small, so the socket's buffer has room for a whole one, unless the client does not read. Then the server
+ * shuts the socket down, which counts as a hang-up. After the last answer it waits until the client hangs up.
  */
 static void answer(struct client *c, const char *status, const char *body)
 {
@@ -146,7 +146,7 @@ static void answer(struct client *c, const char *status, const char *body)
 		shutdown(c->socket.fd, SHUT_WR);
 }
 
-/* An answer to a request that makes no sense. Where the next one would begin is anybody's guess, so it is the last. */
+/* Answers a request that is not understood. It is the last, since the server cannot tell where the next one begins. */
 static void refuse(struct client *c, const char *status)
 {
 	c->last = true;
@@ -208,7 +208,7 @@ static void request_answered(struct watch *w)
 	client_advance(c);
 }
 
-/* Connects to the backend and says what it should do. */
+/* Connects to the backend and sends the call. Returns the socket, or -1. */
 static int call_backend(const struct call *call)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -223,7 +223,7 @@ static int call_backend(const struct call *call)
 	return fd;
 }
 
-/* The duration after `name` in a URL, as 1.5s or 20ms: `otherwise` if there is none, -1 if it makes no sense. */
+/* The duration after `name` in a URL, such as 1.5s or 20ms: `otherwise` if there is none, -1 if it is malformed. */
 static int64_t duration(const char *url, const char *name, int64_t otherwise)
 {
 	const char *text = strstr(url, name);
@@ -273,7 +273,7 @@ static void request_start(struct client *c, char *head)
 
 static void client_close(struct client *c)
 {
-	/* Closing with bytes unread would be a reset, which can overtake an answer. */
+	/* A close with unread bytes sends a reset, which can overtake an answer. */
 	recv(c->socket.fd, c->in, sizeof(c->in), 0);
 	close(c->socket.fd);
 	unwatch(&c->done);
@@ -283,13 +283,13 @@ static void client_close(struct client *c)
 		rewatch(&listener, EPOLLIN);
 }
 
-/* Starts the next request, if none is in flight and it has come whole. */
+/* Starts the next request, if none is in flight and the next one has arrived completely. */
 static void client_advance(struct client *c)
 {
 	char *end = memmem(c->in, c->in_len, "\r\n\r\n", 4);
 
 	if (c->request.ctx || c->last) {
-		/* not yet, or not any more */
+		/* A request is in flight, or there will be no other. */
 	} else if (end) {
 		char head[sizeof(c->in) + 1];
 		size_t len = (size_t)(end - c->in) + 4;
@@ -336,14 +336,14 @@ static void client_accept(struct watch *w)
 	if (++clients == max_clients)
 		rewatch(&listener, 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
-	/* As in Go's net/http, a client that has sent its last byte wants no answer any more. */
+	/* As in Go's net/http, a client that shuts down its writing side counts as gone. */
 	c->ctx = ctxfd_with_fd(server, fd, POLLRDHUP, -ECONNRESET);
 	if (!watch(&c->socket, fd, EPOLLIN, client_ready) || !c->ctx ||
 	    !watch(&c->done, ctxfd_done_fd(c->ctx), EPOLLIN, client_done))
 		client_close(c);
 }
 
-/* ---- The backend: any service that takes time. It knows nothing of contexts -------------------------------------- */
+/* ---- The backend: a service that takes time, and knows nothing of contexts --------------------------------------- */
 
 struct job {
 	struct watch caller, timer;
@@ -367,7 +367,7 @@ static void job_finished(struct watch *w)
 	job_close(j);
 }
 
-/* The caller has said what it wants, or has hung up. */
+/* The caller has sent its call, or has hung up. */
 static void job_called(struct watch *w)
 {
 	struct job *j = container_of(w, struct job, caller);
@@ -406,7 +406,7 @@ static void backend_accept(struct watch *w)
 
 /* ---- Start and stop ---------------------------------------------------------------------------------------------- */
 
-/* SIGTERM or SIGINT: no new clients, and the ones there are get told. */
+/* SIGTERM or SIGINT has come: accepts no new clients, and ends all contexts. */
 static void stop(struct watch *w)
 {
 	unwatch(w);
@@ -416,14 +416,14 @@ static void stop(struct watch *w)
 	ctxfd_cancel_cause(server, -ESHUTDOWN);
 }
 
-/* Lets the library notice signals and clients that hang up: here, and not on a thread of its own. */
+/* Runs what is due in the library, on this thread. */
 static void dispatch(struct watch *w)
 {
 	(void)w;
 	ctxfd_dispatcher_run(callbacks);
 }
 
-/* Binds and listens; *a becomes the address as the kernel completed it. */
+/* Binds and listens. Stores the address that the kernel has chosen in *a. */
 static void listen_on(struct watch *w, union address *a, socklen_t *len, void (*ready)(struct watch *))
 {
 	int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -443,7 +443,7 @@ static void start(uint16_t port)
 	struct rlimit files;
 	sigset_t set;
 
-	/* Clients for whom the fds do not suffice wait in the kernel's queue. */
+	/* If there are not enough fds, further clients wait in the kernel's queue. */
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
 		die("getrlimit");
 	files.rlim_cur = files.rlim_max;
@@ -463,7 +463,7 @@ static void start(uint16_t port)
 	    !(server = ctxfd_with_cancel(loop)))
 		die("start");
 
-	/* A Unix socket bound to nothing but its family gets a name of the kernel's choice. */
+	/* The kernel chooses a name for a Unix socket that is bound to its family alone. */
 	backend_address.any.sa_family = AF_UNIX;
 	backend_address_len = sizeof(sa_family_t);
 	listen_on(&backend, &backend_address, &backend_address_len, backend_accept);
@@ -487,7 +487,7 @@ int main(int argc, char **argv)
 	start(optind < argc ? (uint16_t)atoi(argv[optind]) : 0);
 
 	while (!ctxfd_err(server) || clients + jobs > 0) {
-		/* One event at a time: no handler meets an event of what another has just closed. */
+		/* One event at a time, so no event can belong to something that another handler has just closed. */
 		struct epoll_event event;
 		int n = epoll_wait(epoll, &event, 1, -1);
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * interrupt_read: ends a read that knows nothing of contexts, say in somebody else's library. Go's example of
+ * interrupt_read: ends a read that knows nothing of contexts, such as one in another library. This is Go's example of
  * AfterFunc.
  *
- * While fgets waits, an after-func stands by to shut the socket down under it. ctxfd_after_stop tells whether it had to.
- * A shutdown lasts, so it does not matter whether fgets waits already. A signal sent to the thread would be lost if it
- * came a moment before fgets began to wait.
+ * If the context ends while fgets waits, the after-func shuts the socket down. ctxfd_after_stop returns false if it has
+ * done so. A shutdown lasts, so it may come before fgets begins to wait. A signal to the thread would then be lost.
  *
  * Output:
  *     line: hello
@@ -24,7 +23,7 @@ static void hang_up(void *arg)
 	shutdown(fileno(arg), SHUT_RD);
 }
 
-/* 0, -errno, or the context's err. */
+/* Returns 0, -errno, or the context's err. */
 static int get_line(const struct ctxfd *ctx, FILE *stream, char *line, int size)
 {
 	struct ctxfd_after *after;

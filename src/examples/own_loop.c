@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * own_loop: after-funcs and watched fds served by the program's own epoll loop, on its own thread; the library starts
- * none.
+ * own_loop: the program's own epoll loop runs after-funcs and watches fds. The library starts no thread.
+ *
+ * Everything that is made below `loop` is served by the loop's dispatcher.
  *
  * Output:
  *     timeout: context deadline exceeded, on the loop's thread
@@ -31,47 +32,75 @@ static void on_end(void *arg)
 	job->ended = true;
 }
 
-/* Adds the dispatcher to the program's epoll set, in which its sockets are. */
-static bool add_dispatcher(int epoll, struct ctxfd_dispatcher *dispatcher)
+/* Adds the dispatcher to the program's epoll set, beside its sockets. Returns 0 or -errno. */
+static int add_dispatcher(int epoll, struct ctxfd_dispatcher *dispatcher)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = dispatcher };
 	int fd = ctxfd_dispatcher_fd(dispatcher);
 
-	return fd >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+	if (fd < 0)
+		return fd;
+	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-/* Everything that is made below `loop` is served by the loop's dispatcher. */
-static bool start(const struct ctxfd *loop, struct job *timeout, struct job *pipe_job, int fd)
+/* The loop's dispatcher calls on_end, since job->ctx is below the loop's context. Returns 0 or -errno. */
+static int watch(struct job *job, struct ctxfd *ctx)
 {
-	timeout->ctx = ctxfd_with_timeout(loop, CTXFD_SEC / 10);
-	pipe_job->ctx = ctxfd_with_fd(loop, fd, POLLIN, -ECANCELED);
-	return timeout->ctx && ctxfd_after_func(timeout->ctx, on_end, timeout, NULL) == 0 && pipe_job->ctx &&
-	       ctxfd_after_func(pipe_job->ctx, on_end, pipe_job, NULL) == 0;
+	if (!ctx)
+		return -errno;
+	job->ctx = ctx;
+	return ctxfd_after_func(ctx, on_end, job, NULL);
+}
+
+/* Serves what is due until the job has ended. Returns 0 or -errno. */
+static int run_until_end(int epoll, struct ctxfd_dispatcher *dispatcher, const struct job *job)
+{
+	struct epoll_event event;
+	int n, err;
+
+	while (!job->ended) {
+		n = epoll_wait(epoll, &event, 1, -1);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 1 && event.data.ptr == dispatcher) {
+			err = ctxfd_dispatcher_run(dispatcher);
+			if (err < 0)
+				return err;
+		}
+	}
+	return 0;
+}
+
+static int fail(int err)
+{
+	fprintf(stderr, "own_loop: %s\n", ctxfd_strerror(err));
+	return 1;
 }
 
 int main(void)
 {
-	struct job timeout = { .name = "timeout", .loop = gettid() }, pipe_job = { .name = "pipe", .loop = gettid() };
+	struct job timeout = { .name = "timeout", .loop = gettid() }, watched = { .name = "pipe", .loop = gettid() };
 	struct ctxfd_dispatcher *dispatcher = ctxfd_dispatcher_new();
 	const struct ctxfd *loop = dispatcher ? ctxfd_with_dispatcher(ctxfd_background(), dispatcher) : NULL;
-	int epoll = epoll_create1(EPOLL_CLOEXEC), fds[2];
-	struct epoll_event event;
+	int epoll = loop ? epoll_create1(EPOLL_CLOEXEC) : -1, fds[2], err;
 
-	if (!loop || epoll < 0 || pipe(fds) < 0 || !add_dispatcher(epoll, dispatcher) ||
-	    !start(loop, &timeout, &pipe_job, fds[0])) {
-		perror("own_loop");
-		return 1;
-	}
-	while (!pipe_job.ended) {
-		if (epoll_wait(epoll, &event, 1, -1) == 1 && event.data.ptr == dispatcher)
-			ctxfd_dispatcher_run(dispatcher);
-		if (timeout.ended && write(fds[1], "x", 1) != 1) {
-			perror("write");
-			return 1;
-		}
-	}
+	if (epoll < 0 || pipe(fds) < 0)
+		return fail(-errno);
+	err = add_dispatcher(epoll, dispatcher);
+	if (!err)
+		err = watch(&timeout, ctxfd_with_timeout(loop, CTXFD_SEC / 10));
+	if (!err)
+		err = watch(&watched, ctxfd_with_fd(loop, fds[0], POLLIN, -ECANCELED));
+	if (!err)
+		err = run_until_end(epoll, dispatcher, &timeout);
+	if (!err && write(fds[1], "x", 1) != 1)
+		err = -errno;
+	if (!err)
+		err = run_until_end(epoll, dispatcher, &watched);
+	if (err)
+		return fail(err);
 	ctxfd_unref(timeout.ctx);
-	ctxfd_unref(pipe_job.ctx);
+	ctxfd_unref(watched.ctx);
 	ctxfd_unref(loop);
 	ctxfd_dispatcher_free(dispatcher);
 	close(fds[0]);

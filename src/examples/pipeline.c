@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pipeline: three threads, joined by pipes, that Ctrl-C ends. Go's signal.NotifyContext.
+ * pipeline: three threads, joined by pipes, end when Ctrl-C comes. This is Go's signal.NotifyContext.
  *
  * Output:
  *     press Ctrl-C
@@ -15,7 +15,7 @@
 static struct ctxfd *ctx;
 static int numbers[2], squares[2];
 
-/* The first stage that fails ends the others, with its error as the cause. After Ctrl-C this changes nothing. */
+/* The first stage that fails ends the others, with its error as the cause. After Ctrl-C this has no effect. */
 static void *finish(ssize_t n)
 {
 	ctxfd_cancel_cause(ctx, (int)n);
@@ -87,5 +87,9 @@ int main(void)
 	cause = ctxfd_cause(ctx);
 	fprintf(cause == SIGINT ? stdout : stderr, "all threads have ended: %s\n", ctxfd_strerror(cause));
 	ctxfd_unref(ctx);
+	for (int end = 0; end < 2; end++) {
+		close(numbers[end]);
+		close(squares[end]);
+	}
 	return cause == SIGINT ? 0 : 1;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * poll: a socket and a context in one poll. The done fd is a descriptor like any other, in select, epoll and io_uring
- * too.
+ * poll: one poll waits for a socket and a context. The done fd works in select, epoll and io_uring too.
  *
  * Output:
  *     socket: hello
@@ -27,7 +26,7 @@ int main(void)
 	int sockets[2], done = ctx ? ctxfd_done_fd(ctx) : -errno;
 	struct pollfd fds[2];
 
-	if (done < 0) { /* poll would ignore it, and never hear of the end */
+	if (done < 0) { /* poll would ignore it and wait forever */
 		fprintf(stderr, "done fd: %s\n", ctxfd_strerror(done));
 		return 1;
 	}
@@ -47,7 +46,7 @@ int main(void)
 				return fail("recv");
 			printf("socket: %.*s\n", (int)n, buf);
 		}
-	} while (!fds[1].revents); /* never read; ask the context */
+	} while (!fds[1].revents); /* do not read the done fd; ask the context */
 	printf("context: %s\n", ctxfd_strerror(ctxfd_err(ctx)));
 	close(sockets[0]);
 	close(sockets[1]);

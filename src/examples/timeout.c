@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * timeout: a read that gets a tenth of a second. Go's example of WithTimeout.
+ * timeout: a read gets a tenth of a second. This is Go's example of WithTimeout.
  *
  * Output:
  *     read: context deadline exceeded

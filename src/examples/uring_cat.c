@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uring_cat [-t MILLISECONDS] [FILE...]: cat that gives up after a time, even in the middle of a read from a terminal
- * or of a write to a pipe that nobody empties. Exit code 124, as timeout(1)'s, when the time was up.
+ * uring_cat [-t MILLISECONDS] [FILE...]: cat that gives up after a time, even while it reads from a terminal or writes
+ * to a full pipe. Its exit code is then 124, as with timeout(1).
  *
- * A program without a loop: each operation is one call, under the context of the whole run.
+ * The program has no loop. Each operation is one call under the context of the whole run.
  */
 #define _GNU_SOURCE
 #include <ctxfd_uring.h>
@@ -18,11 +18,13 @@
 
 static struct io_uring ring;
 
-/* Offset -1: wherever the descriptor is. */
+/* Offset -1: at the current position of the descriptor. */
 static int read_some(const struct ctxfd *ctx, int fd, char *buf, unsigned size)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
+	if (!sqe)
+		return -EBUSY;
 	io_uring_prep_read(sqe, fd, buf, size, (uint64_t)-1);
 	return ctxfd_uring_call(ctx, &ring, sqe);
 }
@@ -31,11 +33,13 @@ static int write_some(const struct ctxfd *ctx, int fd, const char *buf, unsigned
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
+	if (!sqe)
+		return -EBUSY;
 	io_uring_prep_write(sqe, fd, buf, size, (uint64_t)-1);
 	return ctxfd_uring_call(ctx, &ring, sqe);
 }
 
-/* Copies fd to standard output until its end: 0 or an error. */
+/* Copies fd to standard output until its end. Returns 0 or a negative errno. */
 static int copy(const struct ctxfd *ctx, int fd)
 {
 	static char buf[65536];
@@ -50,7 +54,7 @@ static int copy(const struct ctxfd *ctx, int fd)
 	return got;
 }
 
-/* Says what is wrong with what, and returns main's exit code. */
+/* Reports the error and returns main's exit code. */
 static int fail(const char *what, int err)
 {
 	fprintf(stderr, "uring_cat: %s: %s\n", what, ctxfd_strerror(err));
@@ -82,7 +86,8 @@ int main(int argc, char **argv)
 		int fd = open(argv[optind], O_RDONLY | O_CLOEXEC);
 
 		err = fd < 0 ? -errno : copy(ctx, fd);
-		close(fd);
+		if (fd >= 0)
+			close(fd);
 		if (err < 0)
 			return fail(argv[optind], err);
 	}

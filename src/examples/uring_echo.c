@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uring_echo [-t MILLISECONDS] [PORT]: an echo server on io_uring, in which contexts decide when a connection is over.
+ * uring_echo [-t MILLISECONDS] [PORT]: an echo server on io_uring. Contexts decide when a connection is over:
  *
- *     server      cancelled by SIGTERM and SIGINT: nothing more is accepted, and with it ends
- *       client    every connection; or its deadline passes first (-t, 10 seconds by default)
+ *     server      is cancelled by SIGTERM or SIGINT; then the server accepts nothing more
+ *       client    ends with the server, or at its own deadline (-t, 10 seconds by default)
  *
- * One thread and one ring. Every operation is bound to the scope of a context, so none needs to be looked for when it
- * must end: its completion comes, with the reason as its result.
+ * There is one thread and one ring. Every operation is bound to the scope of a context. When the context ends, the
+ * operation completes, with the reason as its result, so the server need not look for operations to cancel.
  */
 #define _GNU_SOURCE
 #include <ctxfd_uring.h>
@@ -28,7 +28,8 @@ struct client {
 	int fd, number;
 	bool ended;
 	long echoed;
-	unsigned have, sent; /* bytes in buf, and how many of them are back at the client; have 0: receiving */
+	unsigned have; /* bytes in buf; 0 while it receives */
+	unsigned sent; /* how many of these have been sent back */
 	char buf[16384];
 };
 
@@ -49,7 +50,7 @@ static struct io_uring_sqe *get_sqe(void)
 	return sqe;
 }
 
-/* One operation accepts them all, until the server's context ends it. */
+/* One operation accepts all connections, until the server's context ends it. */
 static void start_accepting(void)
 {
 	struct io_uring_sqe *sqe = get_sqe();
@@ -64,12 +65,12 @@ static void drop_client(struct client *c)
 	close(c->fd);
 	free(c);
 	clients--;
-	/* It had stopped for want of descriptors. */
+	/* The server stops accepting when it runs out of descriptors. Now there is one again. */
 	if (!listens && !ctxfd_err(server))
 		start_accepting();
 }
 
-/* The client's memory is needed until the ring has nothing of its scope left. Its last operation is to end that. */
+/* The ring needs the client's memory until its scope has ended, so ending the scope is the client's last operation. */
 static void end_client(struct client *c, int why)
 {
 	printf("client %d: %ld bytes, %s\n", c->number, c->echoed, why ? ctxfd_strerror(why) : "hung up");
@@ -145,19 +146,29 @@ static void completed(struct ctxfd_uring_op *op, bool last)
 		listens = false;
 	if (op->res >= 0)
 		accepted(op->res);
-	/* It may end without a reason of the context's: with connections that were aborted, for instance. */
+	/* It can also end while the context is live, for instance when a connection was aborted. */
 	if (last && !ctxfd_err(server) && (op->res != -EMFILE || !clients))
 		start_accepting();
 }
 
-static void serve(void)
+/* Errors after which the same call can succeed. */
+static bool is_passing(int err)
+{
+	return err == -EINTR || err == -EAGAIN || err == -EBUSY || err == -ENOMEM;
+}
+
+/* Returns 0 when the server has stopped and the last client is gone, or -errno. */
+static int serve(void)
 {
 	struct io_uring_cqe *cqe;
 	struct ctxfd_uring_op *op;
+	int err;
 
 	start_accepting();
 	while (listens || clients) {
-		io_uring_submit_and_wait(&ring, 1);
+		err = io_uring_submit_and_wait(&ring, 1);
+		if (err < 0 && !is_passing(err))
+			return err;
 		while (io_uring_peek_cqe(&ring, &cqe) == 0) {
 			int what = ctxfd_uring_complete(cqe, &op);
 
@@ -166,6 +177,7 @@ static void serve(void)
 				completed(op, what == CTXFD_URING_LAST);
 		}
 	}
+	return 0;
 }
 
 static int listen_on(int port)
@@ -175,15 +187,15 @@ static int listen_on(int port)
 
 	addr.sin_port = htons((uint16_t)port);
 	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
-	if (bind(listener, (struct sockaddr *)&addr, size) < 0 || listen(listener, SOMAXCONN) < 0 ||
+	if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0 ||
+	    bind(listener, (struct sockaddr *)&addr, size) < 0 || listen(listener, SOMAXCONN) < 0 ||
 	    getsockname(listener, (struct sockaddr *)&addr, &size) < 0)
 		return -errno;
 	printf("listens on 127.0.0.1:%d\n", ntohs(addr.sin_port));
 	return 0;
 }
 
-/* One that only its own thread uses is the fastest; kernels before 6.1 do not have it. */
+/* A ring that only one thread uses is the fastest. Kernels before 6.1 do not have it. */
 static int make_ring(void)
 {
 	int err = io_uring_queue_init(256, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
@@ -224,7 +236,9 @@ int main(int argc, char **argv)
 	err = listen_on(optind < argc ? atoi(argv[optind]) : 0);
 	if (err)
 		return fail("socket", err);
-	serve();
+	err = serve();
+	if (err)
+		return fail("io_uring", err);
 	printf("stopped: %s, %d clients in all\n", ctxfd_strerror(ctxfd_cause(server)), served);
 	ctxfd_uring_close(&scope, NULL);
 	ctxfd_close(server);

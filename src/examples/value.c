@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * value: who asks, carried along by the context, so that no function on the way has to know.
+ * value: the context carries the user's name, so that the functions in between need not know of it.
  *
- * The key is the address of a variable that nobody else has; others see but these two typed functions.
+ * The key is the address of a static variable, which no other file can name. Other files would call the two typed
+ * functions.
  *
  * Output:
  *     gopher may read

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * worker: a thread that computes, and is told to stop. It makes no call that could be interrupted, so it asks now and
- * then.
+ * worker: a thread computes until it is told to stop. It makes no call that could be interrupted, so it asks the
+ * context now and then. That costs a few nanoseconds.
  *
- * Asking a live context costs a few nanoseconds. The worker gets it as const: it can see the end, not bring it about.
+ * The worker gets the context as const: it can see the end, but cannot cancel.
  *
  * Output:
  *     worker: found some primes, then: context canceled
@@ -50,7 +50,7 @@ int main(void)
 		fprintf(stderr, "worker: %s\n", strerror(err));
 		return 1;
 	}
-	ctxfd_sleep(ctx, 20 * CTXFD_MSEC); /* as long as we like to let it work */
+	ctxfd_sleep(ctx, 20 * CTXFD_MSEC); /* nothing else ends ctx, so this sleeps the whole time */
 	ctxfd_cancel(ctx);
 	pthread_join(thread, NULL);
 	puts("main: worker has stopped");

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # variants: plain
 #
-# The man pages: each function of the header has its name and its prototype on a page, and the pages are free of lint.
+# The man pages: each function of the header has its name and its prototype on a page, the README names each page, and
+# the pages are free of lint.
 
 code=0
 pages='src/man/ctxfd.3 src/man/ctxfd_[!u]*.3'
@@ -15,6 +16,13 @@ for part in 'Nm' 'F[no]'; do
 		printf '%s\n' "$header" "$named" | sort | uniq -u
 		code=1
 	fi
+done
+
+for page in src/man/*.3; do
+	grep -q "($page)" README.md || {
+		echo "The README does not name $page."
+		code=1
+	}
 done
 
 # mandoc knows the language best; groff, which comes with man, knows something.
