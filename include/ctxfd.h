@@ -42,7 +42,7 @@
  *   child may only exec or _exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
- *   stops while the machine is suspended, so that time does not count, as for Go's deadlines on Linux. Setting the
+ *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
  *   system's date does not move deadlines. If the clock cannot be read (no known sandbox forbids it), the library
  *   aborts the process, since deadlines would never come.
  *
@@ -405,10 +405,10 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 /* ---- After-funcs and dispatchers --------------------------------------------------------------------------------- */
 
 /*
- * Calls fn(arg) once after ctx has ended, at once if it is done already: Go's AfterFunc. fn runs on the dispatcher of
- * ctx (see below), never inside ctxfd_cancel, and with no lock held. On each dispatcher, functions that were
- * registered on a context before it ended start in the order of registration. Starts the library's thread if ctx has
- * no other dispatcher.
+ * Calls fn(arg) once after ctx has ended: Go's AfterFunc. If ctx is done already, fn is due at once. fn runs on the
+ * dispatcher of ctx (see below), never inside this call or ctxfd_cancel, and with no lock held. On each dispatcher,
+ * functions that were registered on a context before it ended start in the order of registration. Starts the library's
+ * thread if ctx has no other dispatcher.
  *
  * The registration keeps ctx alive: if its owners give it up, fn still runs when a parent or the deadline ends it.
  * While fn runs, it owns a reference on ctx, so fn may do with ctx and with any other context what an owner may:
@@ -505,7 +505,7 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
 /*
  * Children of `parent` that can be cancelled like any other context, and that are also cancelled by an event outside.
  * The parent's dispatcher watches for it (see above); if that is the library's own, its thread starts. Each fd or
- * process that is watched takes an fd of the library.
+ * process that is watched takes an fd of the library, and all signals together take one.
  *
  * Errors of all of these, beyond those of every constructor: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's
  * limit of epoll watches).
@@ -521,10 +521,10 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
  * touched. Some hundred contexts can watch one fd; the kernel then reports ENOSPC.
  *
  * Connect a stream socket first: an unconnected one reports POLLHUP, and the child would be done at once. POLLRDHUP
- * reports that the client has hung up, even while its bytes are unread. It also reports a client that has only shut
- * down its writing side and waits for the answer; the two look the same until an answer is written. To serve such
- * clients pass 0 for `events`: the child then ends when the connection is reset or broken, usually after a write.
- * POLLIN ends the child at the first byte, too.
+ * (it needs _GNU_SOURCE) reports that the client has hung up, even while its bytes are unread. It also reports a
+ * client that has only shut down its writing side and waits for the answer; the two look the same until an answer is
+ * written. To serve such clients pass 0 for `events`: the child then ends when the connection is reset or broken,
+ * usually after a write. POLLIN ends the child at the first byte, too.
  *
  * Errors: EBADF, EPERM (a file that cannot be polled, such as a regular one), ELOOP (an epoll set that watches too
  * many others, at some depth).

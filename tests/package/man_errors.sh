@@ -6,7 +6,8 @@
 #
 # In a header, a sentence that begins with "Returns" is about the functions below the comment, and so is what follows the
 # colon of one that begins with "Errors". "Every constructor returns" and "Errors of every constructor" are about
-# ctxfd_with_* and ctxfd_merge, "Errors of all of these" about the rest of the section.
+# ctxfd_with_* and ctxfd_merge, "Errors of all of these" about the rest of the section. Where an error sentence says
+# "those of ctxfd_x", these are ctxfd_x's errors too.
 #
 # In a page, a paragraph under RETURN VALUES is about the functions that it names by .Fn; one that names none is about
 # those that no paragraph names. A list under ERRORS is about the functions that are named by .Fn before it; one without
@@ -86,7 +87,14 @@ headers() {
 		tell_values(name, values)
 		tell_errnos(name, "fails with", errnos section_errnos)
 		tell_errnos(name, "mentions", comment)
-	}' "$@" | sort -u
+		while (match(errnos, /those of ctxfd_[a-z_]+/)) {
+			print name, "fails as", substr(errnos, RSTART + 9, RLENGTH - 9)
+			errnos = substr(errnos, RSTART + RLENGTH)
+		}
+	}' "$@" | sort -u >"$out/raw"
+	awk 'NR == FNR { if ($2 == "fails" && $3 == "with") errnos[$1] = errnos[$1] " " $4; next }
+		!/ fails as / { print; next }
+		{ n = split(errnos[$4], e, " "); for (i = 1; i <= n; i++) print $1, "fails with", e[i] }' "$out/raw" "$out/raw" | sort -u
 }
 
 # pages FILE...: the same of pages, without what they mention.
@@ -185,14 +193,14 @@ change() {
 
 cp "$out/headers" "$out/headers.now"
 for page in $pages; do
-	others=$(echo "$pages" | grep -vx "$page")
+	# shellcheck disable=SC2046
+	pages $(echo "$pages" | grep -vx "$page") >"$out/others"
 	awk '/^\.Sh/ { section = $NF }
 		section == "VALUES" && /^\.(Li|Va|Dv) (-?[eE].*|true|false|NULL|INT64_MAX)$/ { print FNR, $2 }
 		section == "ERRORS" && /^\.It Bq Er/ { print FNR, $4 }' "$page" >"$out/lines"
 	while read -r line word; do
 		change "$page" "$line" "$word" "$out/page.3"
-		# shellcheck disable=SC2086
-		pages $others "$out/page.3" >"$out/pages.now"
+		pages "$out/page.3" | sort -u - "$out/others" >"$out/pages.now"
 		see "$page:$line $word"
 	done <"$out/lines"
 done
