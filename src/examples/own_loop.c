@@ -71,12 +71,6 @@ static int run_until_end(int epoll, struct ctxfd_dispatcher *dispatcher, const s
 	return 0;
 }
 
-static int fail(int err)
-{
-	fprintf(stderr, "own_loop: %s\n", ctxfd_strerror(err));
-	return 1;
-}
-
 int main(void)
 {
 	struct job timeout = { .name = "timeout", .loop = gettid() }, watched = { .name = "pipe", .loop = gettid() };
@@ -84,8 +78,10 @@ int main(void)
 	const struct ctxfd *loop = dispatcher ? ctxfd_with_dispatcher(ctxfd_background(), dispatcher) : NULL;
 	int epoll = loop ? epoll_create1(EPOLL_CLOEXEC) : -1, fds[2], err;
 
-	if (epoll < 0 || pipe(fds) < 0)
-		return fail(-errno);
+	if (epoll < 0 || pipe(fds) < 0) {
+		perror("own_loop");
+		return 1;
+	}
 	err = add_dispatcher(epoll, dispatcher);
 	if (!err)
 		err = watch(&timeout, ctxfd_with_timeout(loop, CTXFD_SEC / 10));
@@ -98,7 +94,7 @@ int main(void)
 	if (!err)
 		err = run_until_end(epoll, dispatcher, &watched);
 	if (err)
-		return fail(err);
+		fprintf(stderr, "own_loop: %s\n", ctxfd_strerror(err));
 	ctxfd_unref(timeout.ctx);
 	ctxfd_unref(watched.ctx);
 	ctxfd_unref(loop);
@@ -106,5 +102,5 @@ int main(void)
 	close(fds[0]);
 	close(fds[1]);
 	close(epoll);
-	return 0;
+	return err ? 1 : 0;
 }
