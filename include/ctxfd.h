@@ -341,9 +341,9 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - retry after EINTR. To interrupt them, end the context;
  *   - wait on blocking and non-blocking descriptors alike, and leave their flags unchanged. They ignore a socket's
  *     SO_RCVTIMEO and SO_SNDTIMEO; the context replaces them;
- *   - need no done fd. When a thread first has to wait in one of them, it gets an fd of the library, and keeps it
- *     until it ends. If there is no fd or no memory for that, they wait all the same, and notice the end of ctx up to
- *     2 ms late.
+ *   - need no done fd. When a thread first has to wait in one of them, the library makes an fd for the thread and
+ *     keeps it until the thread ends. If there is no fd or no memory for that, they wait all the same, and notice the
+ *     end of ctx up to 2 ms late.
  *
  * Errors of all of these: those of the system call; ECANCELED, ETIMEDOUT (ctx is done); if they have to wait also
  * EINVAL (RLIMIT_NOFILE is below 2: they poll one descriptor more than the caller's), ENOMEM (none in the kernel).
