@@ -2,8 +2,8 @@
 /* Nothing is hidden: no fd, thread or signal handler exists until a call that says that it makes one. */
 #include "harness.h"
 
+#include <pthread.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 
 #define FAR (3600 * CTXFD_SEC)
 
@@ -41,7 +41,6 @@ static void live_and_die(void)
 	assert_int_equal(ctxfd_err(value), 0);
 	assert_int_equal(ctxfd_wait(late), -ETIMEDOUT);
 	assert_int_equal(ctxfd_sleep(merged, CTXFD_MSEC), 0);
-	assert_int_equal(ctxfd_poll(value, NULL, 0, CTXFD_MSEC), 0);
 	assert_true(ctxfd_describe(loose, text, sizeof text) > 0);
 	ctxfd_cancel(root);
 	assert_int_equal(ctxfd_wait(value), -ECANCELED);
@@ -70,21 +69,43 @@ static void contexts_live_and_die_alone(void **state)
 static void a_done_fd_is_all_that_asking_for_it_makes(void **state)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *timed = ctxfd_with_timeout(ctx, FAR);
-	int fds = count_fds(), threads = count_threads(), event = eventfd(0, EFD_CLOEXEC);
-	struct pollfd pollfd = { .fd = event, .events = POLLIN };
+	int fds = count_fds(), threads = count_threads();
 	struct signals signals;
 
 	look_at_signals(&signals);
-	assert_int_equal(ctxfd_poll(timed, &pollfd, 1, CTXFD_MSEC), 0);
-	assert_int_equal(count_fds(), fds + 2); /* event, and that of timed */
+	assert_true(ctxfd_done_fd(timed) >= 0);
+	assert_int_equal(count_fds(), fds + 1);
 	assert_true(ctxfd_done_fd(ctx) >= 0);
-	assert_int_equal(count_fds(), fds + 3);
+	assert_int_equal(count_fds(), fds + 2);
 	ctxfd_cancel(ctx);
 	assert_int_equal(count_threads(), threads);
 	assert_same_signals(&signals);
-	close(event);
 	ctxfd_unref(timed);
 	ctxfd_unref(ctx);
+	assert_int_equal(count_fds(), fds);
+}
+
+static void *wait_under_two_contexts(void *unused)
+{
+	struct ctxfd *one = ctxfd_with_cancel(ctxfd_background()), *two = ctxfd_with_timeout(one, FAR);
+	int fds = count_fds();
+
+	require(ctxfd_poll(one, NULL, 0, CTXFD_MSEC) == 0);
+	require(count_fds() == fds + 1);
+	require(ctxfd_poll(two, NULL, 0, CTXFD_MSEC) == 0);
+	ctxfd_unref(two);
+	ctxfd_unref(one);
+	require(count_fds() == fds + 1);
+	return unused;
+}
+
+static void a_thread_that_waits_has_one_fd_until_it_ends(void **state)
+{
+	int fds = count_fds();
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, wait_under_two_contexts, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
 	assert_int_equal(count_fds(), fds);
 }
 
@@ -109,6 +130,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(contexts_live_and_die_alone),
 		cmocka_unit_test(a_done_fd_is_all_that_asking_for_it_makes),
+		cmocka_unit_test(a_thread_that_waits_has_one_fd_until_it_ends),
 		cmocka_unit_test(those_that_never_end_have_one_only_when_asked),
 	};
 	return run_all_cold(tests);
