@@ -38,8 +38,9 @@
  *   interrupts a function here must not leave it by longjmp or pthread_exit.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
- *   and dispatchers have rules of their own, below. If another thread was inside the library during the fork, the
- *   child may only exec or _exit.
+ *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll or
+ *   one of the calls beside it is not freed in the child. If another thread was inside the library during the fork,
+ *   the child may only exec or _exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
