@@ -11,7 +11,7 @@
  * and what completes later is nothing to anybody. (The buffer alone cannot be had back then: -ENOTRECOVERABLE.)
  */
 
-#include "uring/uring_entry.h"
+#include "uring/uring_scope.h"
 
 /*
  * Completions that a call can leave unread at a time: of the operation, two; of its poll; of a cancel that comes too
@@ -85,7 +85,7 @@ static int await(struct call *call)
 		}
 	}
 	call->res = call->scope.count_ ? -ENOTRECOVERABLE : call->res;
-	ctxfdi_uring_abandon(&call->scope);
+	ctxfdi_uring_closed(&call->scope);
 	return call->res;
 }
 

@@ -157,26 +157,4 @@ static inline void prep_cancel(struct io_uring_sqe *sqe, uint64_t target)
 	sqe->user_data = STRAY;
 }
 
-/* ---- Between the files ------------------------------------------------------------------------------------------- */
-
-/* Whether scopes can be opened on a ring (uring_open.c): 0, or what ctxfd_uring_open then returns. */
-int ctxfdi_uring_usable(struct io_uring *ring);
-
-/* Whether that need not submit anything to find out. */
-bool ctxfdi_uring_tried(const struct io_uring *ring);
-
-/* A number for the user_data of requests that may outlive who waits for them. */
-uint64_t ctxfdi_uring_new_call(void);
-
-/*
- * ctxfd_uring_start for the only operation of a scope on the stack. The requests of the scope bear a number, and the
- * poll is not armed before the scope is settled the next time.
- */
-int ctxfdi_uring_bind_call(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe);
-
-/*
- * Gives up a scope of which something may be in the ring still; only that of a call, whose requests point to no memory.
- */
-void ctxfdi_uring_abandon(struct ctxfd_uring_scope *scope);
-
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether a ring can do what a scope needs, found out before there is an operation that nobody could end.
+ * A new scope; and first whether its ring can do what it needs, found out before there is an operation that nobody
+ * could end.
  *
  * The kernel is asked once. A ring can have restrictions, which no call tells of; so the requests that a scope makes
  * are tried: once in a process, whose rings may all have them, and on each ring that was made to get some
@@ -11,7 +12,7 @@
  */
 #include <stdatomic.h>
 
-#include "uring/uring_entry.h"
+#include "uring/uring_scope.h"
 
 /*
  * Setup flags that liburing 2.3 does not know: entries of mixed sizes; and a submission queue that begins anew with
@@ -70,7 +71,7 @@ static void (*const trials[])(struct io_uring_sqe *sqe) = { prep_fence, prep_mis
 enum { TRIALS = sizeof trials / sizeof *trials };
 
 /*
- * Takes the trial's completions out of the queue (see reap in uring.c), and returns how many. *err becomes -EACCES if
+ * Takes the trial's completions out of the queue (see reap in uring_wait.c), and returns how many. *err becomes -EACCES if
  * one was refused, *left how many others stay.
  */
 static unsigned take_answers(struct io_uring *ring, uint64_t trial, int *err, unsigned *left)
@@ -129,7 +130,8 @@ bool ctxfdi_uring_tried(const struct io_uring *ring)
 	return atomic_load_explicit(&known, memory_order_relaxed) && !(ring->flags & IORING_SETUP_R_DISABLED);
 }
 
-int ctxfdi_uring_usable(struct io_uring *ring)
+/* 0, or what ctxfd_uring_open returns. */
+static int usable(struct io_uring *ring)
 {
 	int err = 0;
 
@@ -148,4 +150,20 @@ int ctxfdi_uring_usable(struct io_uring *ring)
 	if (!err)
 		atomic_store_explicit(&known, true, memory_order_relaxed);
 	return err;
+}
+
+int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx)
+{
+	int err = usable(ring);
+
+	if (err)
+		return err;
+	memset(scope, 0, sizeof *scope);
+	scope->ring_ = ring;
+	scope->ctx_ = ctxfd_ref(ctx);
+	list_init(&scope->live_);
+	list_init(&scope->due_);
+	list_init(&scope->asked_);
+	scope->started_at_ = ring->sq.sqe_head - 1; /* none */
+	return 0;
 }

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cancels, and their repetition: what is due is cancelled until it has ended.
+ *
+ * One cancel for each operation, by its user_data, is the only way that hits no strangers, and costs what the operation
+ * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and also
+ * what it does not find. So a timeout of a scope is the exception; and flag ALL would walk the list for each cancel.)
+ *
+ * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
+ * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none. So a fence
+ * comes first: a request that completes when those do that have been cancelled before it, or, in kernels that work on
+ * the latest first, with them. So only what the second fence still finds in flight is asked again, and only what is
+ * left then is worth a timeout.
+ *
+ * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
+ * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
+ *
+ * No locks: everything here runs in the thread that submits to the ring.
+ */
+#include <errno.h>
+
+#include "uring/uring_scope.h"
+
+/* How many cancels go out in one submission: larger ones gain nothing, and tie up the kernel for longer. */
+#define BATCH 128
+
+/*
+ * Before cancels are repeated: fences first; then timeouts of these lengths, the first that suits so many operations.
+ */
+#define FENCES     2
+#define TICK_NS    (10 * CTXFD_MSEC)
+#define TICK_OP_NS (20 * CTXFD_USEC)
+#define TICK_LAST  (FENCES + 8) /* the round that repeats itself */
+
+#define MS(ms)                                                             \
+	{                                                                  \
+		.tv_sec = (ms) / 1000, .tv_nsec = (ms) % 1000 * CTXFD_MSEC \
+	}
+static const struct __kernel_timespec ticks[] = {
+	MS(10),   MS(20),   MS(40),   MS(80),    MS(160),   MS(320),   MS(640),
+	MS(1280), MS(2560), MS(5120), MS(10240), MS(20480), MS(40960),
+};
+
+enum { TICKS = sizeof ticks / sizeof *ticks };
+
+static void prep_timeout(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	unsigned n = scope->round_ < FENCES ? 0 : scope->round_ - FENCES;
+
+	while (n < TICKS - 1 && (TICK_NS << n) < scope->count_ * TICK_OP_NS)
+		n++;
+	clear_sqe(sqe);
+	io_uring_prep_timeout(sqe, (struct __kernel_timespec *)(uintptr_t)&ticks[n], 0, 0);
+	sqe->user_data = name_of_own(scope, TICK);
+	scope->tick_ = ARMED;
+}
+
+/*
+ * A fence is a poll for nothing, and a cancel of that right behind: like the operations that were cancelled before, it
+ * completes when the kernel gets to its work for this thread.
+ */
+static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	int fd = ctxfd_done_fd(scope->ctx_);
+	unsigned at = scope->ring_->sq.sqe_tail - 1;
+	struct io_uring_sqe *cancel;
+
+	prep_timeout(scope, sqe);
+	if (scope->round_ >= FENCES)
+		return;
+	clear_sqe(sqe);
+	io_uring_prep_poll_add(sqe, fd, 0);
+	sqe->user_data = name_of_own(scope, TICK);
+	cancel = take_sqe(scope->ring_);
+	if (cancel) {
+		prep_cancel(cancel, name_of_own(scope, TICK));
+		scope->tick_ = QUICK;
+	} else if (untaken(scope->ring_, at)) {
+		prep_timeout(scope, sqe);
+	}
+}
+
+/* Cancels what is due, as far as there is room, and leaves some for the timeout. */
+static void send_due(struct ctxfd_uring_scope *scope)
+{
+	struct ctxfd_uring_link_ *link;
+	struct io_uring_sqe *sqe;
+
+	for (unsigned n = 1; (link = scope->due_.next_) != &scope->due_; n++) {
+		if (!room_for(scope->ring_, scope->tick_ == IDLE ? 3 : 1) || !(sqe = take_sqe(scope->ring_)))
+			return;
+		prep_cancel(sqe, name_of(scope, op_of(link)));
+		list_remove(link);
+		list_append(&scope->asked_, link);
+		if (n % BATCH == 0)
+			submit(scope->ring_);
+	}
+}
+
+void ctxfdi_uring_send_cancels(struct ctxfd_uring_scope *scope)
+{
+	struct io_uring_sqe *sqe;
+
+	send_due(scope);
+	if (!wants_tick(scope))
+		scope->round_ = 0;
+	else if (scope->tick_ == IDLE && (sqe = take_sqe(scope->ring_)))
+		prep_tick(scope, sqe);
+}
+
+bool ctxfdi_uring_ticked(struct ctxfd_uring_scope *scope, int res)
+{
+	bool failed = res != -ETIME && res != -ECANCELED && scope->round_ == TICK_LAST;
+
+	if (scope->tick_ != LEAVING && scope->round_ + 1 >= FENCES)
+		list_splice(&scope->due_, &scope->asked_);
+	scope->tick_ = IDLE;
+	scope->round_ += scope->round_ < TICK_LAST;
+	return !failed;
+}
+
+int ctxfd_uring_cancel(struct ctxfd_uring_op *op)
+{
+	struct ctxfd_uring_scope *scope = op->scope_;
+
+	if (!op->link_.next_)
+		return -ENOENT;
+	if (!op->canceled_) {
+		op->canceled_ = true;
+		list_remove(&op->link_);
+		list_append(&scope->due_, &op->link_);
+		scope->round_ = 0;
+	}
+	ctxfdi_uring_send_cancels(scope);
+	return scope->tick_ == IDLE || !list_empty(&scope->due_) ? -EBUSY : 0;
+}
