@@ -105,7 +105,10 @@ GROUPS = [
         Row("call/recv-there", what="a send, and ctxfd_recv of what is there", floor="send, recv"),
     ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
-        Row("uring/cancel", (1, 100, 1000, 10000), "cancel", "ASYNC_CANCEL by user_data, written by hand", budget=30),
+        Row("uring/cancel", (1, 100, 1000, 10000), "cancel of the context, as any thread may",
+            "by hand: write to a polled eventfd, ASYNC_CANCEL by user_data", budget=30),
+        Row("uring/cancel-op", (1, 100, 1000), "ctxfd_uring_cancel of each, in the ring's thread",
+            "by hand: ASYNC_CANCEL by user_data", budget=20),
     ]),
     ("io_uring: receive a byte that is there, one at a time", [
         Row("uring/recv", what="bound, nothing else in flight", floor="the same, unbound"),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * io_uring: cancelling N operations in flight, against cancels by user_data that a program writes itself; and what a
- * bound operation costs that nobody cancels.
+ * io_uring: cancelling N operations in flight, against cancels by user_data that a program writes itself; what a bound
+ * operation costs that nobody cancels; and what a context for each operation costs.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -46,33 +47,54 @@ static struct io_uring_sqe *read_of(int fd)
 	return sqe;
 }
 
-static void cancel_bound(struct bench *b)
+/* Takes what has completed until n operations have ended. */
+static void end_bound(long n)
 {
-	struct ctxfd_uring_op *ops = calloc((size_t)b->arg, sizeof(*ops)), *op;
+	struct ctxfd_uring_op *op;
+	struct io_uring_cqe *cqe;
+
+	for (long ended = 0; ended < n; io_uring_cqe_seen(&ring, cqe)) {
+		bench_check(io_uring_wait_cqe(&ring, &cqe) == 0);
+		if (ctxfd_uring_complete(cqe, &op) == CTXFD_URING_LAST) {
+			bench_check(op->res == -ECANCELED);
+			ended++;
+		}
+	}
+}
+
+static void cancel_context(struct ctxfd *ctx, struct ctxfd_uring_op *ops, long n)
+{
+	(void)ops;
+	(void)n;
+	ctxfd_cancel(ctx);
+}
+
+static void cancel_ops(struct ctxfd *ctx, struct ctxfd_uring_op *ops, long n)
+{
+	(void)ctx;
+	for (long i = 0; i < n; i++)
+		bench_check(ctxfd_uring_cancel(&ops[i]) == 0);
+	bench_check(io_uring_submit(&ring) >= 0);
+}
+
+static void cancel_bound(struct bench *b, void (*cancel)(struct ctxfd *ctx, struct ctxfd_uring_op *ops, long n))
+{
+	struct ctxfd_uring_op *ops = calloc((size_t)b->arg, sizeof(*ops));
 	int quiet = eventfd(0, EFD_CLOEXEC);
 	struct ctxfd_uring_scope scope;
-	struct io_uring_cqe *cqe;
 
 	bench_check(ops);
 	make_ring(4096);
 	while (bench_more(b)) {
 		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
-		long ended = 0;
 
 		bench_check(ctxfd_uring_open(&scope, &ring, ctx) == 0);
 		for (long i = 0; i < b->arg; i++)
 			bench_check(ctxfd_uring_start(&scope, &ops[i], read_of(quiet)) == 0);
 		bench_check(io_uring_submit(&ring) >= 0);
 		bench_start(b);
-		ctxfd_cancel(ctx);
-		while (ended < b->arg) {
-			bench_check(io_uring_wait_cqe(&ring, &cqe) == 0);
-			if (ctxfd_uring_complete(cqe, &op) == CTXFD_URING_LAST) {
-				bench_check(op->res == -ECANCELED);
-				ended++;
-			}
-			io_uring_cqe_seen(&ring, cqe);
-		}
+		cancel(ctx, ops, b->arg);
+		end_bound(b->arg);
 		bench_stop(b, b->arg);
 		bench_check(ctxfd_uring_close(&scope, NULL) == 0);
 		ctxfd_close(ctx);
@@ -81,39 +103,88 @@ static void cancel_bound(struct bench *b)
 	close(quiet);
 	free(ops);
 }
-BENCH("ctxfd", "uring/cancel", cancel_bound)
 
-static void cancel_by_hand(struct bench *b)
+static void cancel_by_context(struct bench *b)
 {
-	int quiet = eventfd(0, EFD_CLOEXEC);
+	cancel_bound(b, cancel_context);
+}
+BENCH("ctxfd", "uring/cancel", cancel_by_context)
+
+static void cancel_by_op(struct bench *b)
+{
+	cancel_bound(b, cancel_ops);
+}
+BENCH("ctxfd", "uring/cancel-op", cancel_by_op)
+
+static void cancel_by_user_data(long n)
+{
+	for (long i = 1; i <= n; i++) {
+		struct io_uring_sqe *sqe = get_sqe();
+
+		io_uring_prep_cancel64(sqe, (uint64_t)i, 0);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		sqe->user_data = 0;
+		if (i % BATCH == 0)
+			bench_check(io_uring_submit(&ring) >= 0);
+	}
+	bench_check(io_uring_submit(&ring) >= 0);
+}
+
+static void await(int res)
+{
 	struct io_uring_cqe *cqe;
+
+	bench_check(io_uring_wait_cqe(&ring, &cqe) == 0 && cqe->res == res);
+	io_uring_cqe_seen(&ring, cqe);
+}
+
+/*
+ * By hand. What any thread may cancel needs a way into the thread that owns the ring: an eventfd that the ring polls, as
+ * a ring with SINGLE_ISSUER takes no call from others.
+ */
+static void cancel_by_hand(struct bench *b, bool any_thread)
+{
+	int quiet = eventfd(0, EFD_CLOEXEC), waker = eventfd(0, EFD_CLOEXEC);
+	uint64_t one = 1;
 
 	make_ring(4096);
 	while (bench_more(b)) {
+		if (any_thread) {
+			struct io_uring_sqe *sqe = get_sqe();
+
+			io_uring_prep_poll_add(sqe, waker, POLLIN);
+			sqe->user_data = 0;
+		}
 		for (long i = 1; i <= b->arg; i++)
 			read_of(quiet)->user_data = (uint64_t)i;
 		bench_check(io_uring_submit(&ring) >= 0);
 		bench_start(b);
-		for (long i = 1; i <= b->arg; i++) {
-			struct io_uring_sqe *sqe = get_sqe();
-
-			io_uring_prep_cancel64(sqe, (uint64_t)i, 0);
-			sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-			sqe->user_data = 0;
-			if (i % BATCH == 0)
-				bench_check(io_uring_submit(&ring) >= 0);
+		if (any_thread) {
+			bench_check(write(waker, &one, sizeof(one)) == sizeof(one));
+			await(POLLIN);
 		}
-		bench_check(io_uring_submit(&ring) >= 0);
-		for (long ended = 0; ended < b->arg; ended++) {
-			bench_check(io_uring_wait_cqe(&ring, &cqe) == 0 && cqe->res == -ECANCELED);
-			io_uring_cqe_seen(&ring, cqe);
-		}
+		cancel_by_user_data(b->arg);
+		for (long ended = 0; ended < b->arg; ended++)
+			await(-ECANCELED);
 		bench_stop(b, b->arg);
+		bench_check(!any_thread || read(waker, &one, sizeof(one)) == sizeof(one));
 	}
 	io_uring_queue_exit(&ring);
 	close(quiet);
+	close(waker);
 }
-BENCH("floor", "uring/cancel", cancel_by_hand)
+
+static void cancel_from_anywhere(struct bench *b)
+{
+	cancel_by_hand(b, true);
+}
+BENCH("floor", "uring/cancel", cancel_from_anywhere)
+
+static void cancel_own(struct bench *b)
+{
+	cancel_by_hand(b, false);
+}
+BENCH("floor", "uring/cancel-op", cancel_own)
 
 /* ---- Receiving a byte that is there ------------------------------------------------------------------------------ */
 

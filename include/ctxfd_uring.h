@@ -126,7 +126,7 @@ struct ctxfd_uring_scope {
 	struct io_uring *ring_;
 	const struct ctxfd *ctx_;
 	struct ctxfd_uring_link_ live_, due_, asked_;
-	struct ctxfd_uring_op *end_, *only_;
+	struct ctxfd_uring_op *end_, *only_, *alone_;
 	uint64_t call_;
 	unsigned count_, round_, started_at_, unpoll_at_;
 	int error_;

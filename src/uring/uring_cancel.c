@@ -7,7 +7,10 @@
  * what it does not find. So a timeout of a scope is the exception; and flag ALL would walk the list for each cancel.)
  *
  * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
- * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none. So a fence
+ * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none.
+ *
+ * So a cancel that goes out alone leaves a CQE, and that says whether there is: 0 means that the operation was found and
+ * will end. Those of many operations leave none when they succeed, since that would be a CQE for each; there a fence
  * comes first: a request that completes when those do that have been cancelled before it, or, in kernels that work on
  * the latest first, with them. So only what the second fence still finds in flight is asked again, and only what is
  * left then is worth a timeout.
@@ -97,20 +100,61 @@ static void send_due(struct ctxfd_uring_scope *scope)
 	}
 }
 
+/* Whether there is one operation to cancel, for the first time, and nothing else to hear of. */
+static bool lone(const struct ctxfd_uring_scope *scope)
+{
+	return !list_empty(&scope->due_) && scope->due_.next_ == scope->due_.prev_ && list_empty(&scope->asked_) &&
+	       scope->tick_ == IDLE && scope->round_ == 0;
+}
+
+static void send_lone(struct ctxfd_uring_scope *scope)
+{
+	struct ctxfd_uring_op *op = op_of(scope->due_.next_);
+	struct io_uring_sqe *sqe = take_sqe(scope->ring_);
+
+	if (!sqe)
+		return;
+	prep_cancel(sqe, name_of(scope, op));
+	sqe->flags = 0;
+	sqe->user_data = name_of_own(scope, TICK);
+	list_splice(&scope->asked_, &scope->due_);
+	scope->alone_ = op;
+	scope->tick_ = QUICK;
+}
+
 void ctxfdi_uring_send_cancels(struct ctxfd_uring_scope *scope)
 {
 	struct io_uring_sqe *sqe;
 
-	send_due(scope);
+	if (lone(scope))
+		send_lone(scope);
+	else
+		send_due(scope);
 	if (!wants_tick(scope))
 		scope->round_ = 0;
 	else if (scope->tick_ == IDLE && (sqe = take_sqe(scope->ring_)))
 		prep_tick(scope, sqe);
 }
 
+/* The kernel has found the operation that was cancelled alone: it ends, and nothing more is to be done for that. */
+static void found(struct ctxfd_uring_scope *scope)
+{
+	list_remove(&scope->alone_->link_);
+	list_init(&scope->alone_->link_);
+	scope->alone_ = NULL;
+	scope->tick_ = IDLE;
+}
+
 bool ctxfdi_uring_ticked(struct ctxfd_uring_scope *scope, int res)
 {
-	bool failed = res != -ETIME && res != -ECANCELED && scope->round_ == TICK_LAST;
+	bool failed;
+
+	if (scope->alone_ && res == 0) {
+		found(scope);
+		return true;
+	}
+	scope->alone_ = NULL;
+	failed = res != -ETIME && res != -ECANCELED && scope->round_ == TICK_LAST;
 
 	if (scope->tick_ != LEAVING && scope->round_ + 1 >= FENCES)
 		list_splice(&scope->due_, &scope->asked_);
@@ -132,5 +176,5 @@ int ctxfd_uring_cancel(struct ctxfd_uring_op *op)
 		scope->round_ = 0;
 	}
 	ctxfdi_uring_send_cancels(scope);
-	return scope->tick_ == IDLE || !list_empty(&scope->due_) ? -EBUSY : 0;
+	return (wants_tick(scope) && scope->tick_ == IDLE) || !list_empty(&scope->due_) ? -EBUSY : 0;
 }

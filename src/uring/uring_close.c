@@ -56,6 +56,7 @@ static int withdraw(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op)
 		neutralise(sqe);
 		if (what != OP) {
 			*(what == POLL ? &scope->poll_ : &scope->tick_) = IDLE;
+			scope->alone_ = what == TICK ? NULL : scope->alone_;
 			continue;
 		}
 		ctxfdi_uring_withdrawn(held);

@@ -29,9 +29,13 @@ static int reason(const struct ctxfd_uring_op *op)
 /* The operation's memory is the program's again. */
 static void leave(struct ctxfd_uring_op *op)
 {
+	struct ctxfd_uring_scope *scope = op->scope_;
+
 	list_remove(&op->link_);
 	op->link_.next_ = NULL;
-	op->scope_->count_--;
+	if (scope->alone_ == op)
+		scope->alone_ = NULL;
+	scope->count_--;
 }
 
 static int op_completed(struct ctxfd_uring_op *op, const struct io_uring_cqe *cqe)

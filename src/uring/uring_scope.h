@@ -3,11 +3,12 @@
  * A scope: what it has in the ring, and what the files of this folder share.
  *
  * Each operation in flight is in one of its scope's lists: live, due (a cancel is to go out for it), or asked (one
- * has). A scope has at most two requests of its own in the ring:
+ * has); or in none, when the kernel has said that the cancel found it, so that it ends without anything more. A scope has at most two requests of its own in the ring:
  *
  *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program
  *             waits for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
- *     TICK    while an operation is due or asked: after it all cancels are sent anew.
+ *     TICK    while an operation is due or asked: a cancel that answers, a fence, or a timeout, after which the cancels
+ *             are sent anew (uring_cancel.c).
  *
  * Only when neither is in the ring, nor any operation, can the scope's storage be given up.
  *

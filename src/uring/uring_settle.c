@@ -69,7 +69,7 @@ bool ctxfdi_uring_arrange(struct ctxfd_uring_scope *scope)
 	if (scope->tick_ == IDLE && wants_tick(scope))
 		return false;
 	if (scope->poll_ == IDLE)
-		return scope->tick_ != IDLE || !(scope->count_ || scope->end_);
+		return scope->tick_ != IDLE || (scope->count_ ? ends : !scope->end_);
 	return scope->poll_ != ARMED || !leaves;
 }
 

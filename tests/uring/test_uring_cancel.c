@@ -339,16 +339,18 @@ static void misses_are_nothing_to_the_program(void **state)
 	struct ctxfd_uring_op *op;
 	struct io_uring_cqe *cqe;
 	unsigned head, passed = 0, last = 0;
-	struct tracked t;
+	struct tracked t[2];
 	struct world w;
 
 	make_world(&w);
-	start(&w.scope, &t, nop());
+	for (int i = 0; i < 2; i++)
+		start(&w.scope, &t[i], nop());
 	submit_and_run();
-	assert_int_equal(ctxfd_uring_cancel(&t.op), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(ctxfd_uring_cancel(&t[i].op), 0);
 	nop()->user_data = 7;
 	submit_and_run();
-	while (io_uring_cq_ready(&ring) < 4) /* the no-ops, the cancel, and the first repetition */
+	while (io_uring_cq_ready(&ring) < 5) /* the no-ops and the cancels */
 		submit_and_run();
 	io_uring_for_each_cqe(&ring, head, cqe)
 	{
@@ -359,7 +361,119 @@ static void misses_are_nothing_to_the_program(void **state)
 		passed++;
 	}
 	io_uring_cq_advance(&ring, passed);
-	assert_int_equal(last, 1);
+	assert_int_equal(last, 2);
+	free_world(&w);
+}
+
+/*
+ * A cancel that goes out alone says what it did, and there is nothing to repeat: one request, one completion. From then
+ * on the operation is the kernel's to end, and whoever cancels it again, or sleeps until it has ended, is right to.
+ */
+static void one_that_is_found_is_asked_once(void **state)
+{
+	for (int then = 0; then < 4; then++) {
+		struct ctxfd_uring_op *op;
+		struct io_uring_cqe *cqe;
+		struct tracked t;
+		struct world w;
+		int ret = 0;
+
+		make_world(&w);
+		start_recv(&w, &t);
+		assert_int_equal(ctxfd_uring_cancel(&t.op), 0);
+		if (!(ring_kind->flags & IORING_SETUP_SQPOLL))
+			assert_int_equal(io_uring_sq_ready(&ring), 1);
+		assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+		assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+		assert_int_equal(ctxfd_uring_complete(cqe, &op),
+		                 CTXFD_URING_NONE); /* the cancel's, which comes first */
+		io_uring_cqe_seen(&ring, cqe);
+		assert_int_equal(w.scope.tick_, 0);
+		if (then == 1)
+			assert_int_equal(ctxfd_uring_cancel(&t.op), 0);
+		if (then == 2)
+			ctxfd_cancel(w.ctx);
+		if (then == 3)
+			ret = ctxfd_uring_close(&w.scope, &op);
+		else
+			ret = ctxfd_uring_wait(&w.scope, &op);
+		assert_int_equal(ret, CTXFD_URING_LAST);
+		assert_ptr_equal(op, &t.op);
+		assert_int_equal(op->res, -ECANCELED);
+		assert_int_equal(w.scope.tick_, 0);
+		free_world(&w);
+	}
+}
+
+/* The same at the end of a context: once the kernel has found the operation, a wait for its end is no wait in vain. */
+static void a_wait_goes_on_until_it_has_ended(void **state)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+	struct tracked t;
+	struct world w;
+
+	make_world(&w);
+	start_recv(&w, &t);
+	ctxfd_cancel(w.ctx);
+	assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+	assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+	assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_NONE);
+	io_uring_cqe_seen(&ring, cqe);
+	assert_int_equal(ctxfd_uring_wait(&w.scope, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &t.op);
+	free_world(&w);
+}
+
+/* While the answer of a cancel is out, which found nothing, the cancel of another operation has none of its own. */
+static void one_answer_is_out_at_a_time(void **state)
+{
+	struct io_uring_cqe *cqes[4];
+	struct ctxfd_uring_op *op;
+	unsigned n, answers = 0;
+	struct tracked t[2];
+	struct world w;
+
+	make_world(&w);
+	start(&w.scope, &t[0], nop());
+	submit_and_run();
+	assert_int_equal(ctxfd_uring_cancel(&t[0].op), 0);
+	assert_true(io_uring_submit_and_wait(&ring, 1) >= 0);
+	assert_int_equal(io_uring_peek_cqe(&ring, &cqes[0]), 0);
+	assert_int_equal(ctxfd_uring_complete(cqes[0], &op), CTXFD_URING_LAST);
+	io_uring_cqe_seen(&ring, cqes[0]);
+	start_recv(&w, &t[1]);
+	assert_int_equal(ctxfd_uring_cancel(&t[1].op), 0);
+	submit_and_run();
+	wait_until(io_uring_cq_ready(&ring) > 1);
+	n = io_uring_peek_batch_cqe(&ring, cqes, COUNT(cqes));
+	for (unsigned i = 0; i < n; i++)
+		answers += cqes[i]->user_data >> 63 && (cqes[i]->user_data & 3) == 3;
+	assert_int_equal(answers, 1);
+	assert_int_equal(finish(&t[1]), -ECANCELED);
+	free_world(&w);
+}
+
+/* A program may look at its completions in an order of its own: the operation's, and then that of its cancel. */
+static void its_end_is_seen_before_the_cancel(void **state)
+{
+	struct tracked *t = malloc(sizeof *t);
+	struct io_uring_cqe *cqes[2];
+	struct ctxfd_uring_op *op;
+	struct world w;
+
+	make_world(&w);
+	start_recv(&w, t);
+	assert_int_equal(ctxfd_uring_cancel(&t->op), 0);
+	submit_and_run();
+	while (io_uring_peek_batch_cqe(&ring, cqes, 2) < 2)
+		submit_and_run();
+	assert_int_equal(ctxfd_uring_complete(cqes[1], &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &t->op);
+	memset(t, 0xa5, sizeof *t);
+	free(t);
+	assert_int_equal(ctxfd_uring_complete(cqes[0], &op), CTXFD_URING_NONE);
+	io_uring_cq_advance(&ring, 2);
 	free_world(&w);
 }
 
@@ -513,6 +627,10 @@ int main(void)
 		cmocka_unit_test(a_scope_ends_right_after),
 		cmocka_unit_test(misses_do_not_fill_the_queue),
 		cmocka_unit_test(misses_are_nothing_to_the_program),
+		cmocka_unit_test(one_that_is_found_is_asked_once),
+		cmocka_unit_test(a_wait_goes_on_until_it_has_ended),
+		cmocka_unit_test(one_answer_is_out_at_a_time),
+		cmocka_unit_test(its_end_is_seen_before_the_cancel),
 		cmocka_unit_test(timeouts_of_the_program_do_not_count),
 		cmocka_unit_test(nor_for_scopes_of_one_operation),
 		cmocka_unit_test(timeouts_of_the_scope_are_cancelled_in_their_order),
