@@ -115,6 +115,10 @@ GROUPS = [
         Row("uring/recv-among", what="bound, another operation in flight", floor="unbound"),
         Row("uring/call", what="ctxfd_uring_call", floor="unbound"),
     ]),
+    ("io_uring: the same, with a context of its own for each that any thread may cancel", [
+        Row("uring/after-each", what="one scope; an after-func with ctxfd_uring_cancel", floor="by hand: malloc, in and out of a locked list, free"),
+        Row("uring/scope-each", what="a scope each", floor="by hand: an eventfd, POLL_ADD and its removal"),
+    ]),
     ("Bytes for each of a million, malloc's overhead included", [
         Row("bytes/plain", what="with_cancel", unit="B"),
         Row("bytes/timed", what="with_timeout", unit="B"),

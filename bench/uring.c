@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ctxfd_uring.h"
+#include "floor.h"
 
 #define BATCH 128 /* cancels in a submission: the hand-written ones go out as the library's do */
 
@@ -189,6 +190,7 @@ BENCH("floor", "uring/cancel-op", cancel_own)
 /* ---- Receiving a byte that is there ------------------------------------------------------------------------------ */
 
 static struct ctxfd_uring_scope recv_scope;
+static const struct ctxfd *call_ctx;
 static int sockets[2];
 static char byte;
 
@@ -200,12 +202,11 @@ static struct io_uring_sqe *recv_byte(void)
 	return sqe;
 }
 
-static void recv_bound(void)
+static void finish(struct ctxfd_uring_op *op)
 {
-	struct ctxfd_uring_op op, *ended = NULL;
+	struct ctxfd_uring_op *ended = NULL;
 	struct io_uring_cqe *cqe;
 
-	bench_check(ctxfd_uring_start(&recv_scope, &op, recv_byte()) == 0);
 	while (!ended) {
 		bench_check(io_uring_submit_and_wait(&ring, 1) >= 0);
 		while (io_uring_peek_cqe(&ring, &cqe) == 0) {
@@ -213,7 +214,15 @@ static void recv_bound(void)
 			io_uring_cqe_seen(&ring, cqe);
 		}
 	}
-	bench_check(ended == &op && op.res == 1);
+	bench_check(ended == op && op->res == 1);
+}
+
+static void recv_bound(void)
+{
+	struct ctxfd_uring_op op;
+
+	bench_check(ctxfd_uring_start(&recv_scope, &op, recv_byte()) == 0);
+	finish(&op);
 }
 
 static void recv_plain(void)
@@ -226,12 +235,79 @@ static void recv_plain(void)
 	io_uring_cqe_seen(&ring, cqe);
 }
 
-static const struct ctxfd *call_ctx;
-
 static void recv_call(void)
 {
 	bench_check(ctxfd_uring_call(call_ctx, &ring, recv_byte()) == 1);
 }
+
+/* ---- The same, with a context of its own for each ---------------------------------------------------------------- */
+
+static const struct ctxfd *dispatched;
+
+static void cancel_op(void *op)
+{
+	bench_check(ctxfd_uring_cancel(op) == 0);
+}
+
+/* One scope for all, and an after-func that cancels the operation when its context ends. */
+static void recv_after(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(dispatched);
+	struct ctxfd_uring_op op;
+	struct ctxfd_after *after;
+
+	bench_check(ctxfd_uring_start(&recv_scope, &op, recv_byte()) == 0);
+	bench_check(ctxfd_after_func(ctx, cancel_op, &op, &after) == 0);
+	finish(&op);
+	bench_check(ctxfd_after_stop(after));
+	ctxfd_close(ctx);
+}
+
+/* By hand: a request that other threads find in a list, under its lock. */
+static void recv_listed(void)
+{
+	static struct floor_list requests;
+	struct floor_item *item = floor_make(&requests, sizeof(*item));
+
+	recv_plain();
+	floor_free(&requests, item);
+}
+
+/* A scope for each. */
+static void recv_scoped(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(call_ctx);
+	struct ctxfd_uring_scope scope;
+	struct ctxfd_uring_op op;
+
+	bench_check(ctxfd_uring_open(&scope, &ring, ctx) == 0);
+	bench_check(ctxfd_uring_start(&scope, &op, recv_byte()) == 0);
+	finish(&op);
+	bench_check(ctxfd_uring_close(&scope, NULL) == 0);
+	ctxfd_close(ctx);
+}
+
+/* By hand: an eventfd for each, a poll of it, and the removal of the poll. */
+static void recv_polled(void)
+{
+	int waker = eventfd(0, EFD_CLOEXEC);
+	struct io_uring_sqe *sqe = get_sqe();
+	struct io_uring_cqe *cqe;
+
+	io_uring_prep_poll_add(sqe, waker, POLLIN);
+	sqe->user_data = 1;
+	recv_plain();
+	sqe = get_sqe();
+	io_uring_prep_cancel64(sqe, 1, 0);
+	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	sqe->user_data = 0;
+	bench_check(io_uring_submit_and_wait(&ring, 1) >= 0);
+	bench_check(io_uring_peek_cqe(&ring, &cqe) == 0 && cqe->res == -ECANCELED);
+	io_uring_cqe_seen(&ring, cqe);
+	close(waker);
+}
+
+/* ---- The rows ---------------------------------------------------------------------------------------------------- */
 
 static void receive(struct bench *b, void (*one)(void))
 {
@@ -251,17 +327,21 @@ static void receive(struct bench *b, void (*one)(void))
 static void receiving(struct bench *b, void (*one)(void), bool other_in_flight)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_dispatcher *d = ctxfd_dispatcher_new();
 	int quiet = eventfd(0, EFD_CLOEXEC);
 	struct ctxfd_uring_op other;
 
 	make_ring(64);
 	bench_check(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
 	call_ctx = ctx;
+	dispatched = ctxfd_with_dispatcher(ctx, d);
 	bench_check(ctxfd_uring_open(&recv_scope, &ring, ctx) == 0);
 	if (other_in_flight)
 		bench_check(ctxfd_uring_start(&recv_scope, &other, read_of(quiet)) == 0);
 	receive(b, one);
 	bench_check(ctxfd_uring_close(&recv_scope, NULL) == 0);
+	ctxfd_unref(dispatched);
+	ctxfd_dispatcher_free(d);
 	ctxfd_close(ctx);
 	io_uring_queue_exit(&ring);
 	close(sockets[0]);
@@ -286,6 +366,30 @@ static void recv_in_a_call(struct bench *b)
 	receiving(b, recv_call, false);
 }
 BENCH("ctxfd", "uring/call", recv_in_a_call)
+
+static void recv_after_each(struct bench *b)
+{
+	receiving(b, recv_after, true);
+}
+BENCH("ctxfd", "uring/after-each", recv_after_each)
+
+static void recv_listed_each(struct bench *b)
+{
+	receiving(b, recv_listed, false);
+}
+BENCH("floor", "uring/after-each", recv_listed_each)
+
+static void recv_scope_each(struct bench *b)
+{
+	receiving(b, recv_scoped, false);
+}
+BENCH("ctxfd", "uring/scope-each", recv_scope_each)
+
+static void recv_polled_each(struct bench *b)
+{
+	receiving(b, recv_polled, false);
+}
+BENCH("floor", "uring/scope-each", recv_polled_each)
 
 static void recv_unbound(struct bench *b)
 {

@@ -101,7 +101,7 @@ static bool is_latest(struct io_uring *ring, const struct io_uring_sqe *sqe)
 static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx,
                       struct io_uring_sqe **sqe)
 {
-	size_t size = sizeof **sqe << !!(ring->flags & IORING_SETUP_SQE128);
+	size_t size = sqe_size(ring);
 	unsigned char held[2 * sizeof **sqe];
 	int err;
 

@@ -82,6 +82,11 @@ static inline struct io_uring_sqe *sqe_at(struct io_uring *ring, unsigned index)
 	return &ring->sq.sqes[(index & ring->sq.ring_mask) << !!(ring->flags & IORING_SETUP_SQE128)];
 }
 
+static inline size_t sqe_size(const struct io_uring *ring)
+{
+	return sizeof(struct io_uring_sqe) << !!(ring->flags & IORING_SETUP_SQE128);
+}
+
 /* Whether the SQE at this index is queued and has not been given to the kernel. */
 static inline bool sqe_held(const struct io_uring *ring, unsigned index)
 {

@@ -137,9 +137,6 @@ bool ctxfdi_uring_ticked(struct ctxfd_uring_scope *scope, int res);
 
 void ctxfdi_uring_prep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, int done_fd);
 
-/* An operation starts after the last one ended: if the kernel has not seen yet that the poll should go, it stays. */
-void ctxfdi_uring_keep_poll(struct ctxfd_uring_scope *scope);
-
 /*
  * Queues what the scope's state calls for. False: the kernel takes nothing now, and no completion may come by which
  * there would be another try.

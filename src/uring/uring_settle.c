@@ -41,14 +41,6 @@ static void take_back(struct ctxfd_uring_scope *scope, unsigned kind, uint8_t *s
 	*state = LEAVING;
 }
 
-void ctxfdi_uring_keep_poll(struct ctxfd_uring_scope *scope)
-{
-	if (scope->poll_ != LEAVING || !sqe_held(scope->ring_, scope->unpoll_at_))
-		return;
-	spend(sqe_at(scope->ring_, scope->unpoll_at_));
-	scope->poll_ = ARMED;
-}
-
 bool ctxfdi_uring_arrange(struct ctxfd_uring_scope *scope)
 {
 	int err = ctxfd_err(scope->ctx_);

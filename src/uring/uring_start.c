@@ -38,7 +38,7 @@ static int admit(const struct ctxfd_uring_scope *scope, const struct io_uring_sq
  */
 static struct io_uring_sqe *poll_before(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, int done_fd)
 {
-	size_t size = sizeof *sqe << !!(scope->ring_->flags & IORING_SETUP_SQE128);
+	size_t size = sqe_size(scope->ring_);
 	unsigned char held[2 * sizeof *sqe];
 
 	memcpy(held, sqe, size);
@@ -47,6 +47,28 @@ static struct io_uring_sqe *poll_before(struct ctxfd_uring_scope *scope, struct 
 	if (sqe)
 		memcpy(sqe, held, size);
 	return sqe;
+}
+
+/*
+ * An operation starts after the last one ended: if the kernel has not seen yet that the poll should go, it stays. The
+ * operation takes the place of that request if it comes right behind it. Returns where the operation is.
+ */
+static struct io_uring_sqe *keep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
+{
+	struct io_uring *ring = scope->ring_;
+	unsigned at = scope->unpoll_at_;
+	struct io_uring_sqe *unpoll = sqe_at(ring, at);
+
+	if (scope->poll_ != LEAVING || !sqe_held(ring, at))
+		return sqe;
+	scope->poll_ = ARMED;
+	if (at + 2 != ring->sq.sqe_tail || links_from_outside(scope, at - 1)) {
+		spend(unpoll);
+		return sqe;
+	}
+	memcpy(unpoll, sqe, sqe_size(ring));
+	ring->sq.sqe_tail--;
+	return unpoll;
 }
 
 static void enlist(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
@@ -76,8 +98,7 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
 		spend(sqe);
 		return err;
 	}
-	ctxfdi_uring_keep_poll(scope);
-	enlist(scope, op, sqe);
+	enlist(scope, op, keep_poll(scope, sqe));
 	return 0;
 }
 
