@@ -48,7 +48,7 @@ static int op_completed(struct ctxfd_uring_op *op, const struct io_uring_cqe *cq
 	if (cqe->flags & IORING_CQE_F_MORE)
 		return CTXFD_URING_MORE;
 	leave(op);
-	if (!scope->count_ || (scope->poll_ == IDLE && scope->tick_ == IDLE))
+	if (!scope->count_ || (scope->poll_ == IDLE && scope->tick_ == IDLE) || !list_empty(&scope->due_))
 		ctxfdi_uring_settle(scope);
 	return CTXFD_URING_LAST;
 }

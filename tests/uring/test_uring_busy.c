@@ -5,6 +5,8 @@
  */
 #include "test_uring.h"
 
+#include <sys/eventfd.h>
+
 int __real_io_uring_submit(struct io_uring *r);
 int __wrap_io_uring_submit(struct io_uring *r);
 int __real_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
@@ -342,26 +344,28 @@ static void a_repetition_that_fails_does_not_spin(void **state)
 	free_small(&s);
 }
 
-/* Neither goes into the queue: the cancel of one operation, and the timeout that would repeat it. */
+/* The cancel of one operation does not go into the queue, and nor does that of another. One alone needs one entry. */
 static void cancel_says_so(void **state)
 {
 	struct small s;
 
 	for (unsigned room = 0; room < 2; room++) {
 		make_small(&s);
-		start_recv(&s, 0);
-		start_recv(&s, 1);
+		for (int i = 0; i < 3; i++)
+			start_recv(&s, i);
 		fill_queue(room);
 		refuse(8, -EAGAIN, false);
-		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), -EBUSY);
+		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), room ? 0 : -EBUSY);
+		assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), -EBUSY);
 		refusals = 0;
 		submit_and_run();
 		assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), 0);
 		assert_int_equal(finish(&s.t[0]), -ECANCELED);
-		assert_int_equal(s.t[1].last, 0);
+		assert_int_equal(finish(&s.t[1]), -ECANCELED);
+		assert_int_equal(s.t[2].last, 0);
 		free_small(&s);
 	}
-	/* The timeout is there already. */
+	/* The answer to the first one is still out. */
 	make_small(&s);
 	start_recv(&s, 0);
 	start_recv(&s, 1);
@@ -372,6 +376,34 @@ static void cancel_says_so(void **state)
 	assert_int_equal(finish(&s.t[0]), -ECANCELED);
 	assert_int_equal(finish(&s.t[1]), -ECANCELED);
 	free_small(&s);
+}
+
+/* It is not lost if nobody tries again: it goes out with the next completion of the scope. */
+static void a_cancel_without_room_goes_out_later(void **state)
+{
+	int quiet = eventfd(0, EFD_CLOEXEC);
+	uint64_t count = 1, seen = 0;
+	struct io_uring_sqe *sqe;
+	struct small s;
+
+	make_small(&s);
+	sqe = get_sqe();
+	io_uring_prep_read(sqe, quiet, &seen, sizeof seen, 0);
+	start(&s.scope, &s.t[0], sqe);
+	submit_and_run();
+	start_recv(&s, 1);
+	start_recv(&s, 2);
+	fill_queue(0);
+	refuse(8, -EAGAIN, false);
+	assert_int_equal(ctxfd_uring_cancel(&s.t[1].op), -EBUSY);
+	refusals = 0;
+	submit_and_run();
+	assert_int_equal(write(quiet, &count, sizeof count), sizeof count);
+	assert_int_equal(finish(&s.t[0]), sizeof count);
+	assert_int_equal(finish(&s.t[1]), -ECANCELED);
+	assert_int_equal(s.t[2].last, 0);
+	free_small(&s);
+	close(quiet);
 }
 
 /* The queue is full, and the kernel refuses for good: that is what wait says, and not that it may pass. */
@@ -673,6 +705,7 @@ int main(void)
 		cmocka_unit_test(open_says_so),
 		cmocka_unit_test(a_repetition_that_fails_does_not_spin),
 		cmocka_unit_test(cancel_says_so),
+		cmocka_unit_test(a_cancel_without_room_goes_out_later),
 		cmocka_unit_test(wait_says_what_the_kernel_does),
 		cmocka_unit_test(close_takes_back_what_is_not_in_flight),
 		cmocka_unit_test(a_call_ends_with_a_refusal),

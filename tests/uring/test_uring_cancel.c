@@ -308,6 +308,74 @@ static void a_scope_ends_right_after(void **state)
 	}
 }
 
+/* ---- A context for each operation -------------------------------------------------------------------------------- */
+
+/* As the man page shows it: one scope, and each operation's context cancels it by an after-func on the loop. */
+struct request {
+	struct tracked t;
+	struct ctxfd *ctx;
+	struct ctxfd_after *after;
+};
+
+static void cancel_op(void *op)
+{
+	ctxfd_uring_cancel(op);
+}
+
+static void watch(struct ctxfd_dispatcher *d)
+{
+	struct io_uring_sqe *sqe = get_sqe();
+
+	io_uring_prep_poll_add(sqe, ctxfd_dispatcher_fd(d), POLLIN);
+	sqe->user_data = 1;
+}
+
+static int finish_request(struct request *r, struct ctxfd_dispatcher *d)
+{
+	while (!r->t.last) {
+		if (!turn())
+			continue;
+		assert_true(ctxfd_dispatcher_run(d) >= 0);
+		watch(d);
+	}
+	ctxfd_after_stop(r->after);
+	return r->t.res;
+}
+
+static void a_context_for_each_operation(void **state)
+{
+	struct ctxfd_dispatcher *d = ctxfd_dispatcher_new();
+	const struct ctxfd *requests;
+	struct request r[4];
+	struct world w;
+
+	make_world(&w);
+	requests = ctxfd_with_dispatcher(w.ctx, d);
+	watch(d);
+	for (int i = 0; i < 4; i++) {
+		r[i].ctx = i == 2 ? ctxfd_with_timeout(requests, CTXFD_MSEC) : ctxfd_with_cancel(requests);
+		if (i == 3)
+			ctxfd_cancel(r[i].ctx);
+		start(&w.scope, &r[i].t, recv_of(&w));
+		assert_int_equal(ctxfd_after_func(r[i].ctx, cancel_op, &r[i].t.op, &r[i].after), 0);
+	}
+	submit_and_run();
+	ctxfd_cancel(r[1].ctx);
+	for (int i = 1; i < 4; i++) {
+		assert_int_equal(finish_request(&r[i], d), -ECANCELED);
+		assert_int_equal(ctxfd_err(r[i].ctx), i == 2 ? -ETIMEDOUT : -ECANCELED);
+	}
+	assert_int_equal(r[0].t.last, 0);
+	assert_int_equal(armed_polls(), 3); /* the first one's, the scope's and the dispatcher's: none for a context */
+	assert_int_equal(write(w.fds[1], "x", 1), 1);
+	assert_int_equal(finish_request(&r[0], d), 1);
+	for (int i = 0; i < 4; i++)
+		ctxfd_close(r[i].ctx);
+	ctxfd_unref(requests);
+	free_world(&w);
+	ctxfd_dispatcher_free(d);
+}
+
 /* ---- What cancels leave behind ----------------------------------------------------------------------------------- */
 
 /* Of a program without a loop: completions of cancels that found nothing are given back by whoever waits next. */
@@ -625,6 +693,7 @@ int main(void)
 		cmocka_unit_test(it_meets_the_end_of_the_context),
 		cmocka_unit_test(a_record_is_reused_at_once),
 		cmocka_unit_test(a_scope_ends_right_after),
+		cmocka_unit_test(a_context_for_each_operation),
 		cmocka_unit_test(misses_do_not_fill_the_queue),
 		cmocka_unit_test(misses_are_nothing_to_the_program),
 		cmocka_unit_test(one_that_is_found_is_asked_once),
