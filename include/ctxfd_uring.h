@@ -65,6 +65,29 @@
  *   scope or of yours is touched. A cancel costs the same whatever else is in the ring; but the kernel looks for a
  *   timeout of yours (IORING_OP_TIMEOUT) along all older ones of the ring.
  *
+ *   Scopes are for loops: open one for a context, and keep it as long as you start operations under that context. On
+ *   one machine a receive of a byte that is there takes 0.9 us by itself. A scope that lasts adds 0.1 us to that; a
+ *   scope of its own adds 1.7 us, for the poll and its removal; a scope and a context of its own add 4.7 us, of which 3
+ *   are the done fd. An eventfd and a poll written by hand cost nearly as much.
+ *
+ *   Each operation can have a context of its own without a scope or an fd for it. Keep one scope, on a context above
+ *   them, and have an after-func cancel the operation when its own context ends; that adds 0.2 us. It must run in the
+ *   thread of the ring, so derive those contexts below a dispatcher of yours, poll its fd in the ring, and run it when
+ *   that completes (arm a new poll afterwards):
+ *
+ *     static void cancel_op(void *op) { ctxfd_uring_cancel(op); }
+ *
+ *     requests = ctxfd_with_dispatcher(ctx, dispatcher);        // ctx is the scope's
+ *     ...
+ *     request->ctx = ctxfd_with_timeout(requests, 5 * CTXFD_SEC);
+ *     request->after = NULL;
+ *     err = ctxfd_uring_start(&scope, &request->op, sqe);
+ *     if (!err && ctxfd_after_func(request->ctx, cancel_op, &request->op, &request->after))
+ *             ctxfd_uring_cancel(&request->op);                 // no memory: it ends at once
+ *     ...
+ *     ctxfd_after_stop(request->after);                         // CTXFD_URING_LAST has come: ctxfd_err(request->ctx)
+ *     ctxfd_close(request->ctx);                                // says why it ended, if res is -ECANCELED
+ *
  *   What is promised. Every operation that start has accepted gives CTXFD_URING_LAST, exactly once. A result is never
  *   lost to the end of a context: bytes that were received and connections that were accepted in that moment are
  *   delivered as a result. The end of a context reaches every operation of its scopes, one too that was started while
@@ -215,7 +238,8 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
  * not everything obeys. Twice is fine.
  *
  * 0; -ENOENT: not in flight (*op is zeroed, was refused by start, or has given LAST; so zero a record that may not have
- * been started yet); -EBUSY: the queue is full, and the kernel takes nothing now: try again.
+ * been started yet); -EBUSY: the queue is full, and the kernel takes nothing now: the cancel goes out with the scope's
+ * next completion, or with another call of this.
  */
 int ctxfd_uring_cancel(struct ctxfd_uring_op *op);
 

@@ -114,6 +114,7 @@ static void the_poll_stays_for_the_next_operation(void **state)
 	open_scope(&scope, ctx);
 	for (int i = 0; i < OPS; i++) {
 		start(&scope, &t, nop());
+		assert_int_equal(io_uring_sq_ready(&ring), i ? 1 : 2); /* the removal's SQE is the operation's */
 		assert_int_equal(finish(&t), 0);
 	}
 	assert_int_equal(*ring.cq.ktail - cqes, OPS);
@@ -125,6 +126,40 @@ static void the_poll_stays_for_the_next_operation(void **state)
 	close_scope(&scope);
 	close(quiet);
 	ctxfd_unref(ctx);
+}
+
+/* It also stays where the operation cannot have the removal's place: behind a request of the program's own. */
+static void the_poll_stays_beside_others(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_uring_scope scope;
+	struct ctxfd_uring_op *op;
+	struct io_uring_cqe *cqe;
+	struct tracked t;
+
+	for (int before = 0; before < 2; before++) {
+		struct io_uring_sqe *own = NULL;
+
+		open_scope(&scope, ctx);
+		start(&scope, &t, nop());
+		submit_and_run();
+		assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+		/* One that would have the operation continue its chain. */
+		if (before)
+			own = nop();
+		assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_LAST);
+		io_uring_cqe_seen(&ring, cqe);
+		if (!before)
+			own = nop();
+		own->flags |= before ? IOSQE_IO_LINK : 0;
+		own->user_data = 1;
+		start(&scope, &t, nop());
+		assert_int_equal(io_uring_sq_ready(&ring), 3);
+		turn_until(1);
+		assert_int_equal(finish(&t), 0);
+		close_scope(&scope);
+	}
+	ctxfd_close(ctx);
 }
 
 /* The removal is under way when the next operation starts: it must be watched all the same. */
@@ -1221,6 +1256,7 @@ int main(void)
 		cmocka_unit_test(one_poll_serves_all_operations),
 		cmocka_unit_test(the_poll_goes_with_the_last_operation),
 		cmocka_unit_test(the_poll_stays_for_the_next_operation),
+		cmocka_unit_test(the_poll_stays_beside_others),
 		cmocka_unit_test(an_operation_starts_while_the_poll_goes),
 		cmocka_unit_test(the_poll_is_restored),
 		cmocka_unit_test(no_fd_for_the_poll),
