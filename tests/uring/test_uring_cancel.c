@@ -474,7 +474,7 @@ static void one_that_is_found_is_asked_once(void **state)
 	}
 }
 
-/* The same at the end of a context: once the kernel has found the operation, a wait for its end is no wait in vain. */
+/* The same at the end of a context: once the kernel has found the operation, a wait sleeps until it has ended. */
 static void a_wait_goes_on_until_it_has_ended(void **state)
 {
 	struct io_uring_cqe *cqe;
