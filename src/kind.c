@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of ctxfdi_kinds: the one file that knows all layers. */
+/* What core tells the layers above, of each kind of context and of forks: the one file that knows them all. */
 #include "core/kind.h"
+#include "core/fork.h"
 
+#include "core/value.h"
 #include "calls/waiter.h"
-#include "dispatch/dispatcher.h"
+#include "dispatch/after.h"
+#include "dispatch/library.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
 
@@ -23,4 +26,10 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[SHARD_OF_CHILDREN] = { .name = "shard" },
 	[POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
 	[EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
+};
+
+const struct fork_row ctxfdi_around_fork = {
+	.before = ctxfdi_dispatch_before_fork,
+	.in_parent = ctxfdi_dispatch_after_fork,
+	.in_child = ctxfdi_dispatch_after_fork_in_child,
 };

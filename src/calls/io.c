@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "calls/waiter.h"
+#include "core/wait.h"
 
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x00000008

@@ -12,6 +12,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "core/fork.h"
+#include "core/own.h"
+
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
@@ -38,7 +41,7 @@ static void make_unreadable(int fd)
 static bool open_waker(struct waiter *w)
 {
 	w->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	w->generation = ctxfdi_fork_generation;
+	w->generation = ctxfdi_forks;
 	return w->fd >= 0;
 }
 
@@ -53,7 +56,7 @@ void ctxfdi_ring_poller(struct ctxfd *n)
 	struct waiter *w = (struct waiter *)(void *)n;
 	int saved = errno;
 
-	if (w->generation == ctxfdi_fork_generation)
+	if (w->generation == ctxfdi_forks)
 		w->rung = make_readable(w->fd);
 	errno = saved;
 }
@@ -71,7 +74,7 @@ static void free_waiter(void *arg)
 	ctxfdi_own_waiter = NULL;
 	if (w->parked)
 		ctxfdi_waiter_unpark(w);
-	if (w->fd >= 0 && w->generation == ctxfdi_fork_generation)
+	if (w->fd >= 0 && w->generation == ctxfdi_forks)
 		close(w->fd);
 	free(w);
 }
@@ -114,7 +117,7 @@ struct waiter *ctxfdi_poller(void)
 {
 	struct waiter *w = ctxfdi_waiter();
 
-	if (w && (w->fd < 0 || w->generation != ctxfdi_fork_generation) && !open_waker(w))
+	if (w && (w->fd < 0 || w->generation != ctxfdi_forks) && !open_waker(w))
 		w = NULL;
 	return w;
 }
@@ -125,7 +128,7 @@ bool ctxfdi_waiter_unpark(struct waiter *w)
 	bool rung = w->rung;
 
 	w->parked = false;
-	if (rung && w->generation == ctxfdi_fork_generation)
+	if (rung && w->generation == ctxfdi_forks)
 		make_unreadable(w->fd);
 	if (dead) /* last: what a value's destroy does may be another wait */
 		ctxfdi_reap(dead);

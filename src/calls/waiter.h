@@ -11,14 +11,14 @@
 #ifndef WAITER_H
 #define WAITER_H
 
-#include "core/context.h"
+#include "core/tree.h"
 
 struct waiter {
 	struct ctxfd node; /* in the list while parked */
 	bool parked;
 	bool rung;           /* by a walk, which held the list */
 	int fd;              /* the waker, or -1: readable once rung. See waiter.c */
-	uint32_t generation; /* ctxfdi_fork_generation of the process that made it */
+	uint32_t generation; /* ctxfdi_forks of the process that made it */
 
 	int expects_fd; /* for which the thread's next call likely has to wait: see io.c; -1: none */
 	int expects_events;

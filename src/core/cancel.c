@@ -18,105 +18,15 @@
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
  * (settle).
  */
-#include "core/context.h"
+#include "core/cancel.h"
+
+#include "core/done.h"
+#include "core/futex.h"
 #include "core/lock.h"
+#include "core/look.h"
+#include "core/own.h"
 #include "core/shard.h"
-
-/* ---- Looking ----------------------------------------------------------------------------------------------------- */
-
-/* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
-static bool deadline_passed(struct ctxfd *n, uint64_t *w)
-{
-	if (*w & TIMED && !(*w & NEAR)) {
-		if (ctxfdi_is_far(n->deadline))
-			return false;
-		*w = change_flags(n, 0, NEAR);
-	}
-	return *w & TIMED && n->deadline <= ctxfd_now();
-}
-
-/*
- * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
- * question about n's end asks here first.
- */
-uint64_t ctxfdi_settle(struct ctxfd *n)
-{
-	uint64_t w = load_word(n), new;
-
-	while (deadline_passed(n, &w)) {
-		/*
-		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has
-		 * passed too.
-		 */
-		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
-		if (swap_word(n, &w, new)) {
-			w = new;
-			if (w & WAITERS)
-				ctxfdi_futex_wake(n, WAKE_DONE);
-		}
-	}
-	if ((w & (DONE | UNSIGNALLED)) == (DONE | UNSIGNALLED))
-		ctxfdi_signal_done(n);
-	return w;
-}
-
-void (*_Atomic ctxfdi_first_look)(void);
-
-/* Out of line, so that err itself is a few instructions. */
-__attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
-{
-	if ((w & (TIMED | NEAR)) == TIMED && ctxfdi_is_far(ctx->deadline))
-		return 0;
-	w = ctxfdi_settle(node_of(ctx));
-	return w & DONE ? err_of(w) : 0;
-}
-
-int ctxfd_err(const struct ctxfd *ctx)
-{
-	uint64_t w;
-
-	look_first();
-	w = load_word(ctx);
-	if (w & DONE && !(w & UNSIGNALLED))
-		return err_of(w);
-	if (!(w & (DONE | TIMED | VALUE)))
-		return 0;
-	return err_by_clock(ctx, w);
-}
-
-int ctxfd_cause(const struct ctxfd *ctx)
-{
-	uint64_t w;
-	int cause;
-
-	look_first();
-	w = ctxfdi_settle(node_of(ctx));
-	cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
-	if (!(w & DONE))
-		return 0;
-	return cause ? cause : err_of(w);
-}
-
-bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline)
-{
-	int64_t at = node_of(ctx)->deadline;
-
-	if (at == INT64_MAX)
-		return false;
-	if (deadline)
-		*deadline = at;
-	return true;
-}
-
-int64_t ctxfd_remaining(const struct ctxfd *ctx)
-{
-	int64_t at = node_of(ctx)->deadline, now;
-
-	if (at == INT64_MAX)
-		return INT64_MAX;
-	now = ctxfd_now();
-	return at > now ? at - now : 0;
-}
+#include "core/wait.h"
 
 /* ---- Ending ------------------------------------------------------------------------------------------------------ */
 
@@ -139,7 +49,7 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
 	if (w & HOOK) {
-		struct hook *h = (struct hook *)(void *)n;
+		struct hook *h = container_of(n, struct hook, ctx);
 
 		/* The list is last in, first out, and the walk meets the youngest first. */
 		h->next = c->ended;
@@ -209,8 +119,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 			uint64_t fixed = atomic_load_explicit(&child->word, memory_order_relaxed);
 
 			__builtin_prefetch(child->next, 1);
-			below = fixed & LINK ? &((struct merge *)((char *)child - offsetof(struct merge, link)))->ctx
-			                     : child;
+			below = fixed & LINK ? &container_of(child, struct merge, link)->ctx : child;
 			if (!mark(below, c)) {
 				child = child->next;
 				continue;
@@ -278,4 +187,23 @@ void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 void ctxfd_cancel(struct ctxfd *ctx)
 {
 	ctxfd_cancel_cause(ctx, 0);
+}
+
+void ctxfd_close(struct ctxfd *ctx)
+{
+	if (!ctx)
+		return;
+	/* In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third look. */
+	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
+		ctxfd_cancel(ctx);
+		ctxfd_unref(ctx);
+		return;
+	}
+	/*
+	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
+	 * cancelled.
+	 */
+	if (load_word(ctx) & UNSIGNALLED)
+		ctxfdi_signal_done(ctx);
+	ctxfdi_reap(ctx);
 }

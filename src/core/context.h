@@ -45,6 +45,7 @@
 
 #include "ctxfd.h"
 #include "core/kind.h"
+#include "core/list.h"
 
 /* Flags in the low half of the word. */
 #define PENDING     (UINT64_C(1) << 0)
@@ -141,9 +142,25 @@ static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 	return ctx->kind == WITH_VALUE || ctx->kind == WITH_DISPATCHER ? mutable(ctx) : ctx->values;
 }
 
+/*
+ * A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make.
+ */
+static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
+{
+	atomic_init(&n->refs, 1);
+	atomic_init(&n->fd, -1);
+	atomic_init(&n->fork_generation, 0);
+	n->children = NULL;
+	n->parent = mutable(parent);
+	n->values = nearest_value(parent);
+	n->kind = (uint8_t)kind;
+	n->linked = n->counted = false;
+	n->shard = n->contended = 0;
+}
+
 static inline struct merge *merge_of(struct ctxfd *n)
 {
-	return (struct merge *)((char *)n - offsetof(struct merge, ctx));
+	return container_of(n, struct merge, ctx);
 }
 
 static inline uint64_t cause_bits(int cause)
@@ -195,61 +212,10 @@ static inline void leave(struct entry e)
 	errno = e.saved_errno;
 }
 
-/*
- * In the child of a fork: what the first look at any context calls, before it looks; else NULL. Relaxed: it is set
- * while the child has one thread, and reset by what it calls.
- */
-extern void (*_Atomic ctxfdi_first_look)(void);
-
-static inline void look_first(void)
-{
-	void (*call)(void) = atomic_load_explicit(&ctxfdi_first_look, memory_order_relaxed);
-
-	if (call)
-		call();
-}
-
 /* What a word that is no longer LIVE says of how it ended. */
 static inline int err_of(uint64_t w)
 {
 	return w & EXPIRED ? -ETIMEDOUT : -ECANCELED;
 }
-
-/* tree.c */
-bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
-                  int cause);
-void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
-bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind);
-
-/* reap.c */
-struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
-bool ctxfdi_own(struct ctxfd *n);
-void ctxfdi_reap(struct ctxfd *dead);
-struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
-void ctxfdi_discard(struct ctxfd *garbage);
-bool ctxfdi_reap_live(struct ctxfd *ctx);
-struct ctxfd *ctxfdi_unpark(struct ctxfd *n);
-
-/* done.c: how many forks lie between the process that loaded the library and this one */
-extern uint32_t ctxfdi_fork_generation;
-
-/* cancel.c */
-uint64_t ctxfdi_settle(struct ctxfd *n);
-bool ctxfdi_hold_expired(struct ctxfd *n);
-struct hook *ctxfdi_end_hooks(struct ctxfd *n);
-void ctxfdi_tell_hooks(struct hook *list);
-
-/* value.c */
-struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
-                                void (*destroy)(void *value));
-void ctxfdi_discard_value(struct ctxfd *v);
-
-/* done.c */
-void ctxfdi_signal_done(struct ctxfd *n);
-void ctxfdi_close_done_fd(struct ctxfd *n);
-
-/* wait.c */
-bool ctxfdi_is_far(int64_t deadline);
-uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until);
 
 #endif

@@ -30,6 +30,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/done.h"
+#include "core/fork.h"
 #include "core/lock.h"
 
 enum {
@@ -41,27 +43,13 @@ enum {
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
 
-/* ---- Fork -------------------------------------------------------------------------------------------------------- */
-
-/* Written while the child has one thread. */
-uint32_t ctxfdi_fork_generation;
+/* ---- Fork ------------------------------------------------------------------------------------------------------- */
 
 static pthread_mutex_t remake_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void after_fork_in_child(void)
-{
-	ctxfdi_fork_generation++;
-}
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-	/* It can fail for want of memory at program start; then a forked child takes its parent's fds for its own. */
-	pthread_atfork(NULL, NULL, after_fork_in_child);
-}
-
 static bool is_inherited(struct ctxfd *n)
 {
-	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != ctxfdi_fork_generation;
+	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != ctxfdi_forks;
 }
 
 /* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
@@ -78,7 +66,7 @@ static void close_quietly(int fd)
 	errno = saved;
 }
 
-/* ---- The two ctxfdi_kinds of fd ----------------------------------------------------------------------------------------- */
+/* ---- The two kinds of fd ----------------------------------------------------------------------------------------- */
 
 /* Whether a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox, has refused SET_TICKS. Relaxed: only a hint. */
 static _Atomic bool set_ticks_refused;
@@ -271,7 +259,7 @@ static int make_fd(struct ctxfd *n)
 
 	if (fd < 0)
 		return fd;
-	atomic_store_explicit(&n->fork_generation, ctxfdi_fork_generation, memory_order_relaxed);
+	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_relaxed);
 	/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
 	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
 		return fd;
@@ -293,7 +281,7 @@ static void publish_anew(struct ctxfd *n, int fd)
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
 	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
 	change_flags(n, 0, UNSIGNALLED);
-	atomic_store_explicit(&n->fork_generation, ctxfdi_fork_generation, memory_order_release);
+	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_release);
 	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
 	change_flags(n, 0, UNSIGNALLED);
 }
@@ -314,7 +302,7 @@ static int make_anew(struct ctxfd *n)
 }
 
 /* The node's fd as it stands, made if there is none. */
-static int published_fd(struct ctxfd *n)
+int ctxfdi_published_fd(struct ctxfd *n)
 {
 	int err;
 
@@ -327,24 +315,4 @@ static int published_fd(struct ctxfd *n)
 	}
 	/* Read now: before it was seen to be usable the number was perhaps another. */
 	return atomic_load_explicit(&n->fd, memory_order_acquire);
-}
-
-int ctxfd_done_fd(const struct ctxfd *ctx)
-{
-	/* What background, todo and without_cancel share. */
-	static struct ctxfd never = { .word = NEVER, .fd = NONE, .deadline = INT64_MAX };
-	struct ctxfd *n = node_of(ctx);
-	int saved = errno, fd;
-
-	look_first();
-	if (load_word(n) & NEVER)
-		n = &never;
-	fd = published_fd(n);
-	if (fd >= 0 && n != &never) {
-		if (!(load_word(n) & HAS_FD))
-			change_flags(n, 0, HAS_FD | UNSIGNALLED);
-		ctxfdi_settle(n);
-	}
-	errno = saved;
-	return fd;
 }

@@ -2,7 +2,7 @@
 /*
  * Sleeping on the low half of a context's word, and waking those who do.
  *
- * Two ctxfdi_kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
+ * Two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
  * wake those who wait for the end of a context. Every sleep may end for no reason: the caller looks at the word again.
  */
 #ifndef FUTEX_H

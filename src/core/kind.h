@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ctxfdi_kinds of contexts, a row each. By this table the tree serves ctxfdi_kinds that it does not know: what is special about
+ * The kinds of contexts, a row each. By this table the tree serves kinds that it does not know: what is special about
  * one is a name, and what others have to do when it ends or goes. Everything here is fixed.
  */
 #ifndef KIND_H

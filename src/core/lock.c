@@ -2,6 +2,8 @@
 /* What a thread does while it cannot change a word or have the lock on a node's children. */
 #include "core/lock.h"
 
+#include "core/futex.h"
+
 /* Bursts of pauses before sleeping: enough for a holder that runs, on another core, to finish linking a child. */
 #define BURSTS 16
 #define PAUSES 16

@@ -16,7 +16,6 @@
 #define LOCK_H
 
 #include "core/context.h"
-#include "core/futex.h"
 
 /* Waits until LOCK is gone from n's word, which is returned. */
 uint64_t ctxfdi_await_unlock(struct ctxfd *n);

@@ -4,11 +4,6 @@
 
 #include <stdlib.h>
 
-static struct shards *shards_of(const struct ctxfd *p)
-{
-	return (struct shards *)(void *)p->children;
-}
-
 void ctxfdi_split_children(struct ctxfd *p)
 {
 	struct shards *block = malloc_quietly(sizeof *block);
@@ -20,14 +15,14 @@ void ctxfdi_split_children(struct ctxfd *p)
 	for (int i = 0; i < SHARDS; i++) {
 		struct ctxfd *s = &block->shard[i].node;
 
-		ctxfdi_init_node(s, p, SHARD_OF_CHILDREN);
+		init_node(s, p, SHARD_OF_CHILDREN);
 		atomic_init(&s->word, SHARD);
 		s->deadline = INT64_MAX;
 		s->linked = true;
 		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
-	ctxfdi_init_node(&block->owner, p, SHARD_OF_CHILDREN);
+	init_node(&block->owner, p, SHARD_OF_CHILDREN);
 	atomic_init(&block->owner.word, SHARD);
 	atomic_init(&block->left, SHARDS);
 	block->orphaned = false;
@@ -66,18 +61,6 @@ struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen)
 		locked = false;
 	}
 	return locked ? s : NULL;
-}
-
-struct ctxfd *ctxfdi_orphan_shards(struct ctxfd *p)
-{
-	struct shards *block = shards_of(p);
-
-	/* Ours is the last count, which keeps the block until the caller gives it up. */
-	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
-	for (int i = 0; i < SHARDS; i++)
-		if (ctxfdi_drop(&block->shard[i].node))
-			ctxfdi_last_shard(&block->shard[i].node);
-	return &block->owner;
 }
 
 bool ctxfdi_last_shard(struct ctxfd *shard)

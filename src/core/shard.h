@@ -38,24 +38,16 @@ struct shards {
 	bool orphaned;         /* p's last owner has left, for the first time; under p's lock */
 };
 
+static inline struct shards *shards_of(const struct ctxfd *p)
+{
+	return (struct shards *)(void *)p->children;
+}
+
 /* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
 void ctxfdi_split_children(struct ctxfd *p);
 
 /* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
 struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen);
-
-/* Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due. */
-static inline bool claim_shards(struct ctxfd *p)
-{
-	struct shards *block = (struct shards *)(void *)p->children;
-	bool first = !block->orphaned;
-
-	block->orphaned = true;
-	return first;
-}
-
-/* p has lost its last owner: so have its shards. Returns what the caller must reap, as if it were an empty shard. */
-struct ctxfd *ctxfdi_orphan_shards(struct ctxfd *p);
 
 /*
  * A shard has no owner and no child. True: it was the last, and p, which is stored, must be left and the block freed.
@@ -68,7 +60,7 @@ bool ctxfdi_leave_shards(struct ctxfd *p);
 /* Under p's lock, which saw p's word: where p's expiry stands, if it is ALARMED. */
 static inline struct ctxfd **expiry_place(struct ctxfd *p, uint64_t seen)
 {
-	return seen & SHARDED ? &((struct shards *)(void *)p->children)->shard[SHARDS - 1].node.next : &p->children;
+	return seen & SHARDED ? &shards_of(p)->shard[SHARDS - 1].node.next : &p->children;
 }
 
 /* Under p's lock, which saw p's word: where in its list a new child goes, behind what is hidden. */
@@ -96,7 +88,7 @@ static inline struct ctxfd *list_owner(const struct ctxfd *n)
 {
 	struct ctxfd *p = node_of(n->parent);
 
-	return n->shard ? &((struct shards *)(void *)p->children)->shard[n->shard - 1].node : p;
+	return n->shard ? &shards_of(p)->shard[n->shard - 1].node : p;
 }
 
 #endif

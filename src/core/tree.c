@@ -5,11 +5,11 @@
  */
 #include <stdlib.h>
 
-#include "core/context.h"
+#include "core/clock.h"
 #include "core/lock.h"
+#include "core/look.h"
 #include "core/shard.h"
-
-/* ---- Making ------------------------------------------------------------------------------------------------------ */
+#include "core/tree.h"
 
 static struct ctxfd background = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = BACKGROUND };
 static struct ctxfd todo = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = TODO };
@@ -22,14 +22,6 @@ const struct ctxfd *ctxfd_background(void)
 const struct ctxfd *ctxfd_todo(void)
 {
 	return &todo;
-}
-
-const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
-{
-	/* Relaxed: whoever calls has a reference already, or is promised one. */
-	if (ctx && !(load_word(ctx) & NEVER))
-		atomic_fetch_add_explicit(&mutable(ctx)->refs, 1, memory_order_relaxed);
-	return ctx;
 }
 
 /* Under p's lock. p's word is seen, but for LOCK. Returns what changes in it. */
@@ -45,22 +37,6 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 		child->next->prev = &child->next;
 	*head = child;
 	return change;
-}
-
-/*
- * A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make.
- */
-void ctxfdi_init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
-{
-	atomic_init(&n->refs, 1);
-	atomic_init(&n->fd, -1);
-	atomic_init(&n->fork_generation, 0);
-	n->children = NULL;
-	n->parent = mutable(parent);
-	n->values = nearest_value(parent);
-	n->kind = (uint8_t)kind;
-	n->linked = n->counted = false;
-	n->shard = n->contended = 0;
 }
 
 /* Keeps parent alive by counting as one of its owners, where a place in its list does not do. */
@@ -104,7 +80,7 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 	struct ctxfd *p = node_of(parent), *list;
 	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
 
-	ctxfdi_init_node(n, parent, kind);
+	init_node(n, parent, kind);
 	n->deadline = deadline < p->deadline ? deadline : p->deadline;
 	seen = load_word(p);
 	if (seen & NEVER) {
@@ -140,7 +116,7 @@ bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind)
 	struct ctxfd *p = node_of(ctx), *list;
 	uint64_t seen = load_word(p);
 
-	ctxfdi_init_node(n, p, kind);
+	init_node(n, p, kind);
 	n->deadline = INT64_MAX;
 	atomic_init(&n->word, RINGS);
 	list = lock_list(p, RINGS, &seen);
@@ -237,8 +213,8 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	n = &m->ctx;
 	first = node_of(a);
 	second = node_of(b);
-	ctxfdi_init_node(n, a, MERGED);
-	ctxfdi_init_node(&m->link, second, MERGED);
+	init_node(n, a, MERGED);
+	init_node(&m->link, second, MERGED);
 	atomic_init(&m->link.word, LINK);
 	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
 	seen = ctxfdi_settle(first);

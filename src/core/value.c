@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "core/context.h"
+#include "core/value.h"
 
 static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
 {

@@ -1,53 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The clock, and sleeping until a context is done or a time has come. No fd: sleepers set WAITERS in the word and sleep
+ * Sleeping until a context is done or a time has come. No fd: sleepers set WAITERS in the word and sleep
  * on its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs
  * no waker: it is the sleep's own limit.
  */
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
+#include "core/wait.h"
 
+#include "core/futex.h"
 #include "core/lock.h"
-
-/*
- * Where libc cannot tell the time. Some sandboxes refuse 32-bit programs the newer one of the kernel's two calls, and
- * some machines have no coarse clock. Without any clock a deadline would never pass, and a wait with one never end.
- */
-__attribute__((noinline, cold)) static int64_t ask_kernel(int saved_errno)
-{
-	struct {
-		long sec, nsec;
-	} now = { 0, 0 };
-
-#ifdef SYS_clock_gettime
-	if (syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now) != 0)
-#endif
-		abort();
-	errno = saved_errno;
-	return (int64_t)now.sec * CTXFD_SEC + now.nsec;
-}
-
-static int64_t read_clock(clockid_t clock)
-{
-	int saved = errno;
-	struct timespec now;
-
-	if (clock_gettime(clock, &now) != 0)
-		return ask_kernel(saved);
-	return (int64_t)now.tv_sec * CTXFD_SEC + now.tv_nsec;
-}
-
-int64_t ctxfd_now(void)
-{
-	return read_clock(CLOCK_MONOTONIC);
-}
-
-/* Whether a deadline has not passed for sure, for a fifth of the price: the coarse clock lags by a tick at most. */
-bool ctxfdi_is_far(int64_t deadline)
-{
-	return deadline > read_clock(CLOCK_MONOTONIC_COARSE) + CTXFD_SEC;
-}
+#include "core/look.h"
 
 /*
  * By how much the kernel lets a sleep run over (the thread's timer slack, unless somebody set it): a sleep aims that

@@ -9,15 +9,18 @@
  *
  * EXPIRY. A deadline ends a context by the clock, with no cancel to end the after-funcs on it. So a dispatcher that has
  * after-funcs on a context with a deadline has an alarm for it. When that rings, all after-funcs on the context are
- * ended, those of other ctxfdi_dispatchers too.
+ * ended, those of other dispatchers too.
  */
-#include "dispatch/dispatcher.h"
-#include "core/shard.h"
+#include "dispatch/after.h"
 
-static struct ctxfd_after *after_of(struct hook *h)
-{
-	return (struct ctxfd_after *)(void *)h;
-}
+#include "core/fork.h"
+#include "core/lock.h"
+#include "core/own.h"
+#include "core/shard.h"
+#include "core/tree.h"
+#include "core/wait.h"
+#include "dispatch/library.h"
+#include "dispatch/round.h"
 
 /* ---- Coming due -------------------------------------------------------------------------------------------------- */
 
@@ -59,7 +62,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 /* Under n's LOCK, which saw its word: the first of n's expiries, or NULL. */
 static struct expiry *first_expiry(struct ctxfd *n, uint64_t seen)
 {
-	return seen & ALARMED ? (struct expiry *)(void *)*expiry_place(n, seen) : NULL;
+	return seen & ALARMED ? container_of(*expiry_place(n, seen), struct expiry, node) : NULL;
 }
 
 static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispatcher *d)
@@ -119,12 +122,12 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	e = malloc_quietly(sizeof *e);
 	if (!e)
 		return -ENOMEM;
-	ctxfdi_init_node(&e->node, n, EXPIRY);
+	init_node(&e->node, n, EXPIRY);
 	atomic_init(&e->node.word, DONE | DISCARD);
 	e->dispatcher = d;
 	e->more = NULL;
 	e->alarm.set = false;
-	ctxfdi_dispatcher_ref(d);
+	dispatcher_ref(d);
 	if (!add_expiry(n, e)) {
 		ctxfd_dispatcher_free(d);
 		free(e);
@@ -140,7 +143,7 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 /* Before the context is freed. */
 void ctxfdi_forget_expiry(struct ctxfd *expiry)
 {
-	for (struct expiry *e = (struct expiry *)(void *)expiry; e; e = e->more) {
+	for (struct expiry *e = container_of(expiry, struct expiry, node); e; e = e->more) {
 		pthread_mutex_lock(&e->dispatcher->lock);
 		ctxfdi_alarm_clear(&e->dispatcher->alarms, &e->alarm);
 		pthread_mutex_unlock(&e->dispatcher->lock);
@@ -151,7 +154,7 @@ void ctxfdi_forget_expiry(struct ctxfd *expiry)
 /* Afterwards: all but the memory of the first one. */
 void ctxfdi_discard_expiry(struct ctxfd *expiry)
 {
-	struct expiry *e = (struct expiry *)(void *)expiry, *more = e->more;
+	struct expiry *e = container_of(expiry, struct expiry, node), *more = e->more;
 
 	ctxfd_dispatcher_free(e->dispatcher);
 	while ((e = more)) {
@@ -159,88 +162,6 @@ void ctxfdi_discard_expiry(struct ctxfd *expiry)
 		ctxfd_dispatcher_free(e->dispatcher);
 		free(e);
 	}
-}
-
-/* The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold. */
-void ctxfdi_expire(struct ctxfd_dispatcher *d, struct expiry *e)
-{
-	struct ctxfd *n = e->node.parent;
-
-	if (!ctxfdi_hold_expired(n))
-		return;
-	ctxfdi_dispatcher_step_out(d);
-	ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
-	ctxfdi_dispatcher_step_in(d);
-}
-
-/* ---- Running ----------------------------------------------------------------------------------------------------- */
-
-_Thread_local struct ctxfd_after *ctxfdi_running_here;
-
-/* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
-static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
-{
-	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
-
-	ctxfdi_dispatcher_step_out(d);
-	garbage = ctxfdi_detach(&h->hook.ctx);
-	dead = owns ? ctxfdi_drop(owns) : NULL;
-	more = dead ? ctxfdi_detach(dead) : NULL;
-	ctxfdi_dispatcher_step_in(d);
-	pthread_mutex_unlock(&d->lock);
-	ctxfdi_discard(garbage);
-	ctxfdi_discard(more);
-	pthread_mutex_lock(&d->lock);
-}
-
-/* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */
-static void after_ran(void *arg)
-{
-	struct ctxfd_after *h = arg;
-	struct ctxfd_dispatcher *d = h->dispatcher;
-
-	pthread_mutex_lock(&d->lock);
-	ctxfdi_running_here = h->outer;
-	if (d->running == h)
-		d->running = NULL;
-	if (!h->owned) {
-		free_after(d, h);
-	} else {
-		h->state = RAN;
-		pthread_cond_broadcast(&d->idle);
-	}
-}
-
-int ctxfdi_run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
-{
-	if (h->state == STOPPED) {
-		free_after(d, h);
-		return 0;
-	}
-	h->state = RUNNING;
-	h->thread = pthread_self();
-	h->forks = ctxfdi_dispatcher_forks;
-	h->outer = ctxfdi_running_here;
-	d->running = ctxfdi_running_here = h;
-	/* fn may do with its context whatever an owner may, so h becomes one. A counted h is one already. */
-	if (!h->hook.ctx.counted) {
-		h->owns = h->hook.ctx.parent;
-		ctxfdi_own(h->owns);
-	}
-	pthread_mutex_unlock(&d->lock);
-	pthread_cleanup_push(after_ran, h);
-	h->fn(h->arg);
-	pthread_cleanup_pop(true);
-	return 1;
-}
-
-/* It is freed, unless somebody has the handle. */
-void ctxfdi_abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
-{
-	if (h->owned)
-		return;
-	h->state = STOPPED;
-	queue_append(&d->batch, &h->link);
 }
 
 /* ---- Registering and stopping ------------------------------------------------------------------------------------ */
@@ -284,7 +205,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 
 static bool is_running(const struct ctxfd_after *h)
 {
-	return h->state == RUNNING && h->forks == ctxfdi_dispatcher_forks;
+	return h->state == RUNNING && h->forks == ctxfdi_forks;
 }
 
 /*

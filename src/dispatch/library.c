@@ -7,12 +7,14 @@
  * it starts one of its own with the first look at any context (context.h, ctxfdi_first_look), if something waits for it, or
  * with the first cancel that makes something due.
  */
-#include <limits.h>
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "dispatch/dispatcher.h"
+#include "core/fork.h"
+#include "core/look.h"
+#include "dispatch/library.h"
+#include "dispatch/round.h"
 #include "dispatch/signals.h"
 
 struct ctxfd_dispatcher ctxfdi_library = {
@@ -59,7 +61,7 @@ static bool is_over(unsigned forks)
 	bool over;
 
 	pthread_mutex_lock(&ctxfdi_library.lock);
-	over = state == ENDING || forks != ctxfdi_dispatcher_forks;
+	over = state == ENDING || forks != ctxfdi_forks;
 	pthread_mutex_unlock(&ctxfdi_library.lock);
 	return over;
 }
@@ -67,8 +69,8 @@ static bool is_over(unsigned forks)
 /* Only sleeps here: poll takes nothing out of the set, and what is in it stays ready until run has dealt with it. */
 static void *serve(void *unused)
 {
-	unsigned forks =
-	        ctxfdi_dispatcher_forks; /* in a function that it runs: then the thread ends with that, in the child */
+	/* In a function that it runs: then the thread ends with that, in the child. */
+	unsigned forks = ctxfdi_forks;
 	static const struct timespec brief = { 0, CTXFD_MSEC };
 	struct pollfd set;
 
@@ -155,9 +157,9 @@ void ctxfdi_library_resume(void)
 /*
  * fork waits until the library's thread is not in the tree, so that no lock of a context is left behind in the child.
  * What it waits for waits neither for memory nor for the program, so the order in which fork handlers run does not
- * matter. All ctxfdi_dispatchers' locks are taken, since their threads may be in functions of the program.
+ * matter. All dispatchers' locks are taken, since their threads may be in functions of the program.
  */
-static void before_fork(void)
+void ctxfdi_dispatch_before_fork(void)
 {
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	pthread_mutex_lock(&ctxfdi_library.lock);
@@ -172,7 +174,7 @@ static void before_fork(void)
 	ctxfdi_signals_lock();
 }
 
-static void unlock_all(void)
+void ctxfdi_dispatch_after_fork(void)
 {
 	ctxfdi_signals_unlock();
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
@@ -181,11 +183,9 @@ static void unlock_all(void)
 	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 }
 
-static void after_fork_in_child(void)
+void ctxfdi_dispatch_after_fork_in_child(void)
 {
-	ctxfdi_dispatcher_forks++;
-	for (struct ctxfd_after *h = ctxfdi_running_here; h; h = h->outer)
-		h->forks = ctxfdi_dispatcher_forks;
+	ctxfdi_running_forked();
 	ctxfdi_signals_forked();
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		ctxfdi_dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
@@ -195,17 +195,7 @@ static void after_fork_in_child(void)
 	state = NONE;
 	is_library_thread = false;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
-	unlock_all();
-}
-
-/*
- * Before main, so that the handlers of a program, or of a library that uses this one, come before ours in a fork's
- * preparation: they may wait for a lock whose holder is on its way into the dispatcher. It can fail for want of memory
- * at program start; then a forked child shares its parent's fds.
- */
-__attribute__((constructor)) static void watch_forks(void)
-{
-	pthread_atfork(before_fork, unlock_all, after_fork_in_child);
+	ctxfdi_dispatch_after_fork();
 }
 
 /* ---- Exit -------------------------------------------------------------------------------------------------------- */

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Contexts that end by a signal.
+ * What ends contexts by a signal; with.c makes them.
  *
  * HOW A SIGNAL IS HEARD. While contexts listen for a signal it has our handler. The handler goes through the list of
- * listeners, notes the signal in each live one that wants it, and wakes their ctxfdi_dispatchers, which cancel them. If no
+ * listeners, notes the signal in each live one that wants it, and wakes their dispatchers, which cancel them. If no
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the ctxfdi_dispatchers' epoll sets. It reports every signal; but what is still there some
+ * there is a signalfd in the dispatchers' epoll sets. It reports every signal; but what is still there some
  * milliseconds later no handler comes to, and whoever reads it then does what the handler does.
  *
  * A listener listens until it is fired or freed, or is found to have ended otherwise. The last one to leave gives the
@@ -25,15 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/lock.h"
-#include "dispatch/source.h"
-
-struct listener {
-	struct source source;          /* its cause is the first signal that came, 0 before */
-	uint64_t set;                  /* of the signals that it wants, a bit each; fixed */
-	struct listener *_Atomic next; /* in `listeners`; handlers read it */
-	bool listed;                   /* in that list; under the lock */
-};
+#include "core/clock.h"
 
 static pthread_mutex_t lock_of_signals = PTHREAD_MUTEX_INITIALIZER;
 static struct listener *_Atomic listeners;
@@ -48,11 +40,6 @@ static struct {
 } signals[NSIG];
 static int signals_fd = -1;
 char ctxfdi_signals_event;
-
-static uint64_t bit(int sig)
-{
-	return UINT64_C(1) << (sig - 1);
-}
 
 static struct listener *listener_of(struct source *s)
 {
@@ -79,7 +66,7 @@ static bool note(int sig)
 		struct ctxfd_dispatcher *d = l->source.dispatcher;
 		int none = 0, wake;
 
-		if (!(l->set & bit(sig)) || !is_live(&l->source.ctx))
+		if (!(l->set & signal_bit(sig)) || !is_live(&l->source.ctx))
 			continue;
 		wanted = true;
 		atomic_compare_exchange_strong_explicit(&l->source.cause, &none, sig, memory_order_relaxed,
@@ -242,7 +229,7 @@ static int listen_for(struct listener *l)
 	atomic_store(&l->next, atomic_load(&listeners));
 	atomic_store(&listeners, l);
 	for (int sig = 1; sig < NSIG; sig++)
-		if (l->set & bit(sig)) {
+		if (l->set & signal_bit(sig)) {
 			signals[sig].listeners++;
 			take(sig);
 		}
@@ -261,7 +248,7 @@ static void stop_listening(struct listener *l)
 		at = &atomic_load(at)->next;
 	atomic_store(at, atomic_load(&l->next));
 	for (int sig = 1; sig < NSIG; sig++)
-		if (l->set & bit(sig) && --signals[sig].listeners == 0)
+		if (l->set & signal_bit(sig) && --signals[sig].listeners == 0)
 			give_back(sig);
 	set_signalfd();
 	ctxfdi_signals_leave();
@@ -279,7 +266,7 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 	for (struct listener *l = atomic_load(&listeners); l; l = atomic_load(&l->next)) {
 		wanted |= l->source.dispatcher == d;
 		for (int sig = 1; sig < NSIG; sig++) /* what a fork has given back */
-			if (l->source.dispatcher == d && l->set & bit(sig))
+			if (l->source.dispatcher == d && l->set & signal_bit(sig))
 				take(sig);
 	}
 	if (wanted && !d->listening && d->epoll >= 0) {
@@ -342,6 +329,16 @@ void ctxfdi_forget_signals(struct ctxfd *n)
 	leave(entry);
 }
 
+int ctxfdi_signals_listen(struct listener *l)
+{
+	int err;
+
+	pthread_mutex_lock(&lock_of_signals);
+	err = listen_for(l);
+	pthread_mutex_unlock(&lock_of_signals);
+	return err ? err : ctxfdi_signals_watch(l->source.dispatcher);
+}
+
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 void ctxfdi_signals_lock(void)
@@ -355,7 +352,7 @@ void ctxfdi_signals_unlock(void)
 }
 
 /*
- * The child's signalfd is its parent's, so it goes. Handlers stay, and note what comes before the child has ctxfdi_dispatchers
+ * The child's signalfd is its parent's, so it goes. Handlers stay, and note what comes before the child has dispatchers
  * again. But what was ignored is ignored again until then: a program that the child executes inherits that.
  */
 void ctxfdi_signals_forked(void)
@@ -370,53 +367,4 @@ void ctxfdi_signals_forked(void)
 		if (signals[sig].listeners && !(before->sa_flags & SA_SIGINFO) && before->sa_handler == SIG_IGN)
 			give_back(sig);
 	}
-}
-
-/* ---- Making ------------------------------------------------------------------------------------------------------ */
-
-static uint64_t bits_of(const sigset_t *set)
-{
-	uint64_t bits = 0;
-
-	for (int sig = 1; set && sig < NSIG; sig++)
-		if (sigismember(set, sig) == 1)
-			bits |= bit(sig);
-	return bits;
-}
-
-static int begin(struct listener *l, const struct ctxfd *parent)
-{
-	struct ctxfd_dispatcher *d = l->source.dispatcher;
-	int err = ctxfdi_source_begin(&l->source, parent, WITH_SIGNALS);
-
-	if (!err) {
-		pthread_mutex_lock(&d->lock);
-		pthread_mutex_lock(&lock_of_signals);
-		err = listen_for(l);
-		pthread_mutex_unlock(&lock_of_signals);
-		if (!err)
-			err = ctxfdi_signals_watch(d);
-		pthread_mutex_unlock(&d->lock);
-		if (err)
-			ctxfdi_source_give_up(&l->source);
-	}
-	return err;
-}
-
-struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)
-{
-	struct entry entry = enter();
-	uint64_t bits = bits_of(set);
-	struct ctxfd_dispatcher *d;
-	struct listener *l = NULL;
-	int err = parent && bits ? dispatcher_of(parent, &d) : -EINVAL;
-
-	if (!err && !(l = malloc(sizeof *l)))
-		err = -ENOMEM;
-	if (!err) {
-		*l = (struct listener){ .set = bits, .source = { .dispatcher = d, .epoll = -1 } };
-		err = begin(l, parent);
-	}
-	leave(entry);
-	return ctxfdi_source_made(l ? &l->source : NULL, err);
 }

@@ -3,7 +3,22 @@
 #ifndef SIGNALS_H
 #define SIGNALS_H
 
-#include "dispatch/dispatcher.h"
+#include "dispatch/source.h"
+
+struct listener {
+	struct source source;          /* its cause is the first signal that came, 0 before */
+	uint64_t set;                  /* of the signals that it wants, a bit each; fixed */
+	struct listener *_Atomic next; /* in the list of all; handlers read it */
+	bool listed;                   /* in that list; under the signals' lock */
+};
+
+static inline uint64_t signal_bit(int sig)
+{
+	return UINT64_C(1) << (sig - 1);
+}
+
+/* Under the dispatcher's lock: what comes from here on is l's to hear. 0 or -errno. */
+int ctxfdi_signals_listen(struct listener *l);
 
 /* Under d's lock: what handlers have noted for d's contexts; and with `pending`, what no handler came to. */
 void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending);
@@ -22,7 +37,7 @@ void ctxfdi_signals_leave(void);
 
 void ctxfdi_forget_signals(struct ctxfd *n);
 
-/* Around a fork, after and before the ctxfdi_dispatchers' locks; in the child, with all locks. */
+/* Around a fork, after and before the dispatchers' locks; in the child, with all locks. */
 void ctxfdi_signals_lock(void);
 void ctxfdi_signals_unlock(void);
 void ctxfdi_signals_forked(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Contexts that end by an fd or a process. source.h says what guards a source.
+ * What ends contexts by an fd or a process; with.c makes them. source.h says what guards a source.
  *
  * An fd is registered in an epoll set of the source's own, and that set in its dispatcher's. So the caller's number is
  * used once: taking the watch away is closing our set, and cannot hit whoever has the number by then; and two sources
@@ -11,12 +11,12 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424 /* the same on every architecture */
-#endif
+#include "core/cancel.h"
+#include "core/fork.h"
+#include "core/own.h"
+#include "core/tree.h"
 
 static struct source *source_at(struct ctxfd *n)
 {
@@ -45,7 +45,7 @@ static int mark_of(const struct source *s)
 
 bool ctxfdi_source_is_lost(const struct source *s)
 {
-	return s->epoll >= 0 && s->forks != ctxfdi_dispatcher_forks && fcntl(s->epoll, F_GETSIG) != mark_of(s);
+	return s->epoll >= 0 && s->forks != ctxfdi_forks && fcntl(s->epoll, F_GETSIG) != mark_of(s);
 }
 
 static void unwatch(struct source *s)
@@ -124,8 +124,7 @@ struct ctxfd *ctxfdi_source_made(struct source *s, int err)
 	return NULL;
 }
 
-/* Memory for a source, with fd in an epoll set of its own. 0 or -errno. */
-static int hold_fd(struct source **s, int fd, short events)
+int ctxfdi_source_hold(struct source **s, int fd, short events)
 {
 	struct epoll_event event = { .events = (uint16_t)events };
 	int epoll = epoll_create1(EPOLL_CLOEXEC), err;
@@ -133,7 +132,7 @@ static int hold_fd(struct source **s, int fd, short events)
 	if (epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0) {
 		*s = malloc(sizeof **s);
 		if (*s) {
-			**s = (struct source){ .epoll = epoll, .forks = ctxfdi_dispatcher_forks };
+			**s = (struct source){ .epoll = epoll, .forks = ctxfdi_forks };
 			fcntl(epoll, F_SETSIG, mark_of(*s)); /* without it a child that inherits it does not use it */
 			return 0;
 		}
@@ -143,51 +142,4 @@ static int hold_fd(struct source **s, int fd, short events)
 	if (epoll >= 0)
 		close(epoll);
 	return err;
-}
-
-static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
-{
-	struct entry entry = enter();
-	struct ctxfd_dispatcher *d;
-	struct source *s = NULL;
-	struct epoll_event now;
-	int err = parent ? 0 : -EINVAL;
-
-	/* Before we open anything, which could get the number of an fd that the caller has closed. */
-	if (!err && fcntl(fd, F_GETFD) < 0)
-		err = -EBADF;
-	if (!err)
-		err = dispatcher_of(parent, &d);
-	if (!err)
-		err = hold_fd(&s, fd, events);
-	if (!err) {
-		s->dispatcher = d;
-		s->cause = cause;
-		err = ctxfdi_source_begin(s, parent, kind);
-	}
-	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
-		ctxfd_cancel_cause(&s->ctx, cause);
-	leave(entry);
-	return ctxfdi_source_made(s, err);
-}
-
-struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)
-{
-	return with_fd(parent, fd, events, cause, WITH_FD);
-}
-
-struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause)
-{
-	struct ctxfd *ctx;
-
-	/* Signal 0 tells a pidfd (0, ESRCH, EPERM, or ENOSYS from a sandbox) from any other fd (EBADF). */
-	if (parent && syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) != 0 && errno == EBADF) {
-		if (fcntl(pidfd, F_GETFD) >= 0)
-			errno = EINVAL;
-		return NULL;
-	}
-	ctx = with_fd(parent, pidfd, POLLIN, cause, WITH_PROCESS);
-	if (!ctx && errno == EPERM) /* a process's directory in /proc, which can be signalled but not polled */
-		errno = EINVAL;
-	return ctx;
 }

@@ -11,7 +11,7 @@ struct source {
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
 	struct link link;                    /* in its dispatcher's `sources`, or `ready` */
 	int epoll;                           /* holds the caller's fd, and nothing else; -1: signals; fixed */
-	unsigned forks;                      /* ctxfdi_dispatcher_forks of the process that made epoll; fixed */
+	unsigned forks;                      /* ctxfdi_forks of the process that made epoll; fixed */
 	_Atomic int cause;                   /* fixed, but for signals: the first that came */
 };
 
@@ -19,6 +19,9 @@ static inline struct source *source_of(struct link *l)
 {
 	return container_of(l, struct source, link);
 }
+
+/* Memory for a source, with fd in an epoll set of its own. 0 or -errno. */
+int ctxfdi_source_hold(struct source **s, int fd, short events);
 
 /* Makes s, with its epoll and cause set, a child of parent, and has it watched. On failure, -errno, s is freed. */
 int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);

@@ -11,7 +11,7 @@
 #include <malloc.h>
 #include <semaphore.h>
 
-#include "dispatch/dispatcher.h"
+#include "dispatch/library.h"
 #include "core/lock.h"
 #include "core/shard.h"
 

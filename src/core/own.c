@@ -2,16 +2,34 @@
 /* How contexts are owned, and how they leave the tree when they are not any more. context.h says what guards what. */
 #include <stdlib.h>
 
-#include "core/context.h"
+#include "core/done.h"
 #include "core/lock.h"
+#include "core/own.h"
 #include "core/shard.h"
 
 /* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the caller is ctx's only owner. Acquire pairs with the release of the owners who left before. */
-static bool is_alone(const struct ctxfd *ctx)
+/* Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due. */
+static bool claim_shards(struct ctxfd *p)
 {
-	return atomic_load_explicit(&ctx->refs, memory_order_acquire) == 1;
+	struct shards *block = shards_of(p);
+	bool first = !block->orphaned;
+
+	block->orphaned = true;
+	return first;
+}
+
+/* p has lost its last owner: so have its shards. Returns what the caller must reap, as if it were an empty shard. */
+static struct ctxfd *orphan_shards(struct ctxfd *p)
+{
+	struct shards *block = shards_of(p);
+
+	/* Ours is the last count, which keeps the block until the caller gives it up. */
+	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
+	for (int i = 0; i < SHARDS; i++)
+		if (ctxfdi_drop(&block->shard[i].node))
+			ctxfdi_last_shard(&block->shard[i].node);
+	return &block->owner;
 }
 
 /*
@@ -32,7 +50,7 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 			sharded = w & SHARDED && claim_shards(ctx);
 		}
 		unlock(ctx, change);
-		return sharded ? ctxfdi_orphan_shards(ctx) : NULL;
+		return sharded ? orphan_shards(ctx) : NULL;
 	}
 	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
 	if (w & LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
@@ -84,6 +102,14 @@ bool ctxfdi_own(struct ctxfd *n)
 		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
 	unlock(n, alive && w & ORPHAN ? -ORPHAN : 0);
 	return alive;
+}
+
+const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
+{
+	/* Relaxed: whoever calls has a reference already, or is promised one. */
+	if (ctx && !(load_word(ctx) & NEVER))
+		atomic_fetch_add_explicit(&mutable(ctx)->refs, 1, memory_order_relaxed);
+	return ctx;
 }
 
 /* ---- Freeing ----------------------------------------------------------------------------------------------------- */
@@ -257,23 +283,4 @@ void ctxfd_unref(const struct ctxfd *ctx)
 
 	if (dead)
 		ctxfdi_reap(dead);
-}
-
-void ctxfd_close(struct ctxfd *ctx)
-{
-	if (!ctx)
-		return;
-	/* In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third look. */
-	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
-		ctxfd_cancel(ctx);
-		ctxfd_unref(ctx);
-		return;
-	}
-	/*
-	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
-	 * cancelled.
-	 */
-	if (load_word(ctx) & UNSIGNALLED)
-		ctxfdi_signal_done(ctx);
-	ctxfdi_reap(ctx);
 }

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* How a context ends. */
+#ifndef CANCEL_H
+#define CANCEL_H
+
+#include "core/context.h"
+
+/*
+ * n's deadline has passed, and n is not being freed: takes the hold of n, so that it is not, if there is something in
+ * its list. False: there is not, or a walk has n, which ends the hooks on it.
+ */
+bool ctxfdi_hold_expired(struct ctxfd *n);
+
+/* Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks. */
+struct hook *ctxfdi_end_hooks(struct ctxfd *n);
+
+/* Tells the kinds of what has ended. */
+void ctxfdi_tell_hooks(struct hook *list);
+
+#endif

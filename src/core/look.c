@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is seen of a context's end, by looking. Everything about it is in the word, but two things are not there by
+ * themselves: that a deadline has passed is seen by whoever asks first after it; and between the end and the moment
+ * that the fd is readable anyone may see DONE and UNSIGNALLED, and who does makes it readable before answering.
+ */
+#include "core/look.h"
+
+#include "core/clock.h"
+#include "core/done.h"
+#include "core/futex.h"
+#include "core/lock.h"
+
+/* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
+static bool deadline_passed(struct ctxfd *n, uint64_t *w)
+{
+	if (*w & TIMED && !(*w & NEAR)) {
+		if (ctxfdi_is_far(n->deadline))
+			return false;
+		*w = change_flags(n, 0, NEAR);
+	}
+	return *w & TIMED && n->deadline <= ctxfd_now();
+}
+
+/*
+ * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
+ * question about n's end asks here first.
+ */
+uint64_t ctxfdi_settle(struct ctxfd *n)
+{
+	uint64_t w = load_word(n), new;
+
+	while (deadline_passed(n, &w)) {
+		/*
+		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has
+		 * passed too.
+		 */
+		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
+		if (swap_word(n, &w, new)) {
+			w = new;
+			if (w & WAITERS)
+				ctxfdi_futex_wake(n, WAKE_DONE);
+		}
+	}
+	if ((w & (DONE | UNSIGNALLED)) == (DONE | UNSIGNALLED))
+		ctxfdi_signal_done(n);
+	return w;
+}
+
+void (*_Atomic ctxfdi_first_look)(void);
+
+/* Out of line, so that err itself is a few instructions. */
+__attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
+{
+	if ((w & (TIMED | NEAR)) == TIMED && ctxfdi_is_far(ctx->deadline))
+		return 0;
+	w = ctxfdi_settle(node_of(ctx));
+	return w & DONE ? err_of(w) : 0;
+}
+
+int ctxfd_err(const struct ctxfd *ctx)
+{
+	uint64_t w;
+
+	look_first();
+	w = load_word(ctx);
+	if (w & DONE && !(w & UNSIGNALLED))
+		return err_of(w);
+	if (!(w & (DONE | TIMED | VALUE)))
+		return 0;
+	return err_by_clock(ctx, w);
+}
+
+int ctxfd_cause(const struct ctxfd *ctx)
+{
+	uint64_t w;
+	int cause;
+
+	look_first();
+	w = ctxfdi_settle(node_of(ctx));
+	cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
+	if (!(w & DONE))
+		return 0;
+	return cause ? cause : err_of(w);
+}
+
+bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline)
+{
+	int64_t at = node_of(ctx)->deadline;
+
+	if (at == INT64_MAX)
+		return false;
+	if (deadline)
+		*deadline = at;
+	return true;
+}
+
+int64_t ctxfd_remaining(const struct ctxfd *ctx)
+{
+	int64_t at = node_of(ctx)->deadline, now;
+
+	if (at == INT64_MAX)
+		return INT64_MAX;
+	now = ctxfd_now();
+	return at > now ? at - now : 0;
+}
+
+int ctxfd_done_fd(const struct ctxfd *ctx)
+{
+	/* What background, todo and without_cancel share. */
+	static struct ctxfd never = { .word = NEVER, .fd = -1, .deadline = INT64_MAX };
+	struct ctxfd *n = node_of(ctx);
+	int saved = errno, fd;
+
+	look_first();
+	if (load_word(n) & NEVER)
+		n = &never;
+	fd = ctxfdi_published_fd(n);
+	if (fd >= 0 && n != &never) {
+		if (!(load_word(n) & HAS_FD))
+			change_flags(n, 0, HAS_FD | UNSIGNALLED);
+		ctxfdi_settle(n);
+	}
+	errno = saved;
+	return fd;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* How contexts come into the tree. */
+#ifndef TREE_H
+#define TREE_H
+
+#include "core/context.h"
+
+/*
+ * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
+ * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
+ */
+bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
+                  int cause);
+
+/*
+ * Makes n, whose memory is the caller's, a hidden child of ctx for as long as a call waits under it. A cancel of ctx rings
+ * it, as its kind does. It knows nothing of the clock: the deadline is the wait's own limit. False: ctx has ended, or
+ * is about to. ctx must not be one that never ends.
+ */
+bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's own dispatcher, which its thread runs. */
+#ifndef LIBRARY_H
+#define LIBRARY_H
+
+#include "dispatch/loop.h"
+
+extern struct ctxfd_dispatcher ctxfdi_library;
+int ctxfdi_library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
+void ctxfdi_library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
+extern _Atomic bool ctxfdi_library_runs;
+static inline int library_ensure(void)
+{
+	/* Acquire pairs with the release in library_start: the fds are there. */
+	return atomic_load_explicit(&ctxfdi_library_runs, memory_order_acquire) ? 0 : ctxfdi_library_start();
+}
+
+/* Who serves what is registered on ctx, which keeps it alive. If it is the library's own, that runs: 0 or -errno. */
+static inline int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d)
+{
+	*d = nearest_value(ctx) ? ctxfdi_dispatcher_above(ctx) : NULL;
+	if (*d)
+		return 0;
+	*d = &ctxfdi_library;
+	return library_ensure();
+}
+
+/* Around a fork: waits until no lock of a context could be left behind in the child, and has all locks. */
+void ctxfdi_dispatch_before_fork(void);
+void ctxfdi_dispatch_after_fork(void);
+void ctxfdi_dispatch_after_fork_in_child(void);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/* Dispatchers: their fds, their making and freeing, and contexts that name one. dispatcher.h says what the lock guards. */
+#include "dispatch/loop.h"
+
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "core/value.h"
+#include "dispatch/signals.h"
+#include "dispatch/source.h"
+
+/* ---- Its fds ----------------------------------------------------------------------------------------------------- */
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
+{
+	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
+
+	if (wake >= 0)
+		ctxfdi_signals_leave(); /* a handler may have read the number */
+	close_fd(&d->epoll);
+	close_fd(&wake);
+	close_fd(&d->timer);
+	d->woken = d->listening = false;
+	d->armed = d->look = INT64_MAX;
+}
+
+static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = data };
+
+	return epoll_ctl(d->epoll, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+static int watch_sources(struct ctxfd_dispatcher *d)
+{
+	int err = ctxfdi_signals_watch(d);
+
+	for (struct link *l = d->sources, *next; l && !err; l = next) {
+		next = l->next;
+		if (ctxfdi_source_is_lost(source_of(l)))
+			list_remove(l);
+		else
+			err = ctxfdi_source_watch(source_of(l));
+	}
+	return err;
+}
+
+/* What an earlier process left (see fork) is taken along. */
+int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d)
+{
+	int wake = -1, err = 0;
+
+	d->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (d->epoll >= 0)
+		wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (wake >= 0)
+		d->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	if (d->timer < 0)
+		err = -errno;
+	atomic_store_explicit(&d->wake, wake, memory_order_relaxed);
+	if (!err)
+		err = watch(d, wake, &d->wake);
+	if (!err)
+		err = watch(d, d->timer, &d->timer);
+	if (!err)
+		err = watch_sources(d);
+	if (err) {
+		ctxfdi_dispatcher_close_fds(d);
+		return err;
+	}
+	if (d->due.first || d->ready || atomic_load_explicit(&d->signalled, memory_order_relaxed))
+		ctxfdi_dispatcher_wake(d);
+	ctxfdi_dispatcher_arm(d);
+	return 0;
+}
+
+int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d)
+{
+	int result;
+
+	pthread_mutex_lock(&d->lock);
+	result = d->epoll < 0 ? ctxfdi_dispatcher_open_fds(d) : 0;
+	if (!result)
+		result = d->epoll;
+	pthread_mutex_unlock(&d->lock);
+	return result;
+}
+
+/* ---- Making and freeing ------------------------------------------------------------------------------------------ */
+
+struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
+{
+	struct ctxfd_dispatcher *d = malloc(sizeof *d);
+	struct entry entry;
+	int fd;
+
+	if (!d)
+		return NULL;
+	*d = (struct ctxfd_dispatcher){
+		.refs = 1, .epoll = -1, .wake = -1, .timer = -1, .armed = INT64_MAX, .look = INT64_MAX
+	};
+	queue_init(&d->due);
+	queue_init(&d->batch);
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_cond_init(&d->idle, NULL);
+	entry = enter();
+	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
+	list_push(&ctxfdi_dispatchers, &d->all);
+	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
+	fd = ctxfdi_dispatcher_open(d);
+	leave(entry);
+	if (fd >= 0)
+		return d;
+	ctxfd_dispatcher_free(d);
+	errno = -fd;
+	return NULL;
+}
+
+void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d)
+{
+	struct entry entry;
+
+	/* Acquire and release: the last one is behind all who have used it. */
+	if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	entry = enter();
+	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
+	list_remove(&d->all);
+	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
+	ctxfdi_dispatcher_close_fds(d);
+	pthread_mutex_destroy(&d->lock);
+	pthread_cond_destroy(&d->idle);
+	leave(entry);
+	free(d);
+}
+
+/* ---- Contexts that name one -------------------------------------------------------------------------------------- */
+
+static const char dispatcher_key;
+
+static void give_up(void *d)
+{
+	ctxfd_dispatcher_free(d);
+}
+
+const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctxfd_dispatcher *d)
+{
+	struct ctxfd *v = ctxfdi_with_value(parent, WITH_DISPATCHER, &dispatcher_key, d, give_up);
+
+	if (v && d)
+		dispatcher_ref(d);
+	return v;
+}
+
+struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx)
+{
+	return ctxfd_value(ctx, &dispatcher_key);
+}
+
+int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d)
+{
+	struct entry entry = enter();
+	int fd = ctxfdi_dispatcher_open(d);
+
+	leave(entry);
+	return fd;
+}

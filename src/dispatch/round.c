@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A dispatcher's round: collects what is ready, and serves what is due. dispatcher.h says what the lock guards, and how
+ * two threads share the work.
+ */
+#include "dispatch/round.h"
+
+#include <unistd.h>
+
+#include "core/cancel.h"
+#include "core/clock.h"
+#include "core/fork.h"
+#include "core/own.h"
+#include "dispatch/loop.h"
+#include "dispatch/signals.h"
+#include "dispatch/source.h"
+
+/* ---- What is ready ----------------------------------------------------------------------------------------------- */
+
+static void take_event(struct ctxfd_dispatcher *d, void *data)
+{
+	uint64_t count;
+
+	if (data == &d->wake) {
+		if (read(d->wake, &count, sizeof count) == sizeof count)
+			d->woken = false;
+	} else if (data == &d->timer) {
+		if (read(d->timer, &count, sizeof count) == sizeof count)
+			d->armed = INT64_MAX;
+	} else if (data == &ctxfdi_signals_event) {
+		if (d->look == INT64_MAX) /* others that come meanwhile do not put it off */
+			d->look = ctxfd_now() + SIGNALS_DELAY;
+	} else {
+		ctxfdi_source_is_ready(data);
+	}
+}
+
+/* Under the lock, whoever runs d: puts what is ready into the queues. */
+static void collect(struct ctxfd_dispatcher *d)
+{
+	struct epoll_event events[32];
+	bool pending;
+	int n;
+
+	do {
+		n = epoll_wait(d->epoll, events, 32, 0);
+		for (int i = 0; i < n; i++)
+			take_event(d, events[i].data.ptr);
+	} while (n == 32); /* all of them: somebody may wait for edges only */
+	pending = d->look != INT64_MAX && d->look <= ctxfd_now();
+	if (pending)
+		d->look = INT64_MAX;
+	/* Acquire pairs with the release of the handler that made the note. */
+	if (atomic_exchange_explicit(&d->signalled, false, memory_order_acquire) || pending)
+		ctxfdi_signals_take(d, pending);
+}
+
+/* ---- What is due ------------------------------------------------------------------------------------------------- */
+
+/*
+ * Under the lock, by who runs d. The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold.
+ */
+static void expire(struct ctxfd_dispatcher *d, struct expiry *e)
+{
+	struct ctxfd *n = e->node.parent;
+
+	if (!ctxfdi_hold_expired(n))
+		return;
+	ctxfdi_dispatcher_step_out(d);
+	ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
+	ctxfdi_dispatcher_step_in(d);
+}
+
+/* The after-func whose fn this thread is in. */
+static _Thread_local struct ctxfd_after *running_here;
+
+/* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
+static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+{
+	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
+
+	ctxfdi_dispatcher_step_out(d);
+	garbage = ctxfdi_detach(&h->hook.ctx);
+	dead = owns ? ctxfdi_drop(owns) : NULL;
+	more = dead ? ctxfdi_detach(dead) : NULL;
+	ctxfdi_dispatcher_step_in(d);
+	pthread_mutex_unlock(&d->lock);
+	ctxfdi_discard(garbage);
+	ctxfdi_discard(more);
+	pthread_mutex_lock(&d->lock);
+}
+
+/* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */
+static void after_ran(void *arg)
+{
+	struct ctxfd_after *h = arg;
+	struct ctxfd_dispatcher *d = h->dispatcher;
+
+	pthread_mutex_lock(&d->lock);
+	running_here = h->outer;
+	if (d->running == h)
+		d->running = NULL;
+	if (!h->owned) {
+		free_after(d, h);
+	} else {
+		h->state = RAN;
+		pthread_cond_broadcast(&d->idle);
+	}
+}
+
+/* Under the lock, by who runs d. How many functions have run. */
+static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+{
+	if (h->state == STOPPED) {
+		free_after(d, h);
+		return 0;
+	}
+	h->state = RUNNING;
+	h->thread = pthread_self();
+	h->forks = ctxfdi_forks;
+	h->outer = running_here;
+	d->running = running_here = h;
+	/* fn may do with its context whatever an owner may, so h becomes one. A counted h is one already. */
+	if (!h->hook.ctx.counted) {
+		h->owns = h->hook.ctx.parent;
+		ctxfdi_own(h->owns);
+	}
+	pthread_mutex_unlock(&d->lock);
+	pthread_cleanup_push(after_ran, h);
+	h->fn(h->arg);
+	pthread_cleanup_pop(true);
+	return 1;
+}
+
+/* ---- The round --------------------------------------------------------------------------------------------------- */
+
+/* What the round has not come to is due before what came after. */
+static void give_back_batch(struct ctxfd_dispatcher *d)
+{
+	queue_move(&d->batch, &d->due);
+	queue_move(&d->due, &d->batch);
+}
+
+/* A round of d, by this thread. */
+struct round {
+	struct ctxfd_dispatcher *d;
+	struct entry entry;
+	unsigned forks; /* as it began: a fork in a function of the program ends it in the child */
+};
+
+/*
+ * Under the lock. Also when a function of the program leaves the round by pthread_exit or an exception of C++: then the
+ * rest is left to the next one.
+ */
+static void end_round(void *arg)
+{
+	struct round *r = arg;
+	struct ctxfd_dispatcher *d = r->d;
+
+	if (r->forks == ctxfdi_forks) {
+		give_back_batch(d);
+		d->serving = false;
+		if (d->due.first || d->ready)
+			ctxfdi_dispatcher_wake(d);
+		ctxfdi_dispatcher_arm(d);
+	}
+	pthread_mutex_unlock(&d->lock);
+	ctxfd_dispatcher_free(d);
+	leave(r->entry);
+}
+
+/* Under the lock: does what is due, in one go, so that what comes due meanwhile cannot keep us here. */
+static int serve(struct round *r)
+{
+	struct ctxfd_dispatcher *d = r->d;
+	int64_t now = d->alarms ? ctxfd_now() : 0;
+	struct link *l;
+	int done = 0;
+
+	while (r->forks == ctxfdi_forks && (l = d->ready)) {
+		list_remove(l);
+		done += ctxfdi_source_fire(source_of(l));
+	}
+	while (r->forks == ctxfdi_forks && d->alarms && d->alarms->at <= now) {
+		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
+
+		ctxfdi_alarm_clear(&d->alarms, &e->alarm);
+		expire(d, e);
+	}
+	if (r->forks == ctxfdi_forks)
+		queue_move(&d->batch, &d->due);
+	while (r->forks == ctxfdi_forks && d->batch.first) {
+		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
+
+		queue_remove(&d->batch, &h->link);
+		done += run_after(d, h);
+	}
+	return done;
+}
+
+int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
+{
+	struct round r = { .d = d, .entry = enter(), .forks = ctxfdi_forks };
+	int result;
+
+	pthread_mutex_lock(&d->lock);
+	result = d->epoll < 0 ? ctxfdi_dispatcher_open_fds(d) : 0;
+	if (!result) {
+		collect(d);
+		result = d->serving || d->closed ? -EBUSY : 0;
+	}
+	if (result) {
+		pthread_mutex_unlock(&d->lock);
+		leave(r.entry);
+		return result;
+	}
+	d->serving = true;
+	d->thread = pthread_self();
+	dispatcher_ref(d); /* its last holder may go in a function that we run */
+	pthread_cleanup_push(end_round, &r);
+	result = serve(&r);
+	pthread_cleanup_pop(true);
+	return result;
+}
+
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
+
+void ctxfdi_running_forked(void)
+{
+	for (struct ctxfd_after *h = running_here; h; h = h->outer)
+		h->forks = ctxfdi_forks;
+}
+
+/* In a child of a fork, whose parent was running it: it is freed, unless somebody has the handle. */
+static void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
+{
+	if (h->owned)
+		return;
+	h->state = STOPPED;
+	queue_append(&d->batch, &h->link);
+}
+
+void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
+{
+	struct ctxfd_after *running = d->running;
+
+	ctxfdi_dispatcher_close_fds(d);
+	pthread_cond_init(&d->idle, NULL);
+	d->closed = false;
+	if (!d->serving)
+		return;
+	d->serving = d->inside = false;
+	d->running = NULL;
+	if (!pthread_equal(d->thread, pthread_self())) {
+		/* Another thread, which is not here to finish it; who forked in a function that it runs goes on. */
+		atomic_fetch_sub_explicit(&d->refs, 1, memory_order_relaxed);
+		if (running)
+			abandon_after(d, running);
+	}
+	give_back_batch(d);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* Making contexts that end because of something outside: an fd, a process, a signal. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "dispatch/library.h"
+#include "dispatch/signals.h"
+#include "dispatch/source.h"
+
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424 /* the same on every architecture */
+#endif
+
+static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
+{
+	struct entry entry = enter();
+	struct ctxfd_dispatcher *d;
+	struct source *s = NULL;
+	struct epoll_event now;
+	int err = parent ? 0 : -EINVAL;
+
+	/* Before we open anything, which could get the number of an fd that the caller has closed. */
+	if (!err && fcntl(fd, F_GETFD) < 0)
+		err = -EBADF;
+	if (!err)
+		err = dispatcher_of(parent, &d);
+	if (!err)
+		err = ctxfdi_source_hold(&s, fd, events);
+	if (!err) {
+		s->dispatcher = d;
+		s->cause = cause;
+		err = ctxfdi_source_begin(s, parent, kind);
+	}
+	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
+		ctxfd_cancel_cause(&s->ctx, cause);
+	leave(entry);
+	return ctxfdi_source_made(s, err);
+}
+
+struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)
+{
+	return with_fd(parent, fd, events, cause, WITH_FD);
+}
+
+struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause)
+{
+	struct ctxfd *ctx;
+
+	/* Signal 0 tells a pidfd (0, ESRCH, EPERM, or ENOSYS from a sandbox) from any other fd (EBADF). */
+	if (parent && syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) != 0 && errno == EBADF) {
+		if (fcntl(pidfd, F_GETFD) >= 0)
+			errno = EINVAL;
+		return NULL;
+	}
+	ctx = with_fd(parent, pidfd, POLLIN, cause, WITH_PROCESS);
+	if (!ctx && errno == EPERM) /* a process's directory in /proc, which can be signalled but not polled */
+		errno = EINVAL;
+	return ctx;
+}
+
+static uint64_t bits_of(const sigset_t *set)
+{
+	uint64_t bits = 0;
+
+	for (int sig = 1; set && sig < NSIG; sig++)
+		if (sigismember(set, sig) == 1)
+			bits |= signal_bit(sig);
+	return bits;
+}
+
+static int begin(struct listener *l, const struct ctxfd *parent)
+{
+	struct ctxfd_dispatcher *d = l->source.dispatcher;
+	int err = ctxfdi_source_begin(&l->source, parent, WITH_SIGNALS);
+
+	if (!err) {
+		pthread_mutex_lock(&d->lock);
+		err = ctxfdi_signals_listen(l);
+		pthread_mutex_unlock(&d->lock);
+		if (err)
+			ctxfdi_source_give_up(&l->source);
+	}
+	return err;
+}
+
+struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)
+{
+	struct entry entry = enter();
+	uint64_t bits = bits_of(set);
+	struct ctxfd_dispatcher *d;
+	struct listener *l = NULL;
+	int err = parent && bits ? dispatcher_of(parent, &d) : -EINVAL;
+
+	if (!err && !(l = malloc(sizeof *l)))
+		err = -ENOMEM;
+	if (!err) {
+		*l = (struct listener){ .set = bits, .source = { .dispatcher = d, .epoll = -1 } };
+		err = begin(l, parent);
+	}
+	leave(entry);
+	return ctxfdi_source_made(l ? &l->source : NULL, err);
+}
