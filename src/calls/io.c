@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "calls/waiter.h"
+#include "core/clock.h"
 #include "core/wait.h"
 
 #ifndef RWF_NOWAIT
@@ -49,16 +50,10 @@ static void *mutable_bytes(const void *buf)
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 {
 	for (;;) {
-		struct timespec rest = { 0, 0 };
 		int64_t left = until == INT64_MAX ? 0 : until - ctxfd_now();
+		struct timespec rest = timespec_of(left > 0 ? left - left / 200 : 0);
 		int ready;
 
-		if (left > 0) {
-			int64_t aim = left - left / 200;
-
-			rest.tv_sec = aim / CTXFD_SEC > INT32_MAX ? INT32_MAX : (time_t)(aim / CTXFD_SEC);
-			rest.tv_nsec = (long)(aim % CTXFD_SEC);
-		}
 		ready = ppoll(fds, n, until == INT64_MAX ? NULL : &rest, NULL);
 		if (ready > 0)
 			return ready;

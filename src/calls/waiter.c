@@ -53,7 +53,7 @@ void ctxfdi_lose_waker(struct waiter *w)
 /* In the child of a fork the number is the parent's, which is not to be woken from here. */
 void ctxfdi_ring_poller(struct ctxfd *n)
 {
-	struct waiter *w = (struct waiter *)(void *)n;
+	struct waiter *w = container_of(n, struct waiter, node);
 	int saved = errno;
 
 	if (w->generation == ctxfdi_forks)

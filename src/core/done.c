@@ -27,9 +27,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/done.h"
 #include "core/fork.h"
 #include "core/lock.h"
@@ -75,14 +75,10 @@ static _Atomic bool set_ticks_refused;
 static int arm(int fd, int64_t at)
 {
 	struct itimerspec alarm = {
-		.it_value = { .tv_sec = (time_t)(at / CTXFD_SEC), .tv_nsec = (long)(at % CTXFD_SEC) },
+		.it_value = alarm_at(at),
 		.it_interval = { .tv_nsec = 1 },
 	};
 
-	if (at <= 0) /* zero would disarm it */
-		alarm.it_value = (struct timespec){ .tv_nsec = 1 };
-	else if ((int64_t)alarm.it_value.tv_sec != at / CTXFD_SEC) /* a time_t of 32 bits: 68 years of uptime */
-		alarm.it_value.tv_sec = INT32_MAX;
 	return timerfd_settime(fd, TFD_TIMER_ABSTIME, &alarm, NULL);
 }
 

@@ -12,8 +12,9 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "core/clock.h"
 
 /* 32-bit systems whose time_t has 64 bits need the call that takes such a timespec; the newest have only that one. */
 #ifdef SYS_futex_time64
@@ -35,21 +36,15 @@ static uint32_t *low_half(struct ctxfd *n)
 void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 {
 	int saved = errno;
-	struct timespec at = { .tv_sec = (time_t)(until / CTXFD_SEC), .tv_nsec = (long)(until % CTXFD_SEC) };
-	struct timespec *limit = &at;
+	struct timespec at = timespec_of(until), *limit = until == INT64_MAX ? NULL : &at;
 
-	/* A time_t of 32 bits ends in 68 years of uptime. */
-	if (until == INT64_MAX || (int64_t)at.tv_sec != until / CTXFD_SEC)
-		limit = NULL;
 	if (syscall(FUTEX_CALL, low_half(n), FUTEX_WAIT_BITSET_PRIVATE, (uint32_t)w, limit, NULL, bits) != 0 &&
 	    errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
 		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
-		struct timespec brief = { 0, CTXFD_MSEC };
 		int64_t left = until - ctxfd_now();
+		struct timespec brief = timespec_of(left < 0 ? 0 : left < CTXFD_MSEC ? left : CTXFD_MSEC);
 		struct entry entry = enter();
 
-		if (left < CTXFD_MSEC)
-			brief.tv_nsec = left > 0 ? (long)left : 0;
 		nanosleep(&brief, NULL);
 		leave(entry);
 	}

@@ -7,26 +7,40 @@
 
 #define container_of(member_at, type, member) ((type *)(void *)((char *)(member_at)-offsetof(type, member)))
 
+/*
+ * For whatever has `next`, and `prev` that is what points here: a link, or a context in its parent's list. Puts item
+ * in where `at` points, and takes it out. Arguments are evaluated more than once.
+ */
+#define list_insert(at, item)                               \
+	do {                                                \
+		(item)->next = *(at);                       \
+		(item)->prev = (at);                        \
+		if ((item)->next)                           \
+			(item)->next->prev = &(item)->next; \
+		*(at) = (item);                             \
+	} while (0)
+
+#define list_take_out(item)                                \
+	do {                                               \
+		*(item)->prev = (item)->next;              \
+		if ((item)->next)                          \
+			(item)->next->prev = (item)->prev; \
+	} while (0)
+
 struct link {
 	struct link *next, **prev; /* prev: what points here; NULL: in no list */
 };
 
 static inline void list_push(struct link **list, struct link *l)
 {
-	l->next = *list;
-	l->prev = list;
-	if (l->next)
-		l->next->prev = &l->next;
-	*list = l;
+	list_insert(list, l);
 }
 
 static inline void list_remove(struct link *l)
 {
 	if (!l->prev)
 		return;
-	*l->prev = l->next;
-	if (l->next)
-		l->next->prev = l->prev;
+	list_take_out(l);
 	l->prev = NULL;
 }
 

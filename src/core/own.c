@@ -135,9 +135,7 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 		unlock(p, 0);
 		return false;
 	}
-	*n->prev = n->next;
-	if (n->next)
-		n->next->prev = n->prev;
+	list_take_out(n);
 	w = unlock(p, has_children(p, w) ? 0 : -CHILDREN);
 	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
 		push(list, p);

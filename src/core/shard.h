@@ -40,7 +40,7 @@ struct shards {
 
 static inline struct shards *shards_of(const struct ctxfd *p)
 {
-	return (struct shards *)(void *)p->children;
+	return container_of(p->children, struct shards, shard[0].node);
 }
 
 /* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
@@ -79,8 +79,7 @@ static inline bool has_children(struct ctxfd *p, uint64_t seen)
 
 static inline uint8_t shard_number(const struct ctxfd *shard)
 {
-	return (uint8_t)(1 +
-	                 ((const struct shard *)(const void *)shard - (struct shard *)(void *)shard->parent->children));
+	return (uint8_t)(1 + (container_of(shard, struct shard, node) - shards_of(shard->parent)->shard));
 }
 
 /* The node in whose list n is, or was born to be. */

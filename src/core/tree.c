@@ -31,11 +31,7 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 	uint64_t change = has_children(p, seen) ? 0 : CHILDREN;
 
 	child->linked = true;
-	child->next = *head;
-	child->prev = head;
-	if (child->next)
-		child->next->prev = &child->next;
-	*head = child;
+	list_insert(head, child);
 	return change;
 }
 

@@ -91,11 +91,7 @@ static bool add_expiry(struct ctxfd *n, struct expiry *e)
 		struct ctxfd **place = expiry_place(n, seen);
 
 		e->node.linked = true;
-		e->node.next = *place;
-		e->node.prev = place;
-		if (e->node.next)
-			e->node.next->prev = &e->node.next;
-		*place = &e->node;
+		list_insert(place, &e->node);
 		change += ALARMED;
 	}
 	unlock(n, added ? change : 0);

@@ -6,6 +6,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "core/clock.h"
+
 pthread_mutex_t ctxfdi_dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
 struct link *ctxfdi_dispatchers;
 
@@ -21,7 +23,7 @@ void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d)
 void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 {
 	int64_t at = d->alarms && d->alarms->at < d->look ? d->alarms->at : d->look;
-	struct itimerspec alarm = { 0 };
+	struct itimerspec alarm = { .it_value = alarm_at(at) };
 
 	/*
 	 * A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each.
@@ -29,10 +31,6 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 	 */
 	if (at >= d->armed || d->timer < 0 || d->serving)
 		return;
-	alarm.it_value.tv_sec = (time_t)(at / CTXFD_SEC);
-	alarm.it_value.tv_nsec = (long)(at % CTXFD_SEC);
-	if ((int64_t)alarm.it_value.tv_sec != at / CTXFD_SEC)
-		alarm.it_value.tv_sec = INT32_MAX;
 	if (timerfd_settime(d->timer, TFD_TIMER_ABSTIME, &alarm, NULL) == 0)
 		d->armed = at;
 }
