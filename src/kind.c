@@ -11,21 +11,21 @@
 #include "dispatch/source.h"
 
 const struct kind_row ctxfdi_kinds[KINDS] = {
-	[BACKGROUND] = { .name = "background" },
-	[TODO] = { .name = "todo" },
-	[CANCEL] = { .name = "with_cancel" },
-	[DEADLINE] = { .name = "with_deadline" },
-	[WITH_VALUE] = { .name = "with_value", .discard = ctxfdi_discard_value },
-	[WITHOUT_CANCEL] = { .name = "without_cancel" },
-	[WITH_DISPATCHER] = { .name = "with_dispatcher", .discard = ctxfdi_discard_value },
-	[MERGED] = { .name = "merge" },
-	[AFTER_FUNC] = { .name = "after_func", .ended = ctxfdi_after_funcs_ended },
-	[WITH_FD] = { .name = "with_fd", .before_free = ctxfdi_forget_fd },
-	[WITH_SIGNALS] = { .name = "with_signals", .before_free = ctxfdi_forget_signals },
-	[WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
-	[SHARD_OF_CHILDREN] = { .name = "shard" },
-	[POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
-	[EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
+	[KIND_BACKGROUND] = { .name = "background" },
+	[KIND_TODO] = { .name = "todo" },
+	[KIND_CANCEL] = { .name = "with_cancel" },
+	[KIND_DEADLINE] = { .name = "with_deadline" },
+	[KIND_WITH_VALUE] = { .name = "with_value", .discard = ctxfdi_discard_value },
+	[KIND_WITHOUT_CANCEL] = { .name = "without_cancel" },
+	[KIND_WITH_DISPATCHER] = { .name = "with_dispatcher", .discard = ctxfdi_discard_value },
+	[KIND_MERGED] = { .name = "merge" },
+	[KIND_AFTER_FUNC] = { .name = "after_func", .ended = ctxfdi_after_funcs_ended },
+	[KIND_WITH_FD] = { .name = "with_fd", .before_free = ctxfdi_forget_fd },
+	[KIND_WITH_SIGNALS] = { .name = "with_signals", .before_free = ctxfdi_forget_signals },
+	[KIND_WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
+	[KIND_SHARD_OF_CHILDREN] = { .name = "shard" },
+	[KIND_POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
+	[KIND_EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
 };
 
 const struct fork_row ctxfdi_around_fork = {

@@ -30,6 +30,7 @@
 
 #include "calls/waiter.h"
 #include "core/clock.h"
+#include "core/thread_cancel.h"
 #include "core/wait.h"
 
 #ifndef RWF_NOWAIT
@@ -91,7 +92,7 @@ static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int6
 
 		return poll_until(all, n, next < until ? next : until);
 	}
-	if (!waiter_park(w, ctx, POLLING)) {
+	if (!waiter_park(w, ctx, KIND_POLLING)) {
 		ctxfdi_await_done(node_of(ctx), INT64_MAX);
 		return poll_until(all, n, 0);
 	}
@@ -108,7 +109,7 @@ static int poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int
 	const struct ctxfd *node = node_of(ctx);
 	int64_t limit = node->deadline < until ? node->deadline : until;
 
-	if (load_word(node) & NEVER)
+	if (load_word(node) & CTX_NEVER)
 		return poll_until(all, n, until);
 	for (;;) {
 		int ready = poll_once(ctx, all, n, limit), err = ready ? 0 : ctxfd_err(ctx);
@@ -246,13 +247,13 @@ static ssize_t plain(const struct transfer *t, size_t size)
 
 static ssize_t socket_now(const struct transfer *t)
 {
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	ssize_t n = t->out ? send(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT)
 	                   : recv(t->fd, t->buf, t->size, t->flags | MSG_DONTWAIT);
 
 	if (n < 0)
 		n = -errno;
-	leave(entry);
+	thread_cancel_restore(before);
 	return n;
 }
 
@@ -459,7 +460,7 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
 	int saved = errno, err, conn, vain = 0;
-	struct entry entry;
+	struct thread_cancel before;
 	bool expected;
 
 	pthread_testcancel();
@@ -468,9 +469,9 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 	if (expected)
 		conn = err = await_expected(ctx, fd, POLLIN);
 	while (!err) {
-		entry = enter();
+		before = thread_cancel_off();
 		conn = accept_now(fd, addr, addrlen, flags);
-		leave(entry);
+		thread_cancel_restore(before);
 		if (conn == -EINTR)
 			conn = err = ctxfd_err(ctx);
 		else if (conn != -EAGAIN)
@@ -491,16 +492,16 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
 	int mode = fcntl(fd, F_GETFL), err = 0;
-	struct entry entry;
+	struct thread_cancel before;
 
 	if (mode < 0)
 		return -errno;
 	if (!(mode & O_NONBLOCK) && fcntl(fd, F_SETFL, mode | O_NONBLOCK) != 0)
 		return -errno;
-	entry = enter();
+	before = thread_cancel_off();
 	if (connect(fd, addr, addrlen) != 0)
 		err = -errno;
-	leave(entry);
+	thread_cancel_restore(before);
 	if (!(mode & O_NONBLOCK))
 		fcntl(fd, F_SETFL, mode);
 	return err;

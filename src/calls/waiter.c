@@ -8,6 +8,7 @@
  */
 #include "calls/waiter.h"
 
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -131,6 +132,6 @@ bool ctxfdi_waiter_unpark(struct waiter *w)
 	if (rung && w->generation == ctxfdi_forks)
 		make_unreadable(w->fd);
 	if (dead) /* last: what a value's destroy does may be another wait */
-		ctxfdi_reap(dead);
+		ctxfdi_dispose(dead);
 	return rung;
 }

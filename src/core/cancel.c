@@ -16,7 +16,7 @@
  * walk's does.
  *
  * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
- * (settle).
+ * (ctxfdi_look).
  */
 #include "core/cancel.h"
 
@@ -48,18 +48,18 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 /* What remains to do about a node that this thread made DONE, with the word w. */
 static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
-	if (w & HOOK) {
+	if (w & CTX_HOOK) {
 		struct hook *h = container_of(n, struct hook, ctx);
 
 		/* The list is last in, first out, and the walk meets the youngest first. */
 		h->next = c->ended;
 		c->ended = h;
 	}
-	if (w & RINGS)
+	if (w & CTX_RINGS)
 		ctxfdi_kinds[n->kind].ring(n);
-	if (w & UNSIGNALLED)
+	if (w & CTX_UNSIGNALLED)
 		ctxfdi_signal_done(n);
-	if (w & WAITERS)
+	if (w & CTX_WAITERS)
 		ctxfdi_futex_wake(n, WAKE_DONE);
 }
 
@@ -72,25 +72,25 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 	uint64_t w = load_word(n), new;
 
 	for (;;) {
-		if (w & DONE) {
-			if (w & UNSIGNALLED) /* by a cancel that has not come to it yet, or an expiry */
+		if (w & CTX_DONE) {
+			if (w & CTX_UNSIGNALLED) /* by a cancel that has not come to it yet, or an expiry */
 				ctxfdi_signal_done(n);
 			return false;
 		}
-		if (w & PENDING) {
+		if (w & CTX_PENDING) {
 			w = ctxfdi_await_done(n, INT64_MAX);
 			continue;
 		}
-		if (w & TIMED && too_late(c, n))
-			new = (w & ~TIMED) | DONE | EXPIRED;
-		else if (w & CHILDREN)
-			new = (w & FLAGS_MASK) | PENDING | HELD | c->cause;
+		if (w & CTX_TIMED && too_late(c, n))
+			new = (w & ~CTX_TIMED) | CTX_DONE | CTX_EXPIRED;
+		else if (w & CTX_CHILDREN)
+			new = (w & FLAGS_MASK) | CTX_PENDING | CTX_HELD | c->cause;
 		else
-			new = (w & FLAGS_MASK & ~TIMED) | DONE | c->cause;
+			new = (w & FLAGS_MASK & ~CTX_TIMED) | CTX_DONE | c->cause;
 		if (swap_word(n, &w, new))
 			break;
 	}
-	if (new &HELD)
+	if (new &CTX_HELD)
 		return true;
 	announce(n, new, c);
 	return false;
@@ -102,9 +102,9 @@ static inline void commit(struct ctxfd *n, struct cancel *c)
 	uint64_t w = load_word(n), new;
 
 	do
-		new = (w & ~(PENDING | HELD | CONTENDED | TIMED)) | DONE;
+		new = (w & ~(CTX_PENDING | CTX_HELD | CTX_WALK_WAITERS | CTX_TIMED)) | CTX_DONE;
 	while (!swap_word(n, &w, new));
-	if (w & CONTENDED)
+	if (w & CTX_WALK_WAITERS)
 		ctxfdi_futex_wake(n, WAKE_WALK);
 	announce(n, new, c);
 }
@@ -119,12 +119,12 @@ static void walk(struct ctxfd *root, struct cancel *c)
 			uint64_t fixed = atomic_load_explicit(&child->word, memory_order_relaxed);
 
 			__builtin_prefetch(child->next, 1);
-			below = fixed & LINK ? &container_of(child, struct merge, link)->ctx : child;
+			below = fixed & CTX_LINK ? &container_of(child, struct merge, link)->ctx : child;
 			if (!mark(below, c)) {
 				child = child->next;
 				continue;
 			}
-			if (fixed & (LINK | MERGE))
+			if (fixed & (CTX_LINK | CTX_MERGE))
 				merge_of(below)->entered_by = child;
 			n = below;
 			child = n->children;
@@ -133,7 +133,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 		commit(n, c);
 		if (n == root)
 			return;
-		child = load_word(n) & MERGE ? merge_of(n)->entered_by : n;
+		child = load_word(n) & CTX_MERGE ? merge_of(n)->entered_by : n;
 		n = list_owner(child);
 		child = child->next;
 	}
@@ -145,12 +145,12 @@ static void walk(struct ctxfd *root, struct cancel *c)
  */
 bool ctxfdi_hold_expired(struct ctxfd *n)
 {
-	uint64_t w = ctxfdi_settle(n);
+	uint64_t w = ctxfdi_look(n);
 
 	do
-		if (w & HELD || !(w & CHILDREN))
+		if (w & CTX_HELD || !(w & CTX_CHILDREN))
 			return false;
-	while (!swap_word(n, &w, w | HELD));
+	while (!swap_word(n, &w, w | CTX_HELD));
 	return true;
 }
 
@@ -160,7 +160,7 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 	struct cancel c = { .now = n->deadline };
 
 	for (struct ctxfd *child = n->children; child; child = child->next)
-		if (load_word(child) & HOOK)
+		if (load_word(child) & CTX_HOOK)
 			mark(child, &c);
 	commit(n, &c);
 	return c.ended;
@@ -177,7 +177,7 @@ void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 	struct cancel c = { .cause = cause_bits(cause) };
 
 	/* A value context is const from its birth, and background too; somebody cast that away. */
-	if (!ctx || load_word(ctx) & (VALUE | NEVER))
+	if (!ctx || load_word(ctx) & (CTX_VALUE | CTX_NEVER))
 		return;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
@@ -194,7 +194,7 @@ void ctxfd_close(struct ctxfd *ctx)
 	if (!ctx)
 		return;
 	/* In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third look. */
-	if (!is_alone(ctx) || load_word(ctx) & (CHILDREN | VALUE | NEVER | LISTED) || !is_alone(ctx)) {
+	if (!is_alone(ctx) || load_word(ctx) & (CTX_CHILDREN | CTX_VALUE | CTX_NEVER | CTX_LISTED) || !is_alone(ctx)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;
@@ -203,7 +203,7 @@ void ctxfd_close(struct ctxfd *ctx)
 	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
 	 * cancelled.
 	 */
-	if (load_word(ctx) & UNSIGNALLED)
+	if (load_word(ctx) & CTX_UNSIGNALLED)
 		ctxfdi_signal_done(ctx);
-	ctxfdi_reap(ctx);
+	ctxfdi_dispose(ctx);
 }

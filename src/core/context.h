@@ -39,7 +39,6 @@
 #define CONTEXT_H
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -47,33 +46,33 @@
 #include "core/kind.h"
 #include "core/list.h"
 
-/* Flags in the low half of the word. */
-#define PENDING     (UINT64_C(1) << 0)
-#define DONE        (UINT64_C(1) << 1)
-#define EXPIRED     (UINT64_C(1) << 2) /* with DONE: by its deadline */
-#define TIMED       (UINT64_C(1) << 3) /* not DONE: the clock can end it */
-#define HAS_FD      (UINT64_C(1) << 4) /* somebody asked for its fd */
-#define UNSIGNALLED (UINT64_C(1) << 5) /* its fd is not readable yet; with DONE, whoever sees this makes it so */
-#define WAITERS     (UINT64_C(1) << 6) /* somebody may sleep until it is DONE */
-#define LOCK        (UINT64_C(1) << 7)
-#define HELD        (UINT64_C(1) << 8)
-#define CONTENDED   (UINT64_C(1) << 9) /* with HELD: somebody may sleep until it is gone */
-#define CHILDREN    (UINT64_C(1) << 10)
-#define ORPHAN      (UINT64_C(1) << 11)
-#define VALUE       (UINT64_C(1) << 12) /* not a node: with_value or without_cancel (fixed) */
-#define NEVER       (UINT64_C(1) << 13) /* background or todo (fixed) */
-#define MERGE       (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
-#define LINK        (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
-#define HOOK        (UINT64_C(1) << 16) /* the ctx of a struct hook: its kind is told when it has ended (fixed) */
-#define LISTED      (UINT64_C(1) << 17) /* a list outside of the tree has it: others may own it by that (fixed) */
-#define SHARDED     (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
-#define SHARD       (UINT64_C(1) << 19) /* it is one (fixed) */
-#define NEAR        (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
-#define ALARMED     (UINT64_C(1) << 21) /* behind the shards comes its expiry; see after.c */
-#define LIBRARY     (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
+/* Flags in the low half of the word. In comments they are called without CTX_. */
+#define CTX_PENDING      (UINT64_C(1) << 0)
+#define CTX_DONE         (UINT64_C(1) << 1)
+#define CTX_EXPIRED      (UINT64_C(1) << 2) /* with DONE: by its deadline */
+#define CTX_TIMED        (UINT64_C(1) << 3) /* not DONE: the clock can end it */
+#define CTX_HAS_FD       (UINT64_C(1) << 4) /* somebody asked for its fd */
+#define CTX_UNSIGNALLED  (UINT64_C(1) << 5) /* its fd is not readable yet; with DONE, whoever sees this makes it so */
+#define CTX_WAITERS      (UINT64_C(1) << 6) /* somebody may sleep until it is DONE */
+#define CTX_LOCK         (UINT64_C(1) << 7)
+#define CTX_HELD         (UINT64_C(1) << 8)
+#define CTX_WALK_WAITERS (UINT64_C(1) << 9) /* with HELD: somebody may sleep until it is gone */
+#define CTX_CHILDREN     (UINT64_C(1) << 10)
+#define CTX_ORPHAN       (UINT64_C(1) << 11)
+#define CTX_VALUE        (UINT64_C(1) << 12) /* not a node: with_value or without_cancel (fixed) */
+#define CTX_NEVER        (UINT64_C(1) << 13) /* background or todo (fixed) */
+#define CTX_MERGE        (UINT64_C(1) << 14) /* the ctx of a struct merge (fixed) */
+#define CTX_LINK         (UINT64_C(1) << 15) /* the link of a struct merge (fixed) */
+#define CTX_HOOK         (UINT64_C(1) << 16) /* the ctx of a struct hook: its kind is told when it has ended (fixed) */
+#define CTX_LISTED       (UINT64_C(1) << 17) /* a list outside of the tree has it: others may own it by that (fixed) */
+#define CTX_SHARDED      (UINT64_C(1) << 18) /* its first children are shards; see shard.h */
+#define CTX_SHARD        (UINT64_C(1) << 19) /* it is one (fixed) */
+#define CTX_NEAR         (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
+#define CTX_ALARMED      (UINT64_C(1) << 21) /* behind the shards comes its expiry; see after.c */
+#define CTX_LIBRARY      (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
 
-#define DISCARD (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
-#define RINGS   (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
+#define CTX_DISCARD (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
+#define CTX_RINGS   (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -103,7 +102,7 @@ struct ctxfd {
 	bool linked : 1;                  /* in the list of the nearest node above; fixed */
 	bool counted : 1;                 /* as one of parent's owners; fixed */
 	uint8_t shard;                    /* which shard of the list, from 1; 0: in the list itself; fixed */
-	uint8_t contended;                /* how often its lock was; under the lock */
+	uint8_t meetings;                 /* how often its lock was; under the lock */
 };
 
 /* A context with two parents: a child of the first, and by its link a child of the second. */
@@ -133,13 +132,13 @@ static inline uint64_t load_word(const struct ctxfd *n)
 static inline struct ctxfd *node_of(const struct ctxfd *ctx)
 {
 	uint64_t w = atomic_load_explicit(&ctx->word, memory_order_relaxed); /* VALUE is fixed */
-	return w & VALUE ? ctx->node : mutable(ctx);
+	return w & CTX_VALUE ? ctx->node : mutable(ctx);
 }
 
 /* The first value context that a lookup from ctx looks at. */
 static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 {
-	return ctx->kind == WITH_VALUE || ctx->kind == WITH_DISPATCHER ? mutable(ctx) : ctx->values;
+	return ctx->kind == KIND_WITH_VALUE || ctx->kind == KIND_WITH_DISPATCHER ? mutable(ctx) : ctx->values;
 }
 
 /*
@@ -155,7 +154,7 @@ static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum k
 	n->values = nearest_value(parent);
 	n->kind = (uint8_t)kind;
 	n->linked = n->counted = false;
-	n->shard = n->contended = 0;
+	n->shard = n->meetings = 0;
 }
 
 static inline struct merge *merge_of(struct ctxfd *n)
@@ -189,33 +188,10 @@ static inline void *malloc_quietly(size_t size)
 	return p;
 }
 
-/*
- * Around what must not be a cancellation point of pthread_cancel, because a lock, a hold or memory is in hand, but
- * calls one of libc's. It is not cheap (some 30 ns). Keeps errno, too.
- */
-struct entry {
-	int saved_errno;
-	int cancel_state;
-};
-
-static inline struct entry enter(void)
-{
-	struct entry e = { .saved_errno = errno };
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &e.cancel_state);
-	return e;
-}
-
-static inline void leave(struct entry e)
-{
-	pthread_setcancelstate(e.cancel_state, NULL);
-	errno = e.saved_errno;
-}
-
 /* What a word that is no longer LIVE says of how it ended. */
 static inline int err_of(uint64_t w)
 {
-	return w & EXPIRED ? -ETIMEDOUT : -ECANCELED;
+	return w & CTX_EXPIRED ? -ETIMEDOUT : -ECANCELED;
 }
 
 #endif

@@ -26,9 +26,9 @@ static size_t part_of(const struct ctxfd *ctx, char part[64])
 	const char *name = ctxfdi_kinds[ctx->kind].name, *dot = ctx->parent ? "." : "";
 	int length;
 
-	if (ctx->kind == DEADLINE)
+	if (ctx->kind == KIND_DEADLINE)
 		length = snprintf(part, 64, "%s%s(%" PRId64 ")", dot, name, ctx->deadline);
-	else if (ctx->kind == WITH_VALUE)
+	else if (ctx->kind == KIND_WITH_VALUE)
 		length = snprintf(part, 64, "%s%s(%p)", dot, name, ctx->key);
 	else
 		length = snprintf(part, 64, "%s%s", dot, name);

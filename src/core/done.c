@@ -33,6 +33,7 @@
 #include "core/done.h"
 #include "core/fork.h"
 #include "core/lock.h"
+#include "core/thread_cancel.h"
 
 enum {
 	NONE = -1, /* n->fd before anybody has asked */
@@ -55,7 +56,7 @@ static bool is_inherited(struct ctxfd *n)
 /* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
 extern void __sanitizer_syscall_pre_impl_close(long fd) __attribute__((weak));
 
-/* By number, like post below, and for the same reasons. Keeps errno. */
+/* By number, like add below, and for the same reasons. Keeps errno. */
 static void close_quietly(int fd)
 {
 	int saved = errno;
@@ -84,7 +85,7 @@ static int arm(int fd, int64_t at)
 
 static bool has_eventfd(const struct ctxfd *n)
 {
-	return n->deadline == INT64_MAX && !(load_word(n) & NEVER);
+	return n->deadline == INT64_MAX && !(load_word(n) & CTX_NEVER);
 }
 
 /* A context that is never done gets a timerfd that is never armed: a stray write to it fails. */
@@ -116,15 +117,15 @@ static bool is_timerfd(int fd)
 }
 
 /*
- * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to fire, in which err and fd
+ * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to ring it, in which err and fd
  * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
  * again. Somebody who has the fd as well can disarm it meanwhile: so look after it, and give up after a second.
  */
-static void fire_by_alarm(int fd)
+static void make_timer_readable_by_alarm(int fd)
 {
 	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 	struct pollfd readable = { .fd = fd, .events = POLLIN };
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	int64_t give_up;
 
 	pthread_mutex_lock(&one_at_a_time);
@@ -135,11 +136,11 @@ static void fire_by_alarm(int fd)
 		if (ready == 0 && arm(fd, 0) != 0)
 			break;
 	pthread_mutex_unlock(&one_at_a_time);
-	leave(entry);
+	thread_cancel_restore(before);
 }
 
 /* Makes an armed timerfd readable now. False: the number is no longer ours. */
-static bool fire(int fd)
+static bool make_timer_readable(int fd)
 {
 	uint64_t one = 1; /* 2^64-1 would overflow to 0 when the deadline comes */
 
@@ -152,7 +153,7 @@ static bool fire(int fd)
 	if (!is_timerfd(fd))
 		return false;
 	atomic_store_explicit(&set_ticks_refused, true, memory_order_relaxed);
-	fire_by_alarm(fd);
+	make_timer_readable_by_alarm(fd);
 	return true;
 }
 
@@ -176,7 +177,7 @@ static long add(int fd, uint64_t count)
 }
 
 /* Makes an eventfd readable for good. False: the number is no longer ours. */
-static bool post(int fd)
+static bool make_eventfd_readable(int fd)
 {
 	if (add(fd, UINT64_C(1) << 56) >= 0)
 		return true;
@@ -190,7 +191,7 @@ static bool post(int fd)
 /* False: the number is no longer ours. */
 static bool make_readable(const struct ctxfd *n, int fd)
 {
-	return has_eventfd(n) ? post(fd) : fire(fd);
+	return has_eventfd(n) ? make_eventfd_readable(fd) : make_timer_readable(fd);
 }
 
 /* Looks once more, for another thread may have found the same and made an fd anew. */
@@ -202,7 +203,7 @@ static void lose(struct ctxfd *n)
 	fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
 	if (fd >= 0 && !make_readable(n, fd))
 		atomic_store_explicit(&n->fd, LOST, memory_order_relaxed);
-	change_flags(n, UNSIGNALLED, 0);
+	change_flags(n, CTX_UNSIGNALLED, 0);
 	pthread_mutex_unlock(&remake_lock);
 }
 
@@ -220,11 +221,11 @@ void ctxfdi_signal_done(struct ctxfd *n)
 	if (fd < 0 || !make_readable(n, fd))
 		lose(n);
 	else
-		change_flags(n, UNSIGNALLED, 0); /* who sees it gone may count on the fd */
+		change_flags(n, CTX_UNSIGNALLED, 0); /* who sees it gone may count on the fd */
 	errno = saved;
 }
 
-/* Whether the fd of a node that never ended is still ours. If so, a dup of it does not fire at the deadline any more. */
+/* Whether the fd of a node that never ended is still ours. If so, a dup of it does not become readable at the deadline any more. */
 static bool silence(const struct ctxfd *n, int fd)
 {
 	static const struct itimerspec never;
@@ -243,7 +244,7 @@ void ctxfdi_close_done_fd(struct ctxfd *n)
 {
 	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
 
-	if (!is_inherited(n) && fd >= 0 && (!(load_word(n) & UNSIGNALLED) || silence(n, fd)))
+	if (!is_inherited(n) && fd >= 0 && (!(load_word(n) & CTX_UNSIGNALLED) || silence(n, fd)))
 		close_quietly(fd);
 	errno = saved;
 }
@@ -272,14 +273,14 @@ static bool is_usable(struct ctxfd *n)
 static void publish_anew(struct ctxfd *n, int fd)
 {
 	/* Before others can know it. */
-	if (load_word(n) & DONE)
+	if (load_word(n) & CTX_DONE)
 		make_readable(n, fd);
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
 	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
-	change_flags(n, 0, UNSIGNALLED);
+	change_flags(n, 0, CTX_UNSIGNALLED);
 	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_release);
 	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
-	change_flags(n, 0, UNSIGNALLED);
+	change_flags(n, 0, CTX_UNSIGNALLED);
 }
 
 /* 0 or -errno. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/thread_cancel.h"
 
 /* 32-bit systems whose time_t has 64 bits need the call that takes such a timespec; the newest have only that one. */
 #ifdef SYS_futex_time64
@@ -43,10 +44,10 @@ void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bit
 		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
 		int64_t left = until - ctxfd_now();
 		struct timespec brief = timespec_of(left < 0 ? 0 : left < CTXFD_MSEC ? left : CTXFD_MSEC);
-		struct entry entry = enter();
+		struct thread_cancel before = thread_cancel_off();
 
 		nanosleep(&brief, NULL);
-		leave(entry);
+		thread_cancel_restore(before);
 	}
 	errno = saved;
 }

@@ -13,7 +13,7 @@
 #include "core/context.h"
 
 #define WAKE_DONE UINT32_C(1) /* those who set WAITERS */
-#define WAKE_WALK UINT32_C(2) /* those who set CONTENDED; and who naps, whom nobody need wake */
+#define WAKE_WALK UINT32_C(2) /* those who set WALK_WAITERS; and who naps, whom nobody need wake */
 
 /* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (>= 0; INT64_MAX: none). */
 void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits);

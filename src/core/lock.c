@@ -28,7 +28,7 @@ uint64_t ctxfdi_await_unlock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 
-	for (int burst = 0; w & LOCK; burst++) {
+	for (int burst = 0; w & CTX_LOCK; burst++) {
 		int nap = burst - BURSTS;
 
 		if (nap >= 0)
@@ -43,7 +43,7 @@ uint64_t ctxfdi_await_unlock(struct ctxfd *n)
 
 uint64_t ctxfdi_await_walk(struct ctxfd *n, uint64_t w)
 {
-	if (w & CONTENDED || swap_word(n, &w, w | CONTENDED))
-		ctxfdi_futex_sleep(n, w | CONTENDED, INT64_MAX, WAKE_WALK);
+	if (w & CTX_WALK_WAITERS || swap_word(n, &w, w | CTX_WALK_WAITERS))
+		ctxfdi_futex_sleep(n, w | CTX_WALK_WAITERS, INT64_MAX, WAKE_WALK);
 	return load_word(n);
 }

@@ -10,7 +10,7 @@
  * WHO WAITS FOR LOCK spins briefly, and if the owner does not come (it was preempted) takes naps, each longer than the
  * one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
  *
- * WHO WAITS FOR HELD sets CONTENDED and sleeps until the walk that gives HELD back sees the flag.
+ * WHO WAITS FOR HELD sets WALK_WAITERS and sleeps until the walk that gives HELD back sees the flag.
  */
 #ifndef LOCK_H
 #define LOCK_H
@@ -30,7 +30,7 @@ uint64_t ctxfdi_await_walk(struct ctxfd *n, uint64_t w);
  */
 static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
 {
-	if (*w & LOCK) {
+	if (*w & CTX_LOCK) {
 		*w = ctxfdi_await_unlock(n);
 		return false;
 	}
@@ -49,10 +49,10 @@ static inline uint64_t change_flags(struct ctxfd *n, uint64_t clear, uint64_t se
 }
 
 /* Under the lock, which was not to be had at the first try. */
-static inline void count_contention(struct ctxfd *n)
+static inline void count_meeting(struct ctxfd *n)
 {
-	if (n->contended < UINT8_MAX)
-		n->contended++;
+	if (n->meetings < UINT8_MAX)
+		n->meetings++;
 }
 
 /* Takes n's lock, waiting for a walk that holds n too. Returns its word before. */
@@ -62,13 +62,13 @@ static inline uint64_t lock(struct ctxfd *n)
 	bool met = false;
 
 	for (;; met = true) {
-		if (w & HELD)
+		if (w & CTX_HELD)
 			w = ctxfdi_await_walk(n, w);
-		else if (swap_word(n, &w, w | LOCK))
+		else if (swap_word(n, &w, w | CTX_LOCK))
 			break;
 	}
 	if (met)
-		count_contention(n);
+		count_meeting(n);
 	return w;
 }
 
@@ -80,13 +80,13 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 
 	for (;; met = true) {
 		*seen = w;
-		if (w & (PENDING | DONE))
+		if (w & (CTX_PENDING | CTX_DONE))
 			return false;
-		if (swap_word(n, &w, w | LOCK))
+		if (swap_word(n, &w, w | CTX_LOCK))
 			break;
 	}
 	if (met)
-		count_contention(n);
+		count_meeting(n);
 	return true;
 }
 
@@ -97,7 +97,7 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
  */
 static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {
-	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed) - LOCK + change;
+	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed) - CTX_LOCK + change;
 
 	atomic_store_explicit(&n->word, w, memory_order_release);
 	return w;

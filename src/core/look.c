@@ -14,19 +14,19 @@
 /* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
 static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 {
-	if (*w & TIMED && !(*w & NEAR)) {
+	if (*w & CTX_TIMED && !(*w & CTX_NEAR)) {
 		if (ctxfdi_is_far(n->deadline))
 			return false;
-		*w = change_flags(n, 0, NEAR);
+		*w = change_flags(n, 0, CTX_NEAR);
 	}
-	return *w & TIMED && n->deadline <= ctxfd_now();
+	return *w & CTX_TIMED && n->deadline <= ctxfd_now();
 }
 
 /*
  * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
  * question about n's end asks here first.
  */
-uint64_t ctxfdi_settle(struct ctxfd *n)
+uint64_t ctxfdi_look(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
@@ -35,14 +35,14 @@ uint64_t ctxfdi_settle(struct ctxfd *n)
 		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has
 		 * passed too.
 		 */
-		new = (w & ~(TIMED | PENDING)) | DONE | (w & PENDING ? 0 : EXPIRED);
+		new = (w & ~(CTX_TIMED | CTX_PENDING)) | CTX_DONE | (w & CTX_PENDING ? 0 : CTX_EXPIRED);
 		if (swap_word(n, &w, new)) {
 			w = new;
-			if (w & WAITERS)
+			if (w & CTX_WAITERS)
 				ctxfdi_futex_wake(n, WAKE_DONE);
 		}
 	}
-	if ((w & (DONE | UNSIGNALLED)) == (DONE | UNSIGNALLED))
+	if ((w & (CTX_DONE | CTX_UNSIGNALLED)) == (CTX_DONE | CTX_UNSIGNALLED))
 		ctxfdi_signal_done(n);
 	return w;
 }
@@ -52,10 +52,10 @@ void (*_Atomic ctxfdi_first_look)(void);
 /* Out of line, so that err itself is a few instructions. */
 __attribute__((noinline)) static int err_by_clock(const struct ctxfd *ctx, uint64_t w)
 {
-	if ((w & (TIMED | NEAR)) == TIMED && ctxfdi_is_far(ctx->deadline))
+	if ((w & (CTX_TIMED | CTX_NEAR)) == CTX_TIMED && ctxfdi_is_far(ctx->deadline))
 		return 0;
-	w = ctxfdi_settle(node_of(ctx));
-	return w & DONE ? err_of(w) : 0;
+	w = ctxfdi_look(node_of(ctx));
+	return w & CTX_DONE ? err_of(w) : 0;
 }
 
 int ctxfd_err(const struct ctxfd *ctx)
@@ -64,9 +64,9 @@ int ctxfd_err(const struct ctxfd *ctx)
 
 	look_first();
 	w = load_word(ctx);
-	if (w & DONE && !(w & UNSIGNALLED))
+	if (w & CTX_DONE && !(w & CTX_UNSIGNALLED))
 		return err_of(w);
-	if (!(w & (DONE | TIMED | VALUE)))
+	if (!(w & (CTX_DONE | CTX_TIMED | CTX_VALUE)))
 		return 0;
 	return err_by_clock(ctx, w);
 }
@@ -77,9 +77,9 @@ int ctxfd_cause(const struct ctxfd *ctx)
 	int cause;
 
 	look_first();
-	w = ctxfdi_settle(node_of(ctx));
+	w = ctxfdi_look(node_of(ctx));
 	cause = (int)(uint32_t)(w >> CAUSE_SHIFT);
-	if (!(w & DONE))
+	if (!(w & CTX_DONE))
 		return 0;
 	return cause ? cause : err_of(w);
 }
@@ -108,18 +108,18 @@ int64_t ctxfd_remaining(const struct ctxfd *ctx)
 int ctxfd_done_fd(const struct ctxfd *ctx)
 {
 	/* What background, todo and without_cancel share. */
-	static struct ctxfd never = { .word = NEVER, .fd = -1, .deadline = INT64_MAX };
+	static struct ctxfd never = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX };
 	struct ctxfd *n = node_of(ctx);
 	int saved = errno, fd;
 
 	look_first();
-	if (load_word(n) & NEVER)
+	if (load_word(n) & CTX_NEVER)
 		n = &never;
 	fd = ctxfdi_published_fd(n);
 	if (fd >= 0 && n != &never) {
-		if (!(load_word(n) & HAS_FD))
-			change_flags(n, 0, HAS_FD | UNSIGNALLED);
-		ctxfdi_settle(n);
+		if (!(load_word(n) & CTX_HAS_FD))
+			change_flags(n, 0, CTX_HAS_FD | CTX_UNSIGNALLED);
+		ctxfdi_look(n);
 	}
 	errno = saved;
 	return fd;

@@ -9,7 +9,7 @@
  * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
  * question about n's end asks here first.
  */
-uint64_t ctxfdi_settle(struct ctxfd *n);
+uint64_t ctxfdi_look(struct ctxfd *n);
 
 /*
  * In the child of a fork: what the first look at any context calls, before it looks; else NULL. Relaxed: it is set

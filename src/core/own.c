@@ -19,7 +19,7 @@ static bool claim_shards(struct ctxfd *p)
 	return first;
 }
 
-/* p has lost its last owner: so have its shards. Returns what the caller must reap, as if it were an empty shard. */
+/* p has lost its last owner: so have its shards. Returns what the caller must dispose of, as if it were an empty shard. */
 static struct ctxfd *orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
@@ -42,33 +42,33 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 	bool sharded = false;
 	uint32_t one = 1;
 
-	while (w & CHILDREN) {
-		if (!swap_word(ctx, &w, w | LOCK))
+	while (w & CTX_CHILDREN) {
+		if (!swap_word(ctx, &w, w | CTX_LOCK))
 			continue;
 		if (atomic_fetch_sub_explicit(&ctx->refs, 1, memory_order_acq_rel) == 1) {
-			change = ORPHAN;
-			sharded = w & SHARDED && claim_shards(ctx);
+			change = CTX_ORPHAN;
+			sharded = w & CTX_SHARDED && claim_shards(ctx);
 		}
 		unlock(ctx, change);
 		return sharded ? orphan_shards(ctx) : NULL;
 	}
 	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
-	if (w & LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
-	                                                          memory_order_acquire)
-	               : !is_alone(ctx))
+	if (w & CTX_LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
+	                                                              memory_order_acquire)
+	                   : !is_alone(ctx))
 		return ctxfdi_drop(ctx);
 	return ctx;
 }
 
 /*
- * Gives up one owner of ctx. Returns what the caller is the one to free, for reap or detach: ctx if there is no other
+ * Gives up one owner of ctx. Returns what the caller is the one to free, for dispose or detach: ctx if there is no other
  * owner and nothing below it, or a shard of it; else NULL.
  */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 {
 	uint32_t refs;
 
-	if (load_word(ctx) & NEVER)
+	if (load_word(ctx) & CTX_NEVER)
 		return NULL;
 	/* Acquire pairs with the release of the owners who left before. */
 	refs = atomic_load_explicit(&ctx->refs, memory_order_acquire);
@@ -95,19 +95,19 @@ bool ctxfdi_own(struct ctxfd *n)
 		                                          memory_order_relaxed))
 			return true;
 	w = load_word(n);
-	while (!swap_word(n, &w, w | LOCK))
+	while (!swap_word(n, &w, w | CTX_LOCK))
 		continue;
-	alive = w & CHILDREN;
+	alive = w & CTX_CHILDREN;
 	if (alive) /* added: others may have done the same */
 		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
-	unlock(n, alive && w & ORPHAN ? -ORPHAN : 0);
+	unlock(n, alive && w & CTX_ORPHAN ? -CTX_ORPHAN : 0);
 	return alive;
 }
 
 const struct ctxfd *ctxfd_ref(const struct ctxfd *ctx)
 {
 	/* Relaxed: whoever calls has a reference already, or is promised one. */
-	if (ctx && !(load_word(ctx) & NEVER))
+	if (ctx && !(load_word(ctx) & CTX_NEVER))
 		atomic_fetch_add_explicit(&mutable(ctx)->refs, 1, memory_order_relaxed);
 	return ctx;
 }
@@ -131,13 +131,13 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 {
 	uint64_t w = lock(p);
 
-	if (if_live && load_word(n) & DONE) {
+	if (if_live && load_word(n) & CTX_DONE) {
 		unlock(p, 0);
 		return false;
 	}
 	list_take_out(n);
-	w = unlock(p, has_children(p, w) ? 0 : -CHILDREN);
-	if ((w & (CHILDREN | ORPHAN)) == ORPHAN)
+	w = unlock(p, has_children(p, w) ? 0 : -CTX_CHILDREN);
+	if ((w & (CTX_CHILDREN | CTX_ORPHAN)) == CTX_ORPHAN)
 		push(list, p);
 	return true;
 }
@@ -145,12 +145,12 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 /* From what is outside of the tree. */
 static void detach_outside(struct ctxfd *ctx, uint64_t w, struct ctxfd **list)
 {
-	if (w & LISTED)
+	if (w & CTX_LISTED)
 		ctxfdi_kinds[ctx->kind].before_free(ctx);
-	if (w & ALARMED) { /* it is all that there is in the list */
+	if (w & CTX_ALARMED) { /* it is all that there is in the list */
 		struct ctxfd *expiry = ctx->children;
 
-		ctxfdi_kinds[EXPIRY].before_free(expiry);
+		ctxfdi_kinds[KIND_EXPIRY].before_free(expiry);
 		push(list, expiry);
 	}
 }
@@ -160,13 +160,13 @@ static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 {
 	uint64_t w = load_word(ctx);
 
-	if (w & (LISTED | ALARMED))
+	if (w & (CTX_LISTED | CTX_ALARMED))
 		detach_outside(ctx, w, list);
 	if (ctx->linked)
 		leave_list(ctx, list_owner(ctx), false, list);
-	if (w & MERGE && merge_of(ctx)->link.linked)
+	if (w & CTX_MERGE && merge_of(ctx)->link.linked)
 		leave_list(&merge_of(ctx)->link, merge_of(ctx)->link.parent, false, list);
-	if (w & HAS_FD)
+	if (w & CTX_HAS_FD)
 		ctxfdi_close_done_fd(ctx);
 	if (ctx->counted)
 		push(list, ctxfdi_drop(ctx->parent));
@@ -188,7 +188,7 @@ static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
 
 static void discard_one(struct ctxfd *ctx)
 {
-	if (load_word(ctx) & DISCARD)
+	if (load_word(ctx) & CTX_DISCARD)
 		ctxfdi_kinds[ctx->kind].discard(ctx);
 	free(ctx);
 }
@@ -197,13 +197,13 @@ static void discard_one(struct ctxfd *ctx)
  * Frees all on the list, and everything above that only they kept: a loop, however deep they hang. With garbage, what
  * is to be freed is only taken out of everything, and put there.
  */
-static void reap_list(struct ctxfd *list, struct ctxfd **garbage)
+static void dispose_all(struct ctxfd *list, struct ctxfd **garbage)
 {
 	struct ctxfd *ctx;
 
 	while ((ctx = list)) {
 		list = ctx->values;
-		if (load_word(ctx) & SHARD)
+		if (load_word(ctx) & CTX_SHARD)
 			ctx = detach_shard(ctx, &list);
 		else
 			detach_node(ctx, &list);
@@ -220,10 +220,10 @@ static void reap_list(struct ctxfd *list, struct ctxfd **garbage)
 }
 
 /* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
-void ctxfdi_reap(struct ctxfd *dead)
+void ctxfdi_dispose(struct ctxfd *dead)
 {
 	dead->values = NULL;
-	reap_list(dead, NULL);
+	dispose_all(dead, NULL);
 }
 
 /*
@@ -235,7 +235,7 @@ struct ctxfd *ctxfdi_detach(struct ctxfd *dead)
 	struct ctxfd *garbage = NULL;
 
 	dead->values = NULL;
-	reap_list(dead, &garbage);
+	dispose_all(dead, &garbage);
 	return garbage;
 }
 
@@ -250,22 +250,22 @@ void ctxfdi_discard(struct ctxfd *garbage)
 }
 
 /* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
-bool ctxfdi_reap_live(struct ctxfd *ctx)
+bool ctxfdi_dispose_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
-	if (load_word(ctx) & DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
+	if (load_word(ctx) & CTX_DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
 		return false;
 	if (ctx->counted)
 		push(&list, ctxfdi_drop(ctx->parent));
 	free(ctx);
-	reap_list(list, NULL);
+	dispose_all(list, NULL);
 	return true;
 }
 
 /*
  * Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. Returns
- * what only n kept, for reap, or NULL.
+ * what only n kept, for dispose, or NULL.
  */
 struct ctxfd *ctxfdi_unpark(struct ctxfd *n)
 {
@@ -280,5 +280,5 @@ void ctxfd_unref(const struct ctxfd *ctx)
 	struct ctxfd *dead = ctx ? ctxfdi_drop(mutable(ctx)) : NULL;
 
 	if (dead)
-		ctxfdi_reap(dead);
+		ctxfdi_dispose(dead);
 }

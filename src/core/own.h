@@ -12,7 +12,7 @@ static inline bool is_alone(const struct ctxfd *ctx)
 }
 
 /*
- * Gives up one owner of ctx. Returns what the caller is the one to free, for reap or detach: ctx if there is no other
+ * Gives up one owner of ctx. Returns what the caller is the one to free, for dispose or detach: ctx if there is no other
  * owner and nothing below it, or a shard of it; else NULL.
  */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
@@ -21,18 +21,18 @@ struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
 bool ctxfdi_own(struct ctxfd *n);
 
 /* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
-void ctxfdi_reap(struct ctxfd *dead);
+void ctxfdi_dispose(struct ctxfd *dead);
 
 /* The same in two steps: detach runs neither code of the program nor the allocator's, and returns what is left. */
 struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
 void ctxfdi_discard(struct ctxfd *garbage);
 
 /* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
-bool ctxfdi_reap_live(struct ctxfd *ctx);
+bool ctxfdi_dispose_live(struct ctxfd *ctx);
 
 /*
  * Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. Returns
- * what only n kept, for reap, or NULL.
+ * what only n kept, for dispose, or NULL.
  */
 struct ctxfd *ctxfdi_unpark(struct ctxfd *n);
 

@@ -15,23 +15,23 @@ void ctxfdi_split_children(struct ctxfd *p)
 	for (int i = 0; i < SHARDS; i++) {
 		struct ctxfd *s = &block->shard[i].node;
 
-		init_node(s, p, SHARD_OF_CHILDREN);
-		atomic_init(&s->word, SHARD);
+		init_node(s, p, KIND_SHARD_OF_CHILDREN);
+		atomic_init(&s->word, CTX_SHARD);
 		s->deadline = INT64_MAX;
 		s->linked = true;
 		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
-	init_node(&block->owner, p, SHARD_OF_CHILDREN);
-	atomic_init(&block->owner.word, SHARD);
+	init_node(&block->owner, p, KIND_SHARD_OF_CHILDREN);
+	atomic_init(&block->owner.word, CTX_SHARD);
 	atomic_init(&block->left, SHARDS);
 	block->orphaned = false;
 	last = &block->shard[SHARDS - 1].node;
 	if (lock_live(p, &seen)) {
 		uint64_t change = 0;
 
-		if (!(seen & SHARDED)) {
-			change = SHARDED + (has_children(p, seen) ? 0 : CHILDREN);
+		if (!(seen & CTX_SHARDED)) {
+			change = CTX_SHARDED + (has_children(p, seen) ? 0 : CTX_CHILDREN);
 			last->next = p->children;
 			if (last->next)
 				last->next->prev = &last->next;
@@ -56,7 +56,7 @@ struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen)
 	s = &shards_of(p)->shard[mine - 1].node;
 	locked = lock_live(s, &own);
 	*seen = load_word(p);
-	if (locked && *seen & (PENDING | DONE)) {
+	if (locked && *seen & (CTX_PENDING | CTX_DONE)) {
 		unlock(s, 0);
 		locked = false;
 	}
@@ -74,11 +74,11 @@ bool ctxfdi_last_shard(struct ctxfd *shard)
 bool ctxfdi_leave_shards(struct ctxfd *p)
 {
 	struct ctxfd *last = &shards_of(p)->shard[SHARDS - 1].node;
-	uint64_t w = lock(p) & ~SHARDED;
+	uint64_t w = lock(p) & ~CTX_SHARDED;
 
 	p->children = last->next;
 	if (last->next)
 		last->next->prev = &p->children;
-	w = unlock(p, -SHARDED - (has_children(p, w) ? 0 : CHILDREN));
-	return (w & (CHILDREN | ORPHAN)) == ORPHAN;
+	w = unlock(p, -CTX_SHARDED - (has_children(p, w) ? 0 : CTX_CHILDREN));
+	return (w & (CTX_CHILDREN | CTX_ORPHAN)) == CTX_ORPHAN;
 }

@@ -60,7 +60,7 @@ bool ctxfdi_leave_shards(struct ctxfd *p);
 /* Under p's lock, which saw p's word: where p's expiry stands, if it is ALARMED. */
 static inline struct ctxfd **expiry_place(struct ctxfd *p, uint64_t seen)
 {
-	return seen & SHARDED ? &shards_of(p)->shard[SHARDS - 1].node.next : &p->children;
+	return seen & CTX_SHARDED ? &shards_of(p)->shard[SHARDS - 1].node.next : &p->children;
 }
 
 /* Under p's lock, which saw p's word: where in its list a new child goes, behind what is hidden. */
@@ -68,13 +68,13 @@ static inline struct ctxfd **list_head(struct ctxfd *p, uint64_t seen)
 {
 	struct ctxfd **place = expiry_place(p, seen);
 
-	return seen & ALARMED ? &(*place)->next : place;
+	return seen & CTX_ALARMED ? &(*place)->next : place;
 }
 
 /* The same: whether CHILDREN is to be in p's word. */
 static inline bool has_children(struct ctxfd *p, uint64_t seen)
 {
-	return seen & SHARDED || *list_head(p, seen);
+	return seen & CTX_SHARDED || *list_head(p, seen);
 }
 
 static inline uint8_t shard_number(const struct ctxfd *shard)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The tree: how contexts come into it. context.h says what guards what; how they end is in cancel.c, and how they leave it
- * in reap.c.
+ * in own.c.
  */
 #include <stdlib.h>
 
@@ -11,8 +11,8 @@
 #include "core/shard.h"
 #include "core/tree.h"
 
-static struct ctxfd background = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = BACKGROUND };
-static struct ctxfd todo = { .word = NEVER, .fd = -1, .deadline = INT64_MAX, .kind = TODO };
+static struct ctxfd background = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_BACKGROUND };
+static struct ctxfd todo = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_TODO };
 
 const struct ctxfd *ctxfd_background(void)
 {
@@ -28,7 +28,7 @@ const struct ctxfd *ctxfd_todo(void)
 static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 {
 	struct ctxfd **head = list_head(p, seen);
-	uint64_t change = has_children(p, seen) ? 0 : CHILDREN;
+	uint64_t change = has_children(p, seen) ? 0 : CTX_CHILDREN;
 
 	child->linked = true;
 	list_insert(head, child);
@@ -49,7 +49,7 @@ static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 {
 	/* The shards of what has ended may be gone. */
-	if ((*seen & (SHARDED | PENDING | DONE)) == SHARDED && !(flags & HOOK))
+	if ((*seen & (CTX_SHARDED | CTX_PENDING | CTX_DONE)) == CTX_SHARDED && !(flags & CTX_HOOK))
 		return ctxfdi_lock_shard(p, seen);
 	return lock_live(p, seen) ? p : NULL;
 }
@@ -57,7 +57,7 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 /* Puts n into the list, p's or a shard's, and gives the lock back. p's word is seen. */
 static void link_and_unlock(struct ctxfd *p, struct ctxfd *list, uint64_t seen, struct ctxfd *n)
 {
-	bool crowded = list == p && p->contended >= CROWDED && !(seen & SHARDED);
+	bool crowded = list == p && p->meetings >= CROWDED && !(seen & CTX_SHARDED);
 
 	if (list != p)
 		n->shard = shard_number(list);
@@ -74,17 +74,17 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
                   int cause)
 {
 	struct ctxfd *p = node_of(parent), *list;
-	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : TIMED | cause_bits(cause));
+	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : CTX_TIMED | cause_bits(cause));
 
 	init_node(n, parent, kind);
 	n->deadline = deadline < p->deadline ? deadline : p->deadline;
 	seen = load_word(p);
-	if (seen & NEVER) {
+	if (seen & CTX_NEVER) {
 		atomic_init(&n->word, word);
 		count_on(n, parent);
 	} else if ((list = lock_list(p, flags, &seen))) {
 		if (deadline == INT64_MAX)
-			word |= (seen & TIMED) | cause_of(seen);
+			word |= (seen & CTX_TIMED) | cause_of(seen);
 		atomic_init(&n->word, word);
 		/*
 		 * A value context above is kept by its count, since the list is not its own. Count before others can
@@ -95,7 +95,7 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 		link_and_unlock(p, list, seen, n);
 	} else {
 		/* Born done, with the parent's verdict, and in no list. */
-		atomic_init(&n->word, flags | DONE | (seen & EXPIRED) | cause_of(seen));
+		atomic_init(&n->word, flags | CTX_DONE | (seen & CTX_EXPIRED) | cause_of(seen));
 		count_on(n, parent);
 		return false;
 	}
@@ -114,8 +114,8 @@ bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind)
 
 	init_node(n, p, kind);
 	n->deadline = INT64_MAX;
-	atomic_init(&n->word, RINGS);
-	list = lock_list(p, RINGS, &seen);
+	atomic_init(&n->word, CTX_RINGS);
+	list = lock_list(p, CTX_RINGS, &seen);
 	if (list)
 		link_and_unlock(p, list, seen, n);
 	return list;
@@ -141,7 +141,7 @@ struct ctxfd *ctxfd_with_cancel(const struct ctxfd *parent)
 {
 	if (parent_is_null(parent))
 		return NULL;
-	return derive(parent, CANCEL, INT64_MAX, 0);
+	return derive(parent, KIND_CANCEL, INT64_MAX, 0);
 }
 
 struct ctxfd *ctxfd_with_deadline(const struct ctxfd *parent, int64_t deadline)
@@ -159,13 +159,13 @@ static struct ctxfd *with_deadline(const struct ctxfd *parent, int64_t deadline,
 	struct ctxfd *p = node_of(parent), *n;
 
 	if (deadline >= p->deadline)
-		return derive(parent, CANCEL, INT64_MAX, 0);
+		return derive(parent, KIND_CANCEL, INT64_MAX, 0);
 	/* The parent's end goes first, so if the clock is to decide, it decides about the parent first. */
 	if (passed)
-		ctxfdi_settle(p);
-	n = derive(parent, DEADLINE, deadline, cause);
+		ctxfdi_look(p);
+	n = derive(parent, KIND_DEADLINE, deadline, cause);
 	if (n && passed)
-		ctxfdi_settle(n);
+		ctxfdi_look(n);
 	return n;
 }
 
@@ -191,7 +191,7 @@ static void inherit_end(struct ctxfd *n, uint64_t verdict)
 {
 	uint64_t w = load_word(n);
 
-	while (!(w & DONE) && !swap_word(n, &w, MERGE | DONE | (verdict & EXPIRED) | cause_of(verdict)))
+	while (!(w & CTX_DONE) && !swap_word(n, &w, CTX_MERGE | CTX_DONE | (verdict & CTX_EXPIRED) | cause_of(verdict)))
 		continue;
 }
 
@@ -209,28 +209,28 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	n = &m->ctx;
 	first = node_of(a);
 	second = node_of(b);
-	init_node(n, a, MERGED);
-	init_node(&m->link, second, MERGED);
-	atomic_init(&m->link.word, LINK);
+	init_node(n, a, KIND_MERGED);
+	init_node(&m->link, second, KIND_MERGED);
+	atomic_init(&m->link.word, CTX_LINK);
 	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
-	seen = ctxfdi_settle(first);
-	other = ctxfdi_settle(second);
-	word = MERGE | (first->deadline <= second->deadline ? (seen & TIMED) | cause_of(seen)
-	                                                    : (other & TIMED) | cause_of(other));
+	seen = ctxfdi_look(first);
+	other = ctxfdi_look(second);
+	word = CTX_MERGE | (first->deadline <= second->deadline ? (seen & CTX_TIMED) | cause_of(seen)
+	                                                        : (other & CTX_TIMED) | cause_of(other));
 	atomic_init(&n->word, word);
 
 	/* The second parent first: its walk may end n from here on, before n is in the first one's list. */
-	if (seen & (PENDING | DONE)) {
+	if (seen & (CTX_PENDING | CTX_DONE)) {
 		inherit_end(n, seen);
-	} else if (!(other & NEVER)) {
+	} else if (!(other & CTX_NEVER)) {
 		if (lock_live(second, &other)) {
 			unlock(second, link_child(second, other, &m->link));
 		} else {
 			inherit_end(n, other);
 		}
 	}
-	if (seen & NEVER || !lock_live(first, &seen)) {
-		if (!(seen & NEVER))
+	if (seen & CTX_NEVER || !lock_live(first, &seen)) {
+		if (!(seen & CTX_NEVER))
 			inherit_end(n, seen);
 		count_on(n, a);
 		return n;

@@ -19,7 +19,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	v = malloc(sizeof *v);
 	if (!v)
 		return NULL;
-	atomic_init(&v->word, VALUE);
+	atomic_init(&v->word, CTX_VALUE);
 	atomic_init(&v->refs, 1);
 	atomic_init(&v->fd, -1);
 	atomic_init(&v->fork_generation, 0);
@@ -43,7 +43,7 @@ struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, cons
 	if (!v)
 		return NULL;
 	if (destroy)
-		atomic_init(&v->word, VALUE | DISCARD);
+		atomic_init(&v->word, CTX_VALUE | CTX_DISCARD);
 	v->key = key;
 	v->value = value;
 	v->destroy = destroy;
@@ -62,12 +62,12 @@ const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key
 		errno = EINVAL;
 		return NULL;
 	}
-	return ctxfdi_with_value(parent, WITH_VALUE, key, value, destroy);
+	return ctxfdi_with_value(parent, KIND_WITH_VALUE, key, value, destroy);
 }
 
 const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)
 {
-	return beside(parent, WITHOUT_CANCEL, mutable(ctxfd_background()));
+	return beside(parent, KIND_WITHOUT_CANCEL, mutable(ctxfd_background()));
 }
 
 void *ctxfd_value(const struct ctxfd *ctx, const void *key)

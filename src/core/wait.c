@@ -22,18 +22,18 @@ uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until)
 	int64_t limit = n->deadline < until ? n->deadline : until;
 
 	for (;;) {
-		uint64_t w = ctxfdi_settle(n);
+		uint64_t w = ctxfdi_look(n);
 		int64_t now = limit == INT64_MAX ? 0 : ctxfd_now();
 
-		if (w & DONE || until <= now)
+		if (w & CTX_DONE || until <= now)
 			return w;
 		/*
 		 * Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE.
 		 */
-		if (!(w & WAITERS) && !swap_word(n, &w, w | WAITERS))
+		if (!(w & CTX_WAITERS) && !swap_word(n, &w, w | CTX_WAITERS))
 			continue;
-		ctxfdi_futex_sleep(n, w | WAITERS, limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit,
-		                   WAKE_DONE);
+		ctxfdi_futex_sleep(n, w | CTX_WAITERS,
+		                   limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit, WAKE_DONE);
 	}
 }
 
@@ -50,5 +50,5 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns)
 
 	look_first();
 	w = ctxfdi_await_done(node_of(ctx), ns > INT64_MAX - now ? INT64_MAX : ns < 0 ? now : now + ns);
-	return w & DONE ? err_of(w) : 0;
+	return w & CTX_DONE ? err_of(w) : 0;
 }

@@ -5,7 +5,7 @@
  * WHO WINS, stop or run? stop takes the after-func out of its parent's list, if it is still LIVE: once it is out,
  * nothing can end it. If it is DONE it is on its way to its dispatcher's queue, and `state` decides, under the
  * dispatcher's lock: if it has not started, stop takes it out of the queue. If it is not in the queue yet, stop leaves
- * STOPPED, and the cancel that has ended it frees it in place of queueing it.
+ * AFTER_STOPPED, and the cancel that has ended it frees it in place of queueing it.
  *
  * EXPIRY. A deadline ends a context by the clock, with no cancel to end the after-funcs on it. So a dispatcher that has
  * after-funcs on a context with a deadline has an alarm for it. When that rings, all after-funcs on the context are
@@ -17,6 +17,7 @@
 #include "core/lock.h"
 #include "core/own.h"
 #include "core/shard.h"
+#include "core/thread_cancel.h"
 #include "core/tree.h"
 #include "core/wait.h"
 #include "dispatch/library.h"
@@ -35,13 +36,13 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 		struct ctxfd_after *h = after_of(list);
 
 		list = list->next;
-		if (h->state == STOPPED) {
+		if (h->state == AFTER_STOPPED) {
 			h->hook.next = stopped;
 			stopped = &h->hook;
 		} else {
 			queue_append(&d->due, &h->link);
 		}
-	} while (list && list->ctx.kind == AFTER_FUNC && after_of(list)->dispatcher == d);
+	} while (list && list->ctx.kind == KIND_AFTER_FUNC && after_of(list)->dispatcher == d);
 	if (!d->serving) /* else who does looks at the queue when its round ends */
 		ctxfdi_dispatcher_wake(d);
 	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
@@ -49,7 +50,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 		struct ctxfd *dead = &stopped->ctx;
 
 		stopped = stopped->next;
-		ctxfdi_reap(dead);
+		ctxfdi_dispose(dead);
 	}
 	if (d == &ctxfdi_library)
 		ctxfdi_library_resume(); /* in the child of a fork */
@@ -62,7 +63,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 /* Under n's LOCK, which saw its word: the first of n's expiries, or NULL. */
 static struct expiry *first_expiry(struct ctxfd *n, uint64_t seen)
 {
-	return seen & ALARMED ? container_of(*expiry_place(n, seen), struct expiry, node) : NULL;
+	return seen & CTX_ALARMED ? container_of(*expiry_place(n, seen), struct expiry, node) : NULL;
 }
 
 static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispatcher *d)
@@ -76,7 +77,7 @@ static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispat
 /* Puts e into n's list, or behind the first one there. False: n is not LIVE, or its dispatcher has one already. */
 static bool add_expiry(struct ctxfd *n, struct expiry *e)
 {
-	uint64_t seen, change = e->dispatcher == &ctxfdi_library ? LIBRARY : 0;
+	uint64_t seen, change = e->dispatcher == &ctxfdi_library ? CTX_LIBRARY : 0;
 	struct expiry *first;
 	bool added;
 
@@ -92,7 +93,7 @@ static bool add_expiry(struct ctxfd *n, struct expiry *e)
 
 		e->node.linked = true;
 		list_insert(place, &e->node);
-		change += ALARMED;
+		change += CTX_ALARMED;
 	}
 	unlock(n, added ? change : 0);
 	return added;
@@ -105,9 +106,9 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	struct expiry *e;
 	bool known;
 
-	if (w & (PENDING | DONE) || (d == &ctxfdi_library && w & LIBRARY))
+	if (w & (CTX_PENDING | CTX_DONE) || (d == &ctxfdi_library && w & CTX_LIBRARY))
 		return 0;
-	if (d != &ctxfdi_library && w & ALARMED) {
+	if (d != &ctxfdi_library && w & CTX_ALARMED) {
 		if (!lock_live(n, &w))
 			return 0;
 		known = has_expiry(n, w, d);
@@ -118,8 +119,8 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	e = malloc_quietly(sizeof *e);
 	if (!e)
 		return -ENOMEM;
-	init_node(&e->node, n, EXPIRY);
-	atomic_init(&e->node.word, DONE | DISCARD);
+	init_node(&e->node, n, KIND_EXPIRY);
+	atomic_init(&e->node.word, CTX_DONE | CTX_DISCARD);
 	e->dispatcher = d;
 	e->more = NULL;
 	e->alarm.set = false;
@@ -130,7 +131,7 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 		return 0;
 	}
 	pthread_mutex_lock(&d->lock);
-	ctxfdi_alarm_set(&d->alarms, &e->alarm, n->deadline);
+	ctxfdi_heap_add(&d->alarms, &e->alarm, n->deadline);
 	ctxfdi_dispatcher_arm(d);
 	pthread_mutex_unlock(&d->lock);
 	return 0;
@@ -141,7 +142,7 @@ void ctxfdi_forget_expiry(struct ctxfd *expiry)
 {
 	for (struct expiry *e = container_of(expiry, struct expiry, node); e; e = e->more) {
 		pthread_mutex_lock(&e->dispatcher->lock);
-		ctxfdi_alarm_clear(&e->dispatcher->alarms, &e->alarm);
+		ctxfdi_heap_remove(&e->dispatcher->alarms, &e->alarm);
 		pthread_mutex_unlock(&e->dispatcher->lock);
 	}
 	expiry->linked = false;
@@ -186,12 +187,12 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	h->owns = NULL;
 	h->hook.next = NULL;
 	h->link.prev = NULL;
-	h->state = WAITING;
+	h->state = AFTER_WAITING;
 	h->owned = handle;
 	if (handle)
 		*handle = h;
 	/* Once it is linked it may run and be freed at any moment. */
-	if (!ctxfdi_adopt(&h->hook.ctx, ctx, AFTER_FUNC, HOOK, INT64_MAX, 0)) {
+	if (!ctxfdi_adopt(&h->hook.ctx, ctx, KIND_AFTER_FUNC, CTX_HOOK, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
 		ctxfdi_await_done(n, INT64_MAX);
 		ctxfdi_after_funcs_ended(&h->hook);
@@ -201,7 +202,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 
 static bool is_running(const struct ctxfd_after *h)
 {
-	return h->state == RUNNING && h->forks == ctxfdi_forks;
+	return h->state == AFTER_RUNNING && h->forks == ctxfdi_forks;
 }
 
 /*
@@ -211,16 +212,16 @@ static bool stop_ended(struct ctxfd_after *h)
 {
 	struct ctxfd_dispatcher *d = h->dispatcher;
 	bool never_ran = false, ours = true;
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 
 	pthread_mutex_lock(&d->lock);
-	if (h->state == WAITING) {
+	if (h->state == AFTER_WAITING) {
 		never_ran = true;
 		ours = h->link.prev;
 		if (ours)
 			queue_remove(d->batch.end == &h->link.next ? &d->batch : &d->due, &h->link);
 		else
-			h->state = STOPPED; /* the cancel that has ended it is about to come to it */
+			h->state = AFTER_STOPPED; /* the cancel that has ended it is about to come to it */
 	} else if (is_running(h) && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;
@@ -228,11 +229,11 @@ static bool stop_ended(struct ctxfd_after *h)
 	while (ours && is_running(h))
 		pthread_cond_wait(&d->idle, &d->lock);
 	pthread_mutex_unlock(&d->lock);
-	leave(entry);
+	thread_cancel_restore(before);
 	if (ours) {
 		const struct ctxfd *owns = h->owns;
 
-		ctxfdi_reap(&h->hook.ctx);
+		ctxfdi_dispose(&h->hook.ctx);
 		ctxfd_unref(owns);
 	}
 	return never_ran;
@@ -240,5 +241,5 @@ static bool stop_ended(struct ctxfd_after *h)
 
 bool ctxfd_after_stop(struct ctxfd_after *h)
 {
-	return h && (ctxfdi_reap_live(&h->hook.ctx) || stop_ended(h));
+	return h && (ctxfdi_dispose_live(&h->hook.ctx) || stop_ended(h));
 }

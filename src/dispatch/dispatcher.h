@@ -37,7 +37,7 @@ struct ctxfd_dispatcher {
 	bool listening; /* the epoll set has the signalfd: */
 	int64_t look;   /* when to see whether a signal is still there; INT64_MAX: none has come */
 
-	struct alarm *alarms;
+	struct heap_node *alarms;
 	struct link *sources;        /* that are watched */
 	struct link *ready;          /* sources that are no longer watched, and to be cancelled */
 	struct queue due;            /* after-funcs */

@@ -5,12 +5,12 @@
 #include <stddef.h>
 
 /* Makes one heap of two, either of which may be empty. */
-static struct alarm *meld(struct alarm *a, struct alarm *b)
+static struct heap_node *meld(struct heap_node *a, struct heap_node *b)
 {
 	if (!a || !b)
 		return a ? a : b;
 	if (b->at < a->at) {
-		struct alarm *t = a;
+		struct heap_node *t = a;
 		a = b;
 		b = t;
 	}
@@ -24,12 +24,12 @@ static struct alarm *meld(struct alarm *a, struct alarm *b)
 }
 
 /* Makes one heap of a list of siblings: in pairs from the left, then the pairs from the right. */
-static struct alarm *meld_all(struct alarm *list)
+static struct heap_node *meld_all(struct heap_node *list)
 {
-	struct alarm *pairs = NULL, *all = NULL;
+	struct heap_node *pairs = NULL, *all = NULL;
 
 	while (list) {
-		struct alarm *a = list, *b = a->next, *pair;
+		struct heap_node *a = list, *b = a->next, *pair;
 
 		list = b ? b->next : NULL;
 		pair = meld(a, b);
@@ -38,7 +38,7 @@ static struct alarm *meld_all(struct alarm *list)
 		pairs = pair;
 	}
 	while (pairs) {
-		struct alarm *next = pairs->next;
+		struct heap_node *next = pairs->next;
 
 		pairs->next = NULL;
 		all = meld(all, pairs);
@@ -47,13 +47,13 @@ static struct alarm *meld_all(struct alarm *list)
 	return all;
 }
 
-void ctxfdi_alarm_set(struct alarm **heap, struct alarm *a, int64_t at)
+void ctxfdi_heap_add(struct heap_node **heap, struct heap_node *a, int64_t at)
 {
-	*a = (struct alarm){ .at = at, .set = true };
+	*a = (struct heap_node){ .at = at, .set = true };
 	*heap = meld(*heap, a);
 }
 
-void ctxfdi_alarm_clear(struct alarm **heap, struct alarm *a)
+void ctxfdi_heap_remove(struct heap_node **heap, struct heap_node *a)
 {
 	if (!a->set)
 		return;

@@ -10,16 +10,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct alarm {
+struct heap_node {
 	int64_t at;
 	bool set;
-	struct alarm *child; /* the first of those that are later */
-	struct alarm *next;  /* the next child of the same parent */
-	struct alarm *prev;  /* the previous one, or the parent */
+	struct heap_node *child; /* the first of those that are later */
+	struct heap_node *next;  /* the next child of the same parent */
+	struct heap_node *prev;  /* the previous one, or the parent */
 };
 
 /* The heap is its earliest alarm, NULL when it is empty. */
-void ctxfdi_alarm_set(struct alarm **heap, struct alarm *a, int64_t at);
-void ctxfdi_alarm_clear(struct alarm **heap, struct alarm *a); /* nothing if it is not set */
+void ctxfdi_heap_add(struct heap_node **heap, struct heap_node *a, int64_t at);
+void ctxfdi_heap_remove(struct heap_node **heap, struct heap_node *a); /* nothing if it is not set */
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "core/fork.h"
 #include "core/look.h"
+#include "core/thread_cancel.h"
 #include "dispatch/library.h"
 #include "dispatch/round.h"
 #include "dispatch/signals.h"
@@ -114,7 +115,7 @@ static int create_thread(void)
 /* No lock is held while the thread is made, which takes memory: others wait until state is no longer STARTING. */
 int ctxfdi_library_start(void)
 {
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	int err = 0;
 
 	pthread_mutex_lock(&ctxfdi_library.lock);
@@ -137,7 +138,7 @@ int ctxfdi_library_start(void)
 		atomic_store_explicit(&ctxfdi_library_runs, true, memory_order_release);
 	}
 	pthread_mutex_unlock(&ctxfdi_library.lock);
-	leave(entry);
+	thread_cancel_restore(before);
 	return err;
 }
 
@@ -164,10 +165,10 @@ void ctxfdi_dispatch_before_fork(void)
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	pthread_mutex_lock(&ctxfdi_library.lock);
 	while (ctxfdi_library.inside) {
-		struct entry entry = enter();
+		struct thread_cancel before = thread_cancel_off();
 
 		pthread_cond_wait(&ctxfdi_library.idle, &ctxfdi_library.lock);
-		leave(entry);
+		thread_cancel_restore(before);
 	}
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		pthread_mutex_lock(&container_of(l, struct ctxfd_dispatcher, all)->lock);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/value.h"
+#include "core/thread_cancel.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
 
@@ -24,7 +25,7 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
 
 	if (wake >= 0)
-		ctxfdi_signals_leave(); /* a handler may have read the number */
+		ctxfdi_await_handlers(); /* a handler may have read the number */
 	close_fd(&d->epoll);
 	close_fd(&wake);
 	close_fd(&d->timer);
@@ -99,7 +100,7 @@ int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d)
 struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 {
 	struct ctxfd_dispatcher *d = malloc(sizeof *d);
-	struct entry entry;
+	struct thread_cancel before;
 	int fd;
 
 	if (!d)
@@ -111,12 +112,12 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 	queue_init(&d->batch);
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->idle, NULL);
-	entry = enter();
+	before = thread_cancel_off();
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	list_push(&ctxfdi_dispatchers, &d->all);
 	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 	fd = ctxfdi_dispatcher_open(d);
-	leave(entry);
+	thread_cancel_restore(before);
 	if (fd >= 0)
 		return d;
 	ctxfd_dispatcher_free(d);
@@ -126,19 +127,19 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 
 void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d)
 {
-	struct entry entry;
+	struct thread_cancel before;
 
 	/* Acquire and release: the last one is behind all who have used it. */
 	if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	entry = enter();
+	before = thread_cancel_off();
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	list_remove(&d->all);
 	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->idle);
-	leave(entry);
+	thread_cancel_restore(before);
 	free(d);
 }
 
@@ -153,7 +154,7 @@ static void give_up(void *d)
 
 const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctxfd_dispatcher *d)
 {
-	struct ctxfd *v = ctxfdi_with_value(parent, WITH_DISPATCHER, &dispatcher_key, d, give_up);
+	struct ctxfd *v = ctxfdi_with_value(parent, KIND_WITH_DISPATCHER, &dispatcher_key, d, give_up);
 
 	if (v && d)
 		dispatcher_ref(d);
@@ -167,9 +168,9 @@ struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx)
 
 int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d)
 {
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	int fd = ctxfdi_dispatcher_open(d);
 
-	leave(entry);
+	thread_cancel_restore(before);
 	return fd;
 }

@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/fork.h"
 #include "core/own.h"
+#include "core/thread_cancel.h"
 #include "dispatch/loop.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -103,7 +104,7 @@ static void after_ran(void *arg)
 	if (!h->owned) {
 		free_after(d, h);
 	} else {
-		h->state = RAN;
+		h->state = AFTER_RAN;
 		pthread_cond_broadcast(&d->idle);
 	}
 }
@@ -111,11 +112,11 @@ static void after_ran(void *arg)
 /* Under the lock, by who runs d. How many functions have run. */
 static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
-	if (h->state == STOPPED) {
+	if (h->state == AFTER_STOPPED) {
 		free_after(d, h);
 		return 0;
 	}
-	h->state = RUNNING;
+	h->state = AFTER_RUNNING;
 	h->thread = pthread_self();
 	h->forks = ctxfdi_forks;
 	h->outer = running_here;
@@ -144,7 +145,7 @@ static void give_back_batch(struct ctxfd_dispatcher *d)
 /* A round of d, by this thread. */
 struct round {
 	struct ctxfd_dispatcher *d;
-	struct entry entry;
+	struct thread_cancel before;
 	unsigned forks; /* as it began: a fork in a function of the program ends it in the child */
 };
 
@@ -166,7 +167,7 @@ static void end_round(void *arg)
 	}
 	pthread_mutex_unlock(&d->lock);
 	ctxfd_dispatcher_free(d);
-	leave(r->entry);
+	thread_cancel_restore(r->before);
 }
 
 /* Under the lock: does what is due, in one go, so that what comes due meanwhile cannot keep us here. */
@@ -179,12 +180,12 @@ static int serve(struct round *r)
 
 	while (r->forks == ctxfdi_forks && (l = d->ready)) {
 		list_remove(l);
-		done += ctxfdi_source_fire(source_of(l));
+		done += ctxfdi_source_cancel(source_of(l));
 	}
 	while (r->forks == ctxfdi_forks && d->alarms && d->alarms->at <= now) {
 		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
 
-		ctxfdi_alarm_clear(&d->alarms, &e->alarm);
+		ctxfdi_heap_remove(&d->alarms, &e->alarm);
 		expire(d, e);
 	}
 	if (r->forks == ctxfdi_forks)
@@ -200,7 +201,7 @@ static int serve(struct round *r)
 
 int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 {
-	struct round r = { .d = d, .entry = enter(), .forks = ctxfdi_forks };
+	struct round r = { .d = d, .before = thread_cancel_off(), .forks = ctxfdi_forks };
 	int result;
 
 	pthread_mutex_lock(&d->lock);
@@ -211,7 +212,7 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 	}
 	if (result) {
 		pthread_mutex_unlock(&d->lock);
-		leave(r.entry);
+		thread_cancel_restore(r.before);
 		return result;
 	}
 	d->serving = true;
@@ -236,7 +237,7 @@ static void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	if (h->owned)
 		return;
-	h->state = STOPPED;
+	h->state = AFTER_STOPPED;
 	queue_append(&d->batch, &h->link);
 }
 

@@ -17,10 +17,10 @@ struct ctxfd_after {
 	void (*fn)(void *arg);               /* fixed */
 	void *arg;                           /* fixed */
 	struct ctxfd *owns;                  /* its context, from the call of fn on, until it is freed; else NULL */
-	enum { WAITING, STOPPED, RUNNING, RAN } state;
-	bool owned;       /* somebody has the handle and will stop it; else the dispatcher frees it */
-	unsigned forks;   /* while RUNNING: ctxfdi_forks; with fewer than now, it is not running in this process */
-	pthread_t thread; /* the same: that runs fn */
+	enum { AFTER_WAITING, AFTER_STOPPED, AFTER_RUNNING, AFTER_RAN } state;
+	bool owned;     /* somebody has the handle and will stop it; else the dispatcher frees it */
+	unsigned forks; /* while AFTER_RUNNING: ctxfdi_forks; with fewer than now, it is not running in this process */
+	pthread_t thread;          /* the same: that runs fn */
 	struct ctxfd_after *outer; /* the same: in whose fn that thread was already */
 };
 
@@ -32,7 +32,7 @@ struct expiry {
 	struct ctxfd node;
 	struct ctxfd_dispatcher *dispatcher; /* fixed; an expiry owns it */
 	struct expiry *more;                 /* of the same context, for other dispatchers; under the context's LOCK */
-	struct alarm alarm;
+	struct heap_node alarm;
 };
 
 static inline struct ctxfd_after *after_of(struct hook *h)

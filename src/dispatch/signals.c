@@ -10,12 +10,12 @@
  * there is a signalfd in the dispatchers' epoll sets. It reports every signal; but what is still there some
  * milliseconds later no handler comes to, and whoever reads it then does what the handler does.
  *
- * A listener listens until it is fired or freed, or is found to have ended otherwise. The last one to leave gives the
+ * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives the
  * signal its disposition back, unless the program has changed it meanwhile.
  *
  * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
  * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
- * it there have left (ctxfdi_signals_leave).
+ * it there have left (ctxfdi_await_handlers).
  */
 #include "dispatch/signals.h"
 
@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/thread_cancel.h"
 
 static pthread_mutex_t lock_of_signals = PTHREAD_MUTEX_INITIALIZER;
 static struct listener *_Atomic listeners;
@@ -53,7 +54,7 @@ static bool is_live(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 
-	return !(w & DONE) && !(w & TIMED && n->deadline <= ctxfd_now());
+	return !(w & CTX_DONE) && !(w & CTX_TIMED && n->deadline <= ctxfd_now());
 }
 
 /* Notes sig where it is wanted. False: nobody wants it. */
@@ -136,7 +137,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool wanted;
 
-	/* Sequentially consistent, as are the list's changes and ctxfdi_signals_leave' look: one of the two sees the other. */
+	/* Sequentially consistent, as are the list's changes and ctxfdi_await_handlers's look: one of the two sees the other. */
 	atomic_fetch_add(&handlers, 1);
 	wanted = !is_fault(sig, info) && note(sig);
 	atomic_fetch_sub(&handlers, 1);
@@ -148,7 +149,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 /* ---- Listening, under the lock ----------------------------------------------------------------------------------- */
 
 /* A handler takes microseconds, unless its thread does not get the CPU. */
-void ctxfdi_signals_leave(void)
+void ctxfdi_await_handlers(void)
 {
 	static const struct timespec brief = { 0, 50 * CTXFD_USEC };
 
@@ -251,7 +252,7 @@ static void stop_listening(struct listener *l)
 		if (l->set & signal_bit(sig) && --signals[sig].listeners == 0)
 			give_back(sig);
 	set_signalfd();
-	ctxfdi_signals_leave();
+	ctxfdi_await_handlers();
 }
 
 /* ---- Under the dispatcher's lock --------------------------------------------------------------------------------- */
@@ -318,7 +319,7 @@ void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending)
 void ctxfdi_forget_signals(struct ctxfd *n)
 {
 	struct source *s = container_of(n, struct source, ctx);
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 
 	pthread_mutex_lock(&s->dispatcher->lock);
 	list_remove(&s->link);
@@ -326,7 +327,7 @@ void ctxfdi_forget_signals(struct ctxfd *n)
 	stop_listening(listener_of(s));
 	pthread_mutex_unlock(&lock_of_signals);
 	pthread_mutex_unlock(&s->dispatcher->lock);
-	leave(entry);
+	thread_cancel_restore(before);
 }
 
 int ctxfdi_signals_listen(struct listener *l)

@@ -33,7 +33,7 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d);
 extern char ctxfdi_signals_event;
 
 /* Waits until no handler is at work that was at work when this was called. */
-void ctxfdi_signals_leave(void);
+void ctxfdi_await_handlers(void);
 
 void ctxfdi_forget_signals(struct ctxfd *n);
 

@@ -4,8 +4,8 @@
  *
  * An fd is registered in an epoll set of the source's own, and that set in its dispatcher's. So the caller's number is
  * used once: taking the watch away is closing our set, and cannot hit whoever has the number by then; and two sources
- * can watch one fd. A source is in one of its dispatcher's lists from its birth until it has fired or is freed,
- * whichever comes first. Who fires it owns it meanwhile.
+ * can watch one fd. A source is in one of its dispatcher's lists from its birth until it is cancelled or freed,
+ * whichever comes first. Who cancels it owns it meanwhile.
  */
 #include "dispatch/source.h"
 
@@ -16,6 +16,7 @@
 #include "core/cancel.h"
 #include "core/fork.h"
 #include "core/own.h"
+#include "core/thread_cancel.h"
 #include "core/tree.h"
 
 static struct source *source_at(struct ctxfd *n)
@@ -61,7 +62,7 @@ void ctxfdi_source_is_ready(struct source *s)
 	list_push(&s->dispatcher->ready, &s->link);
 }
 
-int ctxfdi_source_fire(struct source *s)
+int ctxfdi_source_cancel(struct source *s)
 {
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	struct ctxfd *dead, *garbage;
@@ -84,7 +85,7 @@ int ctxfdi_source_fire(struct source *s)
 void ctxfdi_forget_fd(struct ctxfd *n)
 {
 	struct source *s = source_at(n);
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	bool lost;
 
 	pthread_mutex_lock(&s->dispatcher->lock);
@@ -93,7 +94,7 @@ void ctxfdi_forget_fd(struct ctxfd *n)
 	pthread_mutex_unlock(&s->dispatcher->lock);
 	if (!lost)
 		close(s->epoll);
-	leave(entry);
+	thread_cancel_restore(before);
 }
 
 void ctxfdi_source_give_up(struct source *s)
@@ -106,7 +107,7 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	int err;
 
-	ctxfdi_adopt(&s->ctx, parent, kind, LISTED, INT64_MAX, 0);
+	ctxfdi_adopt(&s->ctx, parent, kind, CTX_LISTED, INT64_MAX, 0);
 	pthread_mutex_lock(&d->lock);
 	list_push(&d->sources, &s->link);
 	err = ctxfdi_source_watch(s);

@@ -5,7 +5,7 @@
 
 #include "dispatch/dispatcher.h"
 
-/* Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it fires. */
+/* Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it is cancelled. */
 struct source {
 	struct ctxfd ctx;
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
@@ -37,7 +37,7 @@ int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 
 void ctxfdi_source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
 
 /* Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1. */
-int ctxfdi_source_fire(struct source *s);
+int ctxfdi_source_cancel(struct source *s);
 
 /* Kinds: before a source is freed. */
 void ctxfdi_forget_fd(struct ctxfd *n);

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/thread_cancel.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -15,7 +16,7 @@
 
 static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
 {
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	struct ctxfd_dispatcher *d;
 	struct source *s = NULL;
 	struct epoll_event now;
@@ -35,13 +36,13 @@ static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, i
 	}
 	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
 		ctxfd_cancel_cause(&s->ctx, cause);
-	leave(entry);
+	thread_cancel_restore(before);
 	return ctxfdi_source_made(s, err);
 }
 
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)
 {
-	return with_fd(parent, fd, events, cause, WITH_FD);
+	return with_fd(parent, fd, events, cause, KIND_WITH_FD);
 }
 
 struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause)
@@ -54,7 +55,7 @@ struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int caus
 			errno = EINVAL;
 		return NULL;
 	}
-	ctx = with_fd(parent, pidfd, POLLIN, cause, WITH_PROCESS);
+	ctx = with_fd(parent, pidfd, POLLIN, cause, KIND_WITH_PROCESS);
 	if (!ctx && errno == EPERM) /* a process's directory in /proc, which can be signalled but not polled */
 		errno = EINVAL;
 	return ctx;
@@ -73,7 +74,7 @@ static uint64_t bits_of(const sigset_t *set)
 static int begin(struct listener *l, const struct ctxfd *parent)
 {
 	struct ctxfd_dispatcher *d = l->source.dispatcher;
-	int err = ctxfdi_source_begin(&l->source, parent, WITH_SIGNALS);
+	int err = ctxfdi_source_begin(&l->source, parent, KIND_WITH_SIGNALS);
 
 	if (!err) {
 		pthread_mutex_lock(&d->lock);
@@ -87,7 +88,7 @@ static int begin(struct listener *l, const struct ctxfd *parent)
 
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set)
 {
-	struct entry entry = enter();
+	struct thread_cancel before = thread_cancel_off();
 	uint64_t bits = bits_of(set);
 	struct ctxfd_dispatcher *d;
 	struct listener *l = NULL;
@@ -99,6 +100,6 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
 		*l = (struct listener){ .set = bits, .source = { .dispatcher = d, .epoll = -1 } };
 		err = begin(l, parent);
 	}
-	leave(entry);
+	thread_cancel_restore(before);
 	return ctxfdi_source_made(l ? &l->source : NULL, err);
 }

@@ -79,7 +79,7 @@ static void *elbow(void *arg)
 
 static bool is_spread(const struct ctxfd *ctx)
 {
-	return load_word(ctx) & SHARDED;
+	return load_word(ctx) & CTX_SHARDED;
 }
 
 static void a_crowd_spreads_its_children(void **state)

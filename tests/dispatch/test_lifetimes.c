@@ -385,7 +385,7 @@ static void take_lock(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
 
-	while (!swap_word(n, &w, w | LOCK))
+	while (!swap_word(n, &w, w | CTX_LOCK))
 		continue;
 }
 

@@ -207,10 +207,10 @@ void sim_check_access(const void *at, size_t size, const char *what)
 
 static void tell_word(const char *what, const void *at, uint64_t old, uint64_t new)
 {
-	static const char *const flags[] = { "PENDING", "DONE",  "EXPIRED", "TIMED",     "HAS_FD",   "UNSIGNALLED",
-		                             "WAITERS", "LOCK",  "HELD",    "CONTENDED", "CHILDREN", "ORPHAN",
-		                             "VALUE",   "NEVER", "MERGE",   "LINK",      "HOOK",     "SOURCE",
-		                             "SHARDED", "SHARD", "NEAR",    "ALARMED" };
+	static const char *const flags[] = { "PENDING", "DONE",  "EXPIRED", "TIMED",        "HAS_FD",   "UNSIGNALLED",
+		                             "WAITERS", "LOCK",  "HELD",    "WALK_WAITERS", "CHILDREN", "ORPHAN",
+		                             "VALUE",   "NEVER", "MERGE",   "LINK",         "HOOK",     "LISTED",
+		                             "SHARDED", "SHARD", "NEAR",    "ALARMED",      "LIBRARY",  "DISCARD" };
 	char names[300] = "";
 	const struct block *b = in_arena(at) ? block_at(at) : NULL;
 

@@ -91,7 +91,7 @@ inline after_func(p, n, with_handle) {
 
 /* In cancel.c. due: the after-funcs that n's deadline has ended. Out of the dispatcher's lock meanwhile. */
 inline expire_after_funcs(n) {
-	settle(n);
+	look(n);
 	do
 #if !EXPIRY_IGNORES_THE_WALK
 	:: (w & HELD) || !(w & CHILDREN) -> ok = false; break
@@ -131,7 +131,7 @@ inline expire_after_funcs(n) {
 /* Frees n, which is DONE, and then gives up what its function owned. */
 inline free_after(n) {
 	owns = (ctx[n].owns -> ctx[n].parent : 0);
-	reap(n);
+	dispose(n);
 	if
 	:: owns != 0 -> unref(owns)
 	:: else
@@ -141,7 +141,7 @@ inline free_after(n) {
 
 /* ctxfd_after_stop, with stop_ended. stopped: fn never ran and never will. */
 inline after_stop(n) {
-	reap_live(n);
+	dispose_live(n);
 	stopped = gone;
 	if
 	:: !gone ->
@@ -165,7 +165,7 @@ inline after_stop(n) {
 		};
 		if
 #if STOP_FORGETS_THE_REFERENCE
-		:: gone -> reap(n)
+		:: gone -> dispose(n)
 #else
 		:: gone -> free_after(n)
 #endif

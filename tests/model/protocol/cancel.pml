@@ -22,7 +22,7 @@ inline deadline_passed(n) {
 }
 
 /* w: the word. */
-inline settle(n) {
+inline look(n) {
 	load_word(n, w);
 	do
 	:: deadline_passed(n);
@@ -66,7 +66,7 @@ inline err(n) {
 	:: (w & DONE) && !(w & UNSIGNALLED) -> e = err_of(w)
 #endif
 	:: !(w & (DONE | TIMED)) -> e = 0
-	:: else -> settle(n); e = ((w & DONE) -> err_of(w) : 0)
+	:: else -> look(n); e = ((w & DONE) -> err_of(w) : 0)
 	fi;
 	d_step {
 		if
@@ -172,12 +172,12 @@ inline mark(n, by_link) {
 }
 
 inline commit(n) {
-	update_word(n, (w & ~(PENDING | HELD | CONTENDED | TIMED)) | DONE);
+	update_word(n, (w & ~(PENDING | HELD | WALK_WAITERS | TIMED)) | DONE);
 	if
 #if COMMIT_FORGETS_LOCKERS
 	:: false
 #else
-	:: (w & CONTENDED) -> futex_wake(n, WAKE_WALK)
+	:: (w & WALK_WAITERS) -> futex_wake(n, WAKE_WALK)
 #endif
 	:: else
 	fi;

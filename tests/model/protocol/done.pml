@@ -40,7 +40,7 @@ inline published_fd(n) {
 /* ctxfd_done_fd. */
 inline done_fd(n) {
 #if FD_PUBLISHED_AFTER_LOOK
-	settle(n);
+	look(n);
 #endif
 #if FLAG_BEFORE_NUMBER
 	change_flags(n, 0, HAS_FD | UNSIGNALLED, w);
@@ -57,7 +57,7 @@ inline done_fd(n) {
 	:: else
 	fi;
 #if !FD_PUBLISHED_AFTER_LOOK
-	settle(n);
+	look(n);
 #endif
 #if LOSER_DOES_NOT_LOOK
 	fi;

@@ -35,11 +35,11 @@ inline change_flags(n, clear, set, to) {
 /* w: the word anew. */
 inline await_walk(n) {
 	if
-	:: !(w & CONTENDED) -> swap_word(n, w, w | CONTENDED)
+	:: !(w & WALK_WAITERS) -> swap_word(n, w, w | WALK_WAITERS)
 	:: else -> ok = true
 	fi;
 	if
-	:: ok -> until = FOREVER; futex_sleep(n, w | CONTENDED, WAKE_WALK)
+	:: ok -> until = FOREVER; futex_sleep(n, w | WALK_WAITERS, WAKE_WALK)
 	:: else
 	fi;
 	load_word(n, w)

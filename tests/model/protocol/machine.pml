@@ -21,7 +21,7 @@
 #define WAITERS     64
 #define LOCK        128
 #define HELD        256
-#define CONTENDED   512
+#define WALK_WAITERS   512
 #define CHILDREN    1024
 #define ORPHAN      2048
 #define NEAR        4096

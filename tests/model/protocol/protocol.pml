@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The protocol, function by function as in src/core and src/dispatch, so that both can be read side by side. Names are
- * without ctxfdi_:
+ * The protocol, function by function as in src/core and src/dispatch, so that both can be read side by side. Functions
+ * are without ctxfdi_, flags without CTX_:
  *
  *   lock.pml     lock.h, lock.c   swap_word, change_flags, lock, lock_live, unlock, await_unlock, await_walk
  *   wait.pml     wait.c           await_done; wait_for is ctxfd_wait
- *   done.pml     done.c           signal_done, close_done_fd, published_fd; done_fd is ctxfd_done_fd
- *   cancel.pml   cancel.c         deadline_passed, settle, announce, mark, commit, walk;
- *                                 err and cancel are ctxfd_err and ctxfd_cancel_cause
- *   shard.pml    shard.h, shard.c list_owner, split_children, lock_shard, claim_shards, orphan_shards, last_shard,
- *                                 leave_shards; drop_shard is drop in tree.c, of a shard
- *   tree.pml     tree.c           ref, count_on, link_child, lock_list, adopt, inherit_end, drop, own, push,
- *                                 leave_list, reap_one, reap_shard, reap_list, reap, reap_live; derive,
- *                                 with_deadline, merge, unref and close are ctxfd_with_cancel,
- *                                 ctxfd_with_deadline, ctxfd_merge, ctxfd_unref and ctxfd_close. reap_one and
- *                                 reap_shard are detach_node and detach_shard, with the discarding
- *   after.pml    after.c          set_expiry, forget_expiry, free_after, run_after; after_func and after_stop are
+ *   done.pml     done.c           signal_done, close_done_fd, published_fd
+ *                look.c           done_fd is ctxfd_done_fd
+ *   cancel.pml   look.c           deadline_passed, look; err is ctxfd_err
+ *                cancel.c         announce, mark, commit, walk; cancel is ctxfd_cancel_cause
+ *   shard.pml    shard.h, shard.c list_owner, split_children, lock_shard, last_shard, leave_shards
+ *                own.c            claim_shards, orphan_shards; drop_shard is drop, of a shard
+ *   tree.pml     tree.c           count_on, link_child, lock_list, adopt, inherit_end; derive, with_deadline and merge
+ *                                 are ctxfd_with_cancel, ctxfd_with_deadline and ctxfd_merge
+ *                own.c            ref, drop, own, push, leave_list, dispose_all, dispose, dispose_live; unref is
+ *                                 ctxfd_unref. dispose_one and dispose_shard are detach_node and detach_shard, with the
+ *                                 discarding
+ *                cancel.c         close is ctxfd_close
+ *   after.pml    after.c          set_expiry, forget_expiry; after_func and after_stop are
  *                                 ctxfd_after_func and ctxfd_after_stop. What a function does, FN, is the scenario's.
- *                                 add_due is after_funcs_ended; expire_after_funcs is expire, with hold_expired and
- *                                 end_hooks of cancel.c
+ *                                 add_due is after_funcs_ended
+ *                round.c          free_after, run_after; expire_after_funcs is expire, with hold_expired and end_hooks
+ *                                 of cancel.c; dispatcher is a round
  *                cancel.c         dispatch is tell_hooks
- *                dispatcher.c     dispatcher is a round
  *
  * machine.pml is what they run on. The C functions' parameters that only carry values along are left out, and what a
  * function returns is in the register that its comment names: an inline of Promela has no result.

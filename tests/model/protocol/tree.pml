@@ -106,13 +106,13 @@ inline with_deadline(p, n, at) {
 	d_step { passed = (clock >= (at)); p_was_ended = (passed && ended(p)) };
 #if !CLOCK_SKIPS_THE_PARENT
 	if
-	:: passed -> settle(p)
+	:: passed -> look(p)
 	:: else
 	fi;
 #endif
 	derive(p, n, at);
 	if
-	:: passed -> settle(n)
+	:: passed -> look(n)
 	:: else
 	fi;
 	d_step {
@@ -146,9 +146,9 @@ inline merge(a, b, n) {
 		ctx[link_of(n)].word = LINK;
 		ctx[n].deadline = (ctx[a].deadline <= ctx[b].deadline -> ctx[a].deadline : ctx[b].deadline)
 	};
-	settle(a);
+	look(a);
 	seen = w;
-	settle(b);
+	look(b);
 	other = w;
 	d_step {
 #if MERGE_TAKES_THE_FIRST_DEADLINE
@@ -367,7 +367,7 @@ inline leave_list(n, p, if_live) {
 	fi
 }
 
-inline reap_one() {
+inline dispose_one() {
 	if
 	:: (ctx[dying].word & ALARMED) -> forget_expiry(dying)
 	:: else
@@ -409,7 +409,7 @@ inline reap_one() {
 	free(dying)
 }
 
-inline reap_shard() {
+inline dispose_shard() {
 	d_step { up = ctx[dying].parent; touch(up); head = shards_of(up) };
 	last_shard(up);
 	if
@@ -425,13 +425,13 @@ inline reap_shard() {
 	head = 0
 }
 
-inline reap_list() {
+inline dispose_all() {
 	do
 	:: list != 0 ->
 		d_step { dying = list; touch(dying); list = ctx[dying].values };
 		if
-		:: (ctx[dying].word & SHARD) -> reap_shard()
-		:: else -> reap_one()
+		:: (ctx[dying].word & SHARD) -> dispose_shard()
+		:: else -> dispose_one()
 		fi;
 		d_step { dying = 0; up = 0 }
 	:: else -> break
@@ -439,13 +439,13 @@ inline reap_list() {
 	skip
 }
 
-inline reap(n) {
+inline dispose(n) {
 	d_step { touch(n); ctx[n].values = 0; list = n };
-	reap_list()
+	dispose_all()
 }
 
 /* gone: n, an after-func's, is freed, and never will be DONE. Else it is DONE, and stays. */
-inline reap_live(n) {
+inline dispose_live(n) {
 	load_word(n, w);
 	gone = !(w & DONE);
 	if
@@ -465,7 +465,7 @@ inline reap_live(n) {
 		:: else
 		fi;
 		free(n);
-		reap_list();
+		dispose_all();
 		gone = true
 	:: else
 	fi
@@ -475,7 +475,7 @@ inline reap_live(n) {
 inline unref(n) {
 	drop(n);
 	if
-	:: last -> reap(n)
+	:: last -> dispose(n)
 	:: else
 	fi;
 	d_step { forget() }
@@ -510,7 +510,7 @@ inline close(n, why) {
 		:: (w & UNSIGNALLED) -> closing = true; signal_done(n); closing = false
 		:: else
 		fi;
-		reap(n);
+		dispose(n);
 		d_step { forget() }
 	:: else -> cancel(n, why); unref(n)
 	fi

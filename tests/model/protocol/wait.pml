@@ -4,7 +4,7 @@
 /* w: the word, DONE. */
 inline await_done(n) {
 	do
-	:: settle(n);
+	:: look(n);
 		if
 		:: (w & DONE) -> break
 		:: else
