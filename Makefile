@@ -204,7 +204,8 @@ DEPS_CHECK = cc cxx pkg-config cmocka $(DEPS_URING) curl mandoc
 # is an error; it must not be one to a user, whose compiler may know warnings that ours does not.
 AGAIN = $(MAKE) --no-print-directory
 CHECK = $(AGAIN) WERROR=$(call quoted,$(if $(filter undefined,$(origin WERROR)),-Werror,$(WERROR)))
-ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# With the claims of comments about locks checked (src/core/context.h).
+ASAN = -DCTXFD_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
 deps: ## installs what `make check` and `make demo` need and the machine lacks
 	@$(DEPS) $(DEPS_CHECK)

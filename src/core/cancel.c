@@ -101,6 +101,7 @@ static inline void commit(struct ctxfd *n, struct cancel *c)
 {
 	uint64_t w = load_word(n), new;
 
+	claim(w & CTX_HELD);
 	do
 		new = (w & ~(CTX_PENDING | CTX_HELD | CTX_WALK_WAITERS | CTX_TIMED)) | CTX_DONE;
 	while (!swap_word(n, &w, new));
@@ -115,6 +116,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 	struct ctxfd *n = root, *child = n->children, *below;
 
 	for (;;) {
+		claim(has_flag(n, CTX_HELD)); /* so its list stands still */
 		if (child) {
 			uint64_t fixed = atomic_load_explicit(&child->word, memory_order_relaxed);
 
@@ -159,6 +161,7 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 {
 	struct cancel c = { .now = n->deadline };
 
+	claim(has_flag(n, CTX_HELD));
 	for (struct ctxfd *child = n->children; child; child = child->next)
 		if (load_word(child) & CTX_HOOK)
 			mark(child, &c);

@@ -46,7 +46,31 @@
 #include "core/kind.h"
 #include "core/list.h"
 
-/* Flags in the low half of the word. In comments they are called without CTX_. */
+/*
+ * Flags in the low half of the word. In comments they are called without CTX_. Those that are fixed, VALUE to LISTED,
+ * SHARD, DISCARD and RINGS, are set by the constructor. The others:
+ *
+ *                set by                          cleared by        goes with
+ *   PENDING      mark                            commit, look      HELD and CHILDREN; never DONE
+ *   DONE         mark, commit, look; at birth    nobody            never PENDING, TIMED
+ *   EXPIRED      mark, look; at birth            nobody            DONE
+ *   TIMED        at birth                        who sets DONE     LIVE or PENDING: look may come before the commit
+ *   HAS_FD       done_fd                         nobody            any
+ *   UNSIGNALLED  done_fd, publish_anew           signal_done       HAS_FD, or is about to; may be spurious
+ *   WAITERS      await_done                      nobody            any; may be spurious
+ *   LOCK         lock, lock_live, drop, own      unlock            HELD only in drop and own, which leave the list alone
+ *   HELD         mark, hold_expired              commit            PENDING, or DONE by the clock; CHILDREN
+ *   WALK_WAITERS await_walk                      commit            HELD; may be spurious
+ *   CHILDREN     link_child, split_children      who leaves last   any; as it was while there is LOCK
+ *   ORPHAN       drop                            own               CHILDREN, or it is being freed
+ *   SHARDED      split_children                  leave_shards      CHILDREN
+ *   NEAR         look                            nobody            TIMED, or DONE after that
+ *   ALARMED      add_expiry, while it is LIVE    nobody            any
+ *   LIBRARY      add_expiry, while it is LIVE    nobody            ALARMED
+ *
+ * CHILDREN, ORPHAN, SHARDED, ALARMED and LIBRARY are changed under the LOCK, as it is given back. What may be
+ * spurious does no harm: an fd is made readable twice, or nobody is there to be woken.
+ */
 #define CTX_PENDING      (UINT64_C(1) << 0)
 #define CTX_DONE         (UINT64_C(1) << 1)
 #define CTX_EXPIRED      (UINT64_C(1) << 2) /* with DONE: by its deadline */
@@ -70,9 +94,8 @@
 #define CTX_NEAR         (UINT64_C(1) << 20) /* its deadline was less than a second away: ask the exact clock */
 #define CTX_ALARMED      (UINT64_C(1) << 21) /* behind the shards comes its expiry; see after.c */
 #define CTX_LIBRARY      (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
-
-#define CTX_DISCARD (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
-#define CTX_RINGS   (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
+#define CTX_DISCARD      (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
+#define CTX_RINGS        (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -102,7 +125,7 @@ struct ctxfd {
 	bool linked : 1;                  /* in the list of the nearest node above; fixed */
 	bool counted : 1;                 /* as one of parent's owners; fixed */
 	uint8_t shard;                    /* which shard of the list, from 1; 0: in the list itself; fixed */
-	uint8_t meetings;                 /* how often its lock was; under the lock */
+	uint8_t meetings;                 /* how often threads met at its lock; under the lock */
 };
 
 /* A context with two parents: a child of the first, and by its link a child of the second. */
@@ -126,6 +149,22 @@ static inline struct ctxfd *mutable(const struct ctxfd *ctx)
 static inline uint64_t load_word(const struct ctxfd *n)
 {
 	return atomic_load_explicit(&n->word, memory_order_acquire);
+}
+
+/*
+ * What a comment claims of the caller, checked where CTXFD_DEBUG is defined: `make check-asan` does.
+ */
+#ifdef CTXFD_DEBUG
+#include <assert.h>
+#define claim(what) assert(what)
+#else
+#define claim(what) ((void)0)
+#endif
+
+/* For claims: whether n has one of the flags. */
+static inline bool has_flag(const struct ctxfd *n, uint64_t flags)
+{
+	return atomic_load_explicit(&n->word, memory_order_relaxed) & flags;
 }
 
 /* The node whose err, fd and deadline are ctx's. */

@@ -51,6 +51,7 @@ static inline uint64_t change_flags(struct ctxfd *n, uint64_t clear, uint64_t se
 /* Under the lock, which was not to be had at the first try. */
 static inline void count_meeting(struct ctxfd *n)
 {
+	claim(has_flag(n, CTX_LOCK));
 	if (n->meetings < UINT8_MAX)
 		n->meetings++;
 }
@@ -99,6 +100,7 @@ static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {
 	uint64_t w = atomic_load_explicit(&n->word, memory_order_relaxed) - CTX_LOCK + change;
 
+	claim(has_flag(n, CTX_LOCK));
 	atomic_store_explicit(&n->word, w, memory_order_release);
 	return w;
 }

@@ -15,6 +15,7 @@ static bool claim_shards(struct ctxfd *p)
 	struct shards *block = shards_of(p);
 	bool first = !block->orphaned;
 
+	claim(has_flag(p, CTX_LOCK));
 	block->orphaned = true;
 	return first;
 }

@@ -60,6 +60,7 @@ bool ctxfdi_leave_shards(struct ctxfd *p);
 /* Under p's lock, which saw p's word: where p's expiry stands, if it is ALARMED. */
 static inline struct ctxfd **expiry_place(struct ctxfd *p, uint64_t seen)
 {
+	claim(has_flag(p, CTX_LOCK));
 	return seen & CTX_SHARDED ? &shards_of(p)->shard[SHARDS - 1].node.next : &p->children;
 }
 

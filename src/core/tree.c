@@ -30,6 +30,7 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 	struct ctxfd **head = list_head(p, seen);
 	uint64_t change = has_children(p, seen) ? 0 : CTX_CHILDREN;
 
+	claim(has_flag(p, CTX_LOCK));
 	child->linked = true;
 	list_insert(head, child);
 	return change;

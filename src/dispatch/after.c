@@ -31,7 +31,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 	struct hook *stopped = NULL;
 	int saved = errno;
 
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	do {
 		struct ctxfd_after *h = after_of(list);
 
@@ -45,7 +45,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 	} while (list && list->ctx.kind == KIND_AFTER_FUNC && after_of(list)->dispatcher == d);
 	if (!d->serving) /* else who does looks at the queue when its round ends */
 		ctxfdi_dispatcher_wake(d);
-	pthread_mutex_unlock(&d->lock); /* from here on they, and d, may be freed */
+	dispatcher_unlock(d); /* from here on they, and d, may be freed */
 	while (stopped) {
 		struct ctxfd *dead = &stopped->ctx;
 
@@ -130,10 +130,10 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 		free(e);
 		return 0;
 	}
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	ctxfdi_heap_add(&d->alarms, &e->alarm, n->deadline);
 	ctxfdi_dispatcher_arm(d);
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	return 0;
 }
 
@@ -141,9 +141,9 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 void ctxfdi_forget_expiry(struct ctxfd *expiry)
 {
 	for (struct expiry *e = container_of(expiry, struct expiry, node); e; e = e->more) {
-		pthread_mutex_lock(&e->dispatcher->lock);
+		dispatcher_lock(e->dispatcher);
 		ctxfdi_heap_remove(&e->dispatcher->alarms, &e->alarm);
-		pthread_mutex_unlock(&e->dispatcher->lock);
+		dispatcher_unlock(e->dispatcher);
 	}
 	expiry->linked = false;
 }
@@ -214,7 +214,7 @@ static bool stop_ended(struct ctxfd_after *h)
 	bool never_ran = false, ours = true;
 	struct thread_cancel before = thread_cancel_off();
 
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	if (h->state == AFTER_WAITING) {
 		never_ran = true;
 		ours = h->link.prev;
@@ -227,8 +227,8 @@ static bool stop_ended(struct ctxfd_after *h)
 		ours = false;
 	}
 	while (ours && is_running(h))
-		pthread_cond_wait(&d->idle, &d->lock);
-	pthread_mutex_unlock(&d->lock);
+		dispatcher_wait(d);
+	dispatcher_unlock(d);
 	thread_cancel_restore(before);
 	if (ours) {
 		const struct ctxfd *owns = h->owns;

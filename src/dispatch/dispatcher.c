@@ -16,6 +16,7 @@ void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d)
 	uint64_t one = 1;
 	int wake = atomic_load_explicit(&d->wake, memory_order_relaxed);
 
+	claim(dispatcher_is_locked(d));
 	if (!d->woken && wake >= 0)
 		d->woken = syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
 }
@@ -25,6 +26,7 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 	int64_t at = d->alarms && d->alarms->at < d->look ? d->alarms->at : d->look;
 	struct itimerspec alarm = { .it_value = alarm_at(at) };
 
+	claim(dispatcher_is_locked(d));
 	/*
 	 * A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each.
 	 * While a round goes on, it is set when that ends.
@@ -37,13 +39,14 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 
 void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d)
 {
+	claim(dispatcher_is_locked(d));
 	d->inside = true;
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 }
 
 void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d)
 {
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	d->inside = false;
 	pthread_cond_broadcast(&d->idle);
 }

@@ -47,7 +47,45 @@ struct ctxfd_dispatcher {
 	pthread_t thread;
 	bool closed; /* no round begins any more: the program exits */
 	bool inside; /* it is in the tree, without the lock: a fork waits for its end */
+#ifdef CTXFD_DEBUG
+	bool locked; /* for claims: by this thread */
+	pthread_t locker;
+#endif
 };
+
+static inline void dispatcher_note_lock(struct ctxfd_dispatcher *d, bool locked)
+{
+#ifdef CTXFD_DEBUG
+	d->locked = locked;
+	d->locker = pthread_self();
+#else
+	(void)d;
+	(void)locked;
+#endif
+}
+
+static inline void dispatcher_lock(struct ctxfd_dispatcher *d)
+{
+	pthread_mutex_lock(&d->lock);
+	dispatcher_note_lock(d, true);
+}
+
+static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
+{
+	dispatcher_note_lock(d, false);
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* Under the lock: waits for `idle`. */
+static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
+{
+	dispatcher_note_lock(d, false);
+	pthread_cond_wait(&d->idle, &d->lock);
+	dispatcher_note_lock(d, true);
+}
+
+/* For claims: whether this thread has the lock. */
+#define dispatcher_is_locked(d) ((d)->locked && pthread_equal((d)->locker, pthread_self()))
 
 static inline void dispatcher_ref(struct ctxfd_dispatcher *d)
 {

@@ -45,14 +45,14 @@ static void thread_ends(void *unused)
 	bool again;
 
 	(void)unused;
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	again = state == RUNS;
 	if (again) {
 		pthread_detach(pthread_self());
 		state = NONE;
 		atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	}
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+	dispatcher_unlock(&ctxfdi_library);
 	if (again)
 		ctxfdi_library_resume();
 }
@@ -61,9 +61,9 @@ static bool is_over(unsigned forks)
 {
 	bool over;
 
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	over = state == ENDING || forks != ctxfdi_forks;
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+	dispatcher_unlock(&ctxfdi_library);
 	return over;
 }
 
@@ -118,16 +118,16 @@ int ctxfdi_library_start(void)
 	struct thread_cancel before = thread_cancel_off();
 	int err = 0;
 
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	while (state == STARTING)
-		pthread_cond_wait(&ctxfdi_library.idle, &ctxfdi_library.lock);
+		dispatcher_wait(&ctxfdi_library);
 	if (state == NONE) {
 		state = STARTING;
-		pthread_mutex_unlock(&ctxfdi_library.lock);
+		dispatcher_unlock(&ctxfdi_library);
 		err = ctxfdi_dispatcher_open(&ctxfdi_library);
 		if (err >= 0)
 			err = create_thread();
-		pthread_mutex_lock(&ctxfdi_library.lock);
+		dispatcher_lock(&ctxfdi_library);
 		state = err ? NONE : RUNS;
 		if (err && ctxfdi_library.epoll >= 0)
 			ctxfdi_dispatcher_close_fds(&ctxfdi_library);
@@ -137,7 +137,7 @@ int ctxfdi_library_start(void)
 		atomic_store_explicit(&ctxfdi_first_look, NULL, memory_order_relaxed);
 		atomic_store_explicit(&ctxfdi_library_runs, true, memory_order_release);
 	}
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+	dispatcher_unlock(&ctxfdi_library);
 	thread_cancel_restore(before);
 	return err;
 }
@@ -163,15 +163,15 @@ void ctxfdi_library_resume(void)
 void ctxfdi_dispatch_before_fork(void)
 {
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	while (ctxfdi_library.inside) {
 		struct thread_cancel before = thread_cancel_off();
 
-		pthread_cond_wait(&ctxfdi_library.idle, &ctxfdi_library.lock);
+		dispatcher_wait(&ctxfdi_library);
 		thread_cancel_restore(before);
 	}
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
-		pthread_mutex_lock(&container_of(l, struct ctxfd_dispatcher, all)->lock);
+		dispatcher_lock(container_of(l, struct ctxfd_dispatcher, all));
 	ctxfdi_signals_lock();
 }
 
@@ -179,8 +179,8 @@ void ctxfdi_dispatch_after_fork(void)
 {
 	ctxfdi_signals_unlock();
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
-		pthread_mutex_unlock(&container_of(l, struct ctxfd_dispatcher, all)->lock);
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+		dispatcher_unlock(container_of(l, struct ctxfd_dispatcher, all));
+	dispatcher_unlock(&ctxfdi_library);
 	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 }
 
@@ -210,7 +210,7 @@ __attribute__((destructor)) static void end_thread(void)
 
 	if (is_library_thread)
 		return;
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	idle = state == RUNS && !ctxfdi_library.serving;
 	if (idle) {
 		state = ENDING;
@@ -218,14 +218,14 @@ __attribute__((destructor)) static void end_thread(void)
 		ctxfdi_library.woken = false; /* whatever it has taken: it is to look at `state` */
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+	dispatcher_unlock(&ctxfdi_library);
 	if (!idle)
 		return;
 	pthread_join(thread, NULL);
-	pthread_mutex_lock(&ctxfdi_library.lock);
+	dispatcher_lock(&ctxfdi_library);
 	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	ctxfdi_library.closed = false;
 	state = NONE;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
-	pthread_mutex_unlock(&ctxfdi_library.lock);
+	dispatcher_unlock(&ctxfdi_library);
 }

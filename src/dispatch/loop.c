@@ -24,6 +24,7 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
 	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
 
+	claim(dispatcher_is_locked(d) || !atomic_load_explicit(&d->refs, memory_order_relaxed));
 	if (wake >= 0)
 		ctxfdi_await_handlers(); /* a handler may have read the number */
 	close_fd(&d->epoll);
@@ -59,6 +60,7 @@ int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d)
 {
 	int wake = -1, err = 0;
 
+	claim(dispatcher_is_locked(d));
 	d->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (d->epoll >= 0)
 		wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -87,11 +89,11 @@ int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d)
 {
 	int result;
 
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	result = d->epoll < 0 ? ctxfdi_dispatcher_open_fds(d) : 0;
 	if (!result)
 		result = d->epoll;
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	return result;
 }
 

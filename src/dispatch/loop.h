@@ -13,6 +13,6 @@ int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d);
 
 /* Under the lock. */
 int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d);   /* which it has not: 0 or -errno */
-void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d); /* those that it has */
+void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d); /* those that it has; or by its last owner */
 
 #endif

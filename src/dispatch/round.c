@@ -22,6 +22,7 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 {
 	uint64_t count;
 
+	claim(dispatcher_is_locked(d));
 	if (data == &d->wake) {
 		if (read(d->wake, &count, sizeof count) == sizeof count)
 			d->woken = false;
@@ -43,6 +44,7 @@ static void collect(struct ctxfd_dispatcher *d)
 	bool pending;
 	int n;
 
+	claim(dispatcher_is_locked(d));
 	do {
 		n = epoll_wait(d->epoll, events, 32, 0);
 		for (int i = 0; i < n; i++)
@@ -65,6 +67,7 @@ static void expire(struct ctxfd_dispatcher *d, struct expiry *e)
 {
 	struct ctxfd *n = e->node.parent;
 
+	claim(dispatcher_is_locked(d));
 	if (!ctxfdi_hold_expired(n))
 		return;
 	ctxfdi_dispatcher_step_out(d);
@@ -80,15 +83,16 @@ static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
 
+	claim(dispatcher_is_locked(d));
 	ctxfdi_dispatcher_step_out(d);
 	garbage = ctxfdi_detach(&h->hook.ctx);
 	dead = owns ? ctxfdi_drop(owns) : NULL;
 	more = dead ? ctxfdi_detach(dead) : NULL;
 	ctxfdi_dispatcher_step_in(d);
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	ctxfdi_discard(garbage);
 	ctxfdi_discard(more);
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 }
 
 /* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */
@@ -97,7 +101,7 @@ static void after_ran(void *arg)
 	struct ctxfd_after *h = arg;
 	struct ctxfd_dispatcher *d = h->dispatcher;
 
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	running_here = h->outer;
 	if (d->running == h)
 		d->running = NULL;
@@ -112,6 +116,7 @@ static void after_ran(void *arg)
 /* Under the lock, by who runs d. How many functions have run. */
 static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
+	claim(dispatcher_is_locked(d));
 	if (h->state == AFTER_STOPPED) {
 		free_after(d, h);
 		return 0;
@@ -126,7 +131,7 @@ static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 		h->owns = h->hook.ctx.parent;
 		ctxfdi_own(h->owns);
 	}
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	pthread_cleanup_push(after_ran, h);
 	h->fn(h->arg);
 	pthread_cleanup_pop(true);
@@ -138,6 +143,7 @@ static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 /* What the round has not come to is due before what came after. */
 static void give_back_batch(struct ctxfd_dispatcher *d)
 {
+	claim(dispatcher_is_locked(d));
 	queue_move(&d->batch, &d->due);
 	queue_move(&d->due, &d->batch);
 }
@@ -165,7 +171,7 @@ static void end_round(void *arg)
 			ctxfdi_dispatcher_wake(d);
 		ctxfdi_dispatcher_arm(d);
 	}
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	ctxfd_dispatcher_free(d);
 	thread_cancel_restore(r->before);
 }
@@ -178,6 +184,7 @@ static int serve(struct round *r)
 	struct link *l;
 	int done = 0;
 
+	claim(dispatcher_is_locked(d));
 	while (r->forks == ctxfdi_forks && (l = d->ready)) {
 		list_remove(l);
 		done += ctxfdi_source_cancel(source_of(l));
@@ -204,14 +211,14 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 	struct round r = { .d = d, .before = thread_cancel_off(), .forks = ctxfdi_forks };
 	int result;
 
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	result = d->epoll < 0 ? ctxfdi_dispatcher_open_fds(d) : 0;
 	if (!result) {
 		collect(d);
 		result = d->serving || d->closed ? -EBUSY : 0;
 	}
 	if (result) {
-		pthread_mutex_unlock(&d->lock);
+		dispatcher_unlock(d);
 		thread_cancel_restore(r.before);
 		return result;
 	}
@@ -235,6 +242,7 @@ void ctxfdi_running_forked(void)
 /* In a child of a fork, whose parent was running it: it is freed, unless somebody has the handle. */
 static void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
+	claim(dispatcher_is_locked(d));
 	if (h->owned)
 		return;
 	h->state = AFTER_STOPPED;
@@ -245,6 +253,7 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 {
 	struct ctxfd_after *running = d->running;
 
+	claim(dispatcher_is_locked(d));
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_cond_init(&d->idle, NULL);
 	d->closed = false;

@@ -263,6 +263,7 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 	bool wanted = false;
 	int err = 0;
 
+	claim(dispatcher_is_locked(d));
 	pthread_mutex_lock(&lock_of_signals);
 	for (struct listener *l = atomic_load(&listeners); l; l = atomic_load(&l->next)) {
 		wanted |= l->source.dispatcher == d;
@@ -286,6 +287,7 @@ static void sort_listeners(struct ctxfd_dispatcher *d)
 {
 	struct listener *l = atomic_load(&listeners), *next;
 
+	claim(dispatcher_is_locked(d));
 	for (; l; l = next) {
 		int heard = atomic_load_explicit(&l->source.cause, memory_order_relaxed);
 		bool live = is_live(&l->source.ctx);
@@ -306,6 +308,7 @@ void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending)
 {
 	struct signalfd_siginfo info;
 
+	claim(dispatcher_is_locked(d));
 	pthread_mutex_lock(&lock_of_signals);
 	sort_listeners(d);
 	while (pending && signals_fd >= 0 && read(signals_fd, &info, sizeof info) == sizeof info) {
@@ -321,12 +324,12 @@ void ctxfdi_forget_signals(struct ctxfd *n)
 	struct source *s = container_of(n, struct source, ctx);
 	struct thread_cancel before = thread_cancel_off();
 
-	pthread_mutex_lock(&s->dispatcher->lock);
+	dispatcher_lock(s->dispatcher);
 	list_remove(&s->link);
 	pthread_mutex_lock(&lock_of_signals);
 	stop_listening(listener_of(s));
 	pthread_mutex_unlock(&lock_of_signals);
-	pthread_mutex_unlock(&s->dispatcher->lock);
+	dispatcher_unlock(s->dispatcher);
 	thread_cancel_restore(before);
 }
 
@@ -334,6 +337,7 @@ int ctxfdi_signals_listen(struct listener *l)
 {
 	int err;
 
+	claim(dispatcher_is_locked(l->source.dispatcher));
 	pthread_mutex_lock(&lock_of_signals);
 	err = listen_for(l);
 	pthread_mutex_unlock(&lock_of_signals);

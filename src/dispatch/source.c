@@ -30,6 +30,7 @@ int ctxfdi_source_watch(struct source *s)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = s };
 
+	claim(dispatcher_is_locked(s->dispatcher));
 	if (s->epoll < 0 || s->dispatcher->epoll < 0) /* signals; or it will be watched when there is a set */
 		return 0;
 	return epoll_ctl(s->dispatcher->epoll, EPOLL_CTL_ADD, s->epoll, &event) == 0 ? 0 : -errno;
@@ -46,11 +47,13 @@ static int mark_of(const struct source *s)
 
 bool ctxfdi_source_is_lost(const struct source *s)
 {
+	claim(dispatcher_is_locked(s->dispatcher));
 	return s->epoll >= 0 && s->forks != ctxfdi_forks && fcntl(s->epoll, F_GETSIG) != mark_of(s);
 }
 
 static void unwatch(struct source *s)
 {
+	claim(dispatcher_is_locked(s->dispatcher));
 	list_remove(&s->link);
 	if (s->epoll >= 0 && s->dispatcher->epoll >= 0)
 		epoll_ctl(s->dispatcher->epoll, EPOLL_CTL_DEL, s->epoll, NULL);
@@ -67,6 +70,7 @@ int ctxfdi_source_cancel(struct source *s)
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	struct ctxfd *dead, *garbage;
 
+	claim(dispatcher_is_locked(s->dispatcher));
 	if (!ctxfdi_own(&s->ctx)) /* it is being freed, and waits for our lock */
 		return 0;
 	ctxfdi_dispatcher_step_out(d);
@@ -74,9 +78,9 @@ int ctxfdi_source_cancel(struct source *s)
 	dead = ctxfdi_drop(&s->ctx);
 	garbage = dead ? ctxfdi_detach(dead) : NULL;
 	ctxfdi_dispatcher_step_in(d);
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	ctxfdi_discard(garbage);
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	return 1;
 }
 
@@ -88,10 +92,10 @@ void ctxfdi_forget_fd(struct ctxfd *n)
 	struct thread_cancel before = thread_cancel_off();
 	bool lost;
 
-	pthread_mutex_lock(&s->dispatcher->lock);
+	dispatcher_lock(s->dispatcher);
 	unwatch(s);
 	lost = ctxfdi_source_is_lost(s);
-	pthread_mutex_unlock(&s->dispatcher->lock);
+	dispatcher_unlock(s->dispatcher);
 	if (!lost)
 		close(s->epoll);
 	thread_cancel_restore(before);
@@ -108,10 +112,10 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	int err;
 
 	ctxfdi_adopt(&s->ctx, parent, kind, CTX_LISTED, INT64_MAX, 0);
-	pthread_mutex_lock(&d->lock);
+	dispatcher_lock(d);
 	list_push(&d->sources, &s->link);
 	err = ctxfdi_source_watch(s);
-	pthread_mutex_unlock(&d->lock);
+	dispatcher_unlock(d);
 	if (err)
 		ctxfdi_source_give_up(s);
 	return err == -EINVAL ? -ENOSPC : err; /* the kernel's limit on ways through epoll sets */

@@ -77,9 +77,9 @@ static int begin(struct listener *l, const struct ctxfd *parent)
 	int err = ctxfdi_source_begin(&l->source, parent, KIND_WITH_SIGNALS);
 
 	if (!err) {
-		pthread_mutex_lock(&d->lock);
+		dispatcher_lock(d);
 		err = ctxfdi_signals_listen(l);
-		pthread_mutex_unlock(&d->lock);
+		dispatcher_unlock(d);
 		if (err)
 			ctxfdi_source_give_up(&l->source);
 	}
