@@ -45,8 +45,8 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 	return n->deadline <= c->now;
 }
 
-/* What remains to do about a node that this thread made DONE, with the word w. */
-static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
+/* Out of line, and all at once: most nodes need nothing, and the walk keeps its registers. */
+__attribute__((noinline)) static void announce_to(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
 	if (w & CTX_HOOK) {
 		struct hook *h = container_of(n, struct hook, ctx);
@@ -61,6 +61,13 @@ static void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
 		ctxfdi_signal_done(n);
 	if (w & CTX_WAITERS)
 		ctxfdi_futex_wake(n, WAKE_DONE);
+}
+
+/* What remains to do about a node that this thread made DONE, with the word w. */
+static inline void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
+{
+	if (w & (CTX_HOOK | CTX_RINGS | CTX_UNSIGNALLED | CTX_WAITERS))
+		announce_to(n, w, c);
 }
 
 /*

@@ -48,7 +48,7 @@ struct ctxfd_dispatcher {
 	bool closed; /* no round begins any more: the program exits */
 	bool inside; /* it is in the tree, without the lock: a fork waits for its end */
 #ifdef CTXFD_DEBUG
-	bool locked; /* for claims: by this thread */
+	bool locked; /* for claims (context.h): by `locker` */
 	pthread_t locker;
 #endif
 };
