@@ -93,7 +93,7 @@ static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int6
 		return poll_until(all, n, next < until ? next : until);
 	}
 	if (!waiter_park(w, ctx, KIND_POLLING)) {
-		ctxfdi_await_done(node_of(ctx), INT64_MAX);
+		ctxfdi_await_done(node_of(ctx), until);
 		return poll_until(all, n, 0);
 	}
 	all[n] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
