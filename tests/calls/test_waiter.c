@@ -217,9 +217,9 @@ static void what_was_expected_of_a_number_does_not_last(void **state)
 static void *wait_without(void *arg)
 {
 	struct wait *w = arg;
+	int64_t start = now();
 	struct ctxfd *timed = ctxfd_with_timeout(w->ctx, 5 * CTXFD_MSEC);
 	struct pollfd p = { .fd = w->fd, .events = POLLIN };
-	int64_t start = now();
 	char byte;
 
 	require(ctxfd_read(timed, w->fd, &byte, 1) == -ETIMEDOUT);
