@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * accept and connect under a context. poll.h has the loop. Threads that accept on a blocking socket take turns.
+ *
+ * PTHREAD_CANCEL acts where a call begins and where it waits. A try is kept from it: some libcs (glibc before 2.41) let a
+ * thread be cancelled after the kernel has handed over the connection.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "calls/poll.h"
+#include "core/thread_cancel.h"
+
+static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	int conn = accept4(fd, addr, addrlen, flags);
+
+	return conn < 0 ? -errno : conn;
+}
+
+/*
+ * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
+ * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. Who finds
+ * another thread at it tries again: that one may wait after all, for another process can be the quicker one.
+ */
+static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	static atomic_flag taken = ATOMIC_FLAG_INIT;
+	int ready;
+
+	/* Acquire and release pair with each other: one thread's poll comes after the other's accept. */
+	if (atomic_flag_test_and_set_explicit(&taken, memory_order_acquire))
+		return -EAGAIN;
+	ready = ctxfdi_look_at_fd(fd, POLLIN);
+	if (ready > 0)
+		ready = accept_plain(fd, addr, addrlen, flags);
+	else if (ready == 0)
+		ready = -EAGAIN;
+	atomic_flag_clear_explicit(&taken, memory_order_release);
+	return ready;
+}
+
+static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	int listening = 0, mode = fcntl(fd, F_GETFL);
+	socklen_t size = sizeof listening;
+
+	if (mode < 0)
+		return -errno;
+	if (mode & O_NONBLOCK || flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* does not wait; fails at once */
+		return accept_plain(fd, addr, addrlen, flags);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
+		return -errno;
+	if (!listening) /* fails at once */
+		return accept_plain(fd, addr, addrlen, flags);
+	return accept_alone(fd, addr, addrlen, flags);
+}
+
+int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+	int saved = errno, err, conn, vain = 0;
+	struct thread_cancel before;
+	bool expected;
+
+	pthread_testcancel();
+	conn = err = ctxfd_err(ctx);
+	expected = !err && ctxfdi_expects_to_wait(fd, POLLIN);
+	if (expected)
+		conn = err = ctxfdi_await_expected(ctx, fd, POLLIN);
+	while (!err) {
+		before = thread_cancel_off();
+		conn = accept_now(fd, addr, addrlen, flags);
+		thread_cancel_restore(before);
+		if (conn == -EINTR)
+			conn = err = ctxfd_err(ctx);
+		else if (conn != -EAGAIN)
+			break;
+		else
+			conn = err = ctxfdi_await_next_try(ctx, fd, POLLIN, &vain);
+	}
+	if (conn >= 0 && !expected)
+		ctxfdi_expect(fd, POLLIN, vain);
+	errno = saved;
+	return conn;
+}
+
+/*
+ * Starts the connection without waiting for it. Nobody else uses a socket that is not connected, so its mode may
+ * change.
+ */
+static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+	int mode = fcntl(fd, F_GETFL), err = 0;
+	struct thread_cancel before;
+
+	if (mode < 0)
+		return -errno;
+	if (!(mode & O_NONBLOCK) && fcntl(fd, F_SETFL, mode | O_NONBLOCK) != 0)
+		return -errno;
+	before = thread_cancel_off();
+	if (connect(fd, addr, addrlen) != 0)
+		err = -errno;
+	thread_cancel_restore(before);
+	if (!(mode & O_NONBLOCK))
+		fcntl(fd, F_SETFL, mode);
+	return err;
+}
+
+static int finish_connecting(const struct ctxfd *ctx, int fd)
+{
+	int result = 0, err = ctxfdi_await_fd(ctx, fd, POLLOUT);
+	socklen_t size = sizeof result;
+
+	if (err)
+		return err;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &size) != 0)
+		return -errno;
+	return -result;
+}
+
+int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+	int64_t pause = CTXFD_MSEC / 8;
+	struct pollfd room;
+	int saved = errno, err;
+
+	pthread_testcancel();
+	err = ctxfd_err(ctx);
+	if (!err)
+		err = start_connecting(fd, addr, addrlen);
+	/* A local socket whose listener has no room says so, but nothing tells when there is some. */
+	while (err == -EAGAIN && addr->sa_family == AF_UNIX) {
+		pause = pause < 8 * CTXFD_MSEC ? 2 * pause : pause;
+		err = ctxfdi_poll_under(ctx, &room, 0, ctxfd_now() + pause);
+		if (!err)
+			err = start_connecting(fd, addr, addrlen);
+	}
+	if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
+		err = finish_connecting(ctx, fd);
+	errno = saved;
+	return err;
+}

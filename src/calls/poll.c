@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiting for descriptors under a context: the caller's, and beside them this thread's waker (waiter.h), which a cancel
+ * makes readable. A deadline needs no waker: it is the poll's own limit. No locks, no state but the thread's waiter.
+ *
+ * PTHREAD_CANCEL acts in ppoll. It leaves the waiter parked, for the thread's next wait or its end to take out.
+ */
+#include "calls/poll.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "calls/waiter.h"
+#include "core/clock.h"
+#include "core/wait.h"
+
+/*
+ * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
+ * half a percent of its time, so it aims that much too early, and then for the rest.
+ */
+static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
+{
+	for (;;) {
+		int64_t left = until == INT64_MAX ? 0 : until - ctxfd_now();
+		struct timespec rest = timespec_of(left > 0 ? left - left / 200 : 0);
+		int ready;
+
+		ready = ppoll(fds, n, until == INT64_MAX ? NULL : &rest, NULL);
+		if (ready > 0)
+			return ready;
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		/* The kernel looks at the fds before it looks for signals. */
+		if (until != INT64_MAX && (left <= 0 || ctxfd_now() >= until))
+			return 0;
+	}
+}
+
+int ctxfdi_look_at_fd(int fd, int events)
+{
+	struct pollfd one = { .fd = fd, .events = (short)events };
+	int ready = poll(&one, 1, 0);
+
+	return ready >= 0 ? ready : errno == EINTR ? 0 : -errno; /* a signal interrupts even this */
+}
+
+/* How late a call that gets no waker, for want of fds or memory, hears of the end of its context. */
+#define BLIND (2 * CTXFD_MSEC)
+
+/*
+ * One sleep, until an fd is ready, ctx ends, `until`, or for no reason: how many fds are ready, or -errno. all: the
+ * caller's fds, and room for one more.
+ */
+static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
+{
+	struct waiter *w = ctxfdi_poller();
+	int ready;
+
+	if (!w) {
+		int64_t next = ctxfd_now() + BLIND;
+
+		return poll_until(all, n, next < until ? next : until);
+	}
+	if (!waiter_park(w, ctx, KIND_POLLING)) {
+		ctxfdi_await_done(node_of(ctx), until);
+		return poll_until(all, n, 0);
+	}
+	all[n] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
+	ready = poll_until(all, n + 1, until);
+	if (!ctxfdi_waiter_unpark(w) && all[n].revents)
+		ctxfdi_lose_waker(w);
+	return ready > 0 && all[n].revents ? ready - 1 : ready;
+}
+
+int ctxfdi_poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int64_t until)
+{
+	const struct ctxfd *node = node_of(ctx);
+	int64_t limit = node->deadline < until ? node->deadline : until;
+
+	if (load_word(node) & CTX_NEVER)
+		return poll_until(all, n, until);
+	for (;;) {
+		int ready = poll_once(ctx, all, n, limit), err = ready ? 0 : ctxfd_err(ctx);
+
+		if (ready || err || (until != INT64_MAX && ctxfd_now() >= until))
+			return ready ? ready : err;
+	}
+}
+
+static bool too_many(nfds_t n)
+{
+	struct rlimit limit;
+
+	return n > INT_MAX || (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n >= limit.rlim_cur);
+}
+
+/* all: room for the caller's fds and one more. */
+static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd *all, nfds_t n, int64_t until)
+{
+	int result;
+
+	for (nfds_t i = 0; i < n; i++)
+		all[i] = fds[i];
+	all[n] = (struct pollfd){ .fd = -1 }; /* its place counts for RLIMIT_NOFILE, whether it is used or not */
+	result = until ? ctxfdi_poll_under(ctx, all, n, until) : poll_until(all, n + 1, 0);
+	for (nfds_t i = 0; result >= 0 && i < n; i++)
+		fds[i].revents = all[i].revents;
+	return result;
+}
+
+/* With memory for all, which goes with the thread if pthread_cancel ends it here. */
+static int poll_many(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t until)
+{
+	struct pollfd *all = malloc((n + 1) * sizeof *all);
+	int result;
+
+	if (!all)
+		return -ENOMEM;
+	pthread_cleanup_push(free, all);
+	result = poll_copy(ctx, fds, all, n, until);
+	pthread_cleanup_pop(1);
+	return result;
+}
+
+int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t timeout)
+{
+	struct pollfd few[8];
+	int64_t now = timeout > 0 ? ctxfd_now() : 0;
+	int64_t until = timeout < 0 || timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
+	int saved = errno, result;
+
+	pthread_testcancel();
+	result = ctxfd_err(ctx);
+	if (result)
+		return result;
+	if (n < sizeof few / sizeof few[0])
+		result = poll_copy(ctx, fds, few, n, until);
+	else
+		result = too_many(n) ? -EINVAL : poll_many(ctx, fds, n, until);
+	errno = saved;
+	return result;
+}
+
+int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
+{
+	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
+	int ready = ctxfdi_poll_under(ctx, both, 1, INT64_MAX);
+
+	return ready < 0 ? ready : 0;
+}
+
+/*
+ * Some descriptors poll ready and still take nothing, so ctx is asked whatever poll says, and after a few tries in vain the
+ * next one is a while off.
+ */
+int ctxfdi_await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
+{
+	int err = *vain < 8 ? ctxfd_err(ctx) : ctxfd_sleep(ctx, CTXFD_MSEC);
+
+	*vain += *vain < 8;
+	return err ? err : ctxfdi_await_fd(ctx, fd, events);
+}
+
+bool ctxfdi_expects_to_wait(int fd, int events)
+{
+	struct waiter *w = ctxfdi_own_waiter;
+
+	return w && w->expects_fd == fd && w->expects_events == events && ++w->expected % 8;
+}
+
+int ctxfdi_await_expected(const struct ctxfd *ctx, int fd, int events)
+{
+	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
+	int ready = ctxfdi_poll_under(ctx, both, 1, ctxfd_now() + 10 * CTXFD_MSEC);
+
+	return ready < 0 ? ready : 0;
+}
+
+void ctxfdi_expect(int fd, int events, bool waited)
+{
+	struct waiter *w = ctxfdi_own_waiter;
+
+	if (w && (waited || (w->expects_fd == fd && w->expects_events == events))) {
+		w->expects_fd = waited ? fd : -1;
+		w->expects_events = events;
+	}
+}
