@@ -32,15 +32,15 @@
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. No
  *   function may be called from a signal handler; use ctxfd_with_signals.
  *
- *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) are cancellation points, as
- *   are the calls they are named after: on entry and while they wait. They leave nothing behind. No other function is
- *   a cancellation point. Do not call any function here with asynchronous cancellation enabled. A signal handler that
- *   interrupts a function here must not leave it by longjmp or pthread_exit.
+ *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) and ctxfd_cond_wait are
+ *   cancellation points, as are the calls they are named after: on entry and while they wait. They leave nothing
+ *   behind. No other function is a cancellation point. Do not call any function here with asynchronous cancellation
+ *   enabled. A signal handler that interrupts a function here must not leave it by longjmp or pthread_exit.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
- *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll or
- *   one of the calls beside it is not freed in the child. If another thread was inside the library during the fork,
- *   the child may only exec or _exit.
+ *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
+ *   of the calls beside it or ctxfd_cond_wait is not freed in the child. If another thread was inside the library
+ *   during the fork, the child may only exec or _exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
@@ -58,6 +58,7 @@
 #define CTXFD_H
 
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -402,6 +403,51 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
  * started. If ctx ends first, or pthread_cancel ends the call, the connection is half made: close the socket.
  */
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
+
+/* ---- Waiting for what is not an fd ------------------------------------------------------------------------------- */
+
+/*
+ * pthread_cond_wait(3) under ctx. Other threads signal cond by libc, and can wait at it with or without a context. The
+ * caller holds mutex, and holds it again when this returns, also with err.
+ *
+ *     pthread_mutex_lock(&mutex);
+ *     while (!err && is_empty(queue))
+ *             err = ctxfd_cond_wait(ctx, &cond, &mutex);
+ *
+ * Returns 0 when it was woken or for no reason (at least once a second), err, or -errno. A wake-up is never lost: a
+ * call that takes one and returns err wakes another waiter by pthread_cond_signal.
+ *
+ * A cancel of ctx wakes all who wait at cond; those who wait under other contexts return 0. ctxfd_cancel never takes
+ * mutex, so the canceller may hold it. After the last call at cond has returned, cond may be destroyed, even if the
+ * cancel that ended it is still running.
+ *
+ * Needs no fd and no thread. If there is no memory, a cancel is noticed up to 2 ms late. In a 32-bit program with glibc,
+ * a cancel at the moment in which a wait begins is noticed up to 100 ms late. Before glibc 2.30, if cond uses
+ * CLOCK_REALTIME and the date is set back during the wait, the deadline comes later by that time.
+ *
+ * Errors: ECANCELED, ETIMEDOUT (ctx is done), EPERM (mutex checks its owner, which is not the caller), EOWNERDEAD
+ * (mutex is robust and its owner has died; the caller holds it), ENOTRECOVERABLE (mutex is robust and cannot be used any
+ * more; the caller does not hold it). If ctx ends during the wait, the last three win over err.
+ */
+int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex_t *mutex);
+
+/*
+ * FUTEX_WAIT of futex(2) under ctx: sleeps while the 32 bits at word equal expected, until somebody wakes them by
+ * FUTEX_WAKE or ctx ends. flags is 0 if only threads of this process use the word, or CTXFD_FUTEX_SHARED if it is in
+ * memory that processes share.
+ *
+ * Returns 0 when it was woken, when the word differs from expected, or for no reason, err, or -errno. So look at the
+ * word again. If a FUTEX_WAKE has counted this waiter, the result is 0 even if ctx ends at the same time: no wake-up is
+ * lost. It retries after EINTR. Needs no fd.
+ *
+ * Before Linux 5.16, or where futex_waitv is forbidden, a cancel is noticed up to 16 ms late; a deadline is not. Where
+ * all futex calls are forbidden, it sleeps for a millisecond and returns 0.
+ *
+ * Errors: ECANCELED, ETIMEDOUT (ctx is done), EINVAL (word is not aligned to 4 bytes, or flags has an unknown bit),
+ * EFAULT (word cannot be read).
+ */
+#define CTXFD_FUTEX_SHARED 1U
+int ctxfd_futex_wait(const struct ctxfd *ctx, const volatile void *word, uint32_t expected, unsigned flags);
 
 /* ---- After-funcs and dispatchers --------------------------------------------------------------------------------- */
 

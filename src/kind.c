@@ -25,6 +25,7 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
 	[KIND_SHARD_OF_CHILDREN] = { .name = "shard" },
 	[KIND_POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
+	[KIND_COND_WAIT] = { .name = "cond_wait", .ring = ctxfdi_ring_cond },
 	[KIND_EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
 };
 

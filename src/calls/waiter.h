@@ -11,6 +11,8 @@
 #ifndef WAITER_H
 #define WAITER_H
 
+#include <time.h>
+
 #include "core/tree.h"
 
 struct waiter {
@@ -23,6 +25,11 @@ struct waiter {
 	int expects_fd; /* for which the thread's next call likely has to wait: see io.c; -1: none */
 	int expects_events;
 	unsigned expected; /* how often */
+
+	/* Of one that is parked by ctxfd_cond_wait. See cond.c. */
+	pthread_cond_t *cond;
+	struct timespec limit;
+	uint32_t process; /* ctxfdi_forks of the one that it waits in */
 };
 
 /* This thread's, out of every list. NULL: no memory. */
@@ -50,5 +57,8 @@ bool ctxfdi_waiter_unpark(struct waiter *w);
 
 /* Kinds: rings a POLLING one. */
 void ctxfdi_ring_poller(struct ctxfd *n);
+
+/* Kinds, cond.c: rings a COND_WAIT one. */
+void ctxfdi_ring_cond(struct ctxfd *n);
 
 #endif

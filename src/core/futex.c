@@ -28,34 +28,46 @@
 #endif
 
 /* The kernel's futex is 32 bits wide: the half of the word that holds the flags. */
-static uint32_t *low_half(struct ctxfd *n)
+uint32_t *ctxfdi_futex_word(struct ctxfd *n)
 {
 	uint32_t *half = (uint32_t *)(void *)&n->word;
 	return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? half + 1 : half;
 }
 
+int ctxfdi_futex_wait(const volatile void *at, uint32_t value, int op, int64_t until, uint32_t bits)
+{
+	int saved = errno, err = 0;
+	struct timespec limit = timespec_of(until);
+
+	if (syscall(FUTEX_CALL, at, op, value, until == INT64_MAX ? NULL : &limit, NULL, bits) != 0)
+		err = -errno;
+	errno = saved;
+	return err;
+}
+
+void ctxfdi_nap(int64_t until)
+{
+	int64_t left = until - ctxfd_now();
+	struct timespec brief = timespec_of(left < 0 ? 0 : left < CTXFD_MSEC ? left : CTXFD_MSEC);
+	struct thread_cancel before = thread_cancel_off();
+
+	nanosleep(&brief, NULL);
+	thread_cancel_restore(before);
+}
+
 void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
 {
-	int saved = errno;
-	struct timespec at = timespec_of(until), *limit = until == INT64_MAX ? NULL : &at;
+	int err = ctxfdi_futex_wait(ctxfdi_futex_word(n), (uint32_t)w, FUTEX_WAIT_BITSET_PRIVATE, until, bits);
 
-	if (syscall(FUTEX_CALL, low_half(n), FUTEX_WAIT_BITSET_PRIVATE, (uint32_t)w, limit, NULL, bits) != 0 &&
-	    errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
-		/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
-		int64_t left = until - ctxfd_now();
-		struct timespec brief = timespec_of(left < 0 ? 0 : left < CTXFD_MSEC ? left : CTXFD_MSEC);
-		struct thread_cancel before = thread_cancel_off();
-
-		nanosleep(&brief, NULL);
-		thread_cancel_restore(before);
-	}
-	errno = saved;
+	/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
+	if (err && err != -EAGAIN && err != -EINTR && err != -ETIMEDOUT)
+		ctxfdi_nap(until);
 }
 
 void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits)
 {
 	int saved = errno;
 
-	syscall(FUTEX_CALL, low_half(n), FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
+	syscall(FUTEX_CALL, ctxfdi_futex_word(n), FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
 	errno = saved;
 }

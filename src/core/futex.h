@@ -21,4 +21,16 @@ void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bit
 /* Wakes all. n may be freed memory: the kernel uses only its address, and a stranger who sleeps there looks again. */
 void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits);
 
+/* The half of n's word that is slept on. */
+uint32_t *ctxfdi_futex_word(struct ctxfd *n);
+
+/*
+ * The system call: sleeps at any word, with op FUTEX_WAIT_BITSET and perhaps FUTEX_PRIVATE_FLAG. 0 when a wake of `bits`
+ * counted it, else -errno. Keeps errno.
+ */
+int ctxfdi_futex_wait(const volatile void *at, uint32_t value, int op, int64_t until, uint32_t bits);
+
+/* Where sleeping on a futex is refused: a millisecond, or less when CLOCK_MONOTONIC `until` comes before. */
+void ctxfdi_nap(int64_t until);
+
 #endif

@@ -24,7 +24,8 @@ enum kind {
 	KIND_WITH_PROCESS,
 	KIND_SHARD_OF_CHILDREN,
 	KIND_EXPIRY,
-	KIND_POLLING, /* a parked waiter: see calls/waiter.h */
+	KIND_POLLING,   /* a parked waiter: see calls/waiter.h */
+	KIND_COND_WAIT, /* another */
 	KINDS
 };
 

@@ -16,8 +16,7 @@
  */
 #define SLACK (50 * CTXFD_USEC)
 
-/* Sleeps until n is DONE, signalled as well, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
-uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until)
+bool ctxfdi_prepare_sleep(struct ctxfd *n, int64_t until, struct sleep *s)
 {
 	int64_t limit = n->deadline < until ? n->deadline : until;
 
@@ -25,16 +24,25 @@ uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until)
 		uint64_t w = ctxfdi_look(n);
 		int64_t now = limit == INT64_MAX ? 0 : ctxfd_now();
 
+		s->word = w | CTX_WAITERS;
+		s->limit = limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit;
 		if (w & CTX_DONE || until <= now)
-			return w;
+			return false;
 		/*
 		 * Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE.
 		 */
-		if (!(w & CTX_WAITERS) && !swap_word(n, &w, w | CTX_WAITERS))
-			continue;
-		ctxfdi_futex_sleep(n, w | CTX_WAITERS,
-		                   limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit, WAKE_DONE);
+		if (w & CTX_WAITERS || swap_word(n, &w, w | CTX_WAITERS))
+			return true;
 	}
+}
+
+uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until)
+{
+	struct sleep s;
+
+	while (ctxfdi_prepare_sleep(n, until, &s))
+		ctxfdi_futex_sleep(n, s.word, s.limit, WAKE_DONE);
+	return s.word;
 }
 
 int ctxfd_wait(const struct ctxfd *ctx)

@@ -237,6 +237,7 @@ static void use_time(struct world *w)
 {
 	struct pollfd many[10];
 	struct ctxfd *soon;
+	uint32_t word = 0;
 
 	CHECK(ctxfd_sleep(w->all[ROOT], CTXFD_MSEC), result == 0);
 	for (size_t i = 0; i < COUNT(many); i++)
@@ -244,6 +245,9 @@ static void use_time(struct world *w)
 	CHECK(ctxfd_poll(w->all[TIMED], many, COUNT(many), CTXFD_MSEC), result == 0);
 	MAKE(soon, ctxfd_with_timeout_cause(w->value, CTXFD_MSEC, -8));
 	CHECK(ctxfd_done_fd(soon), result >= 0);
+	do
+		CHECK(ctxfd_futex_wait(soon, &word, 0, 0), result == 0 || result == -ETIMEDOUT);
+	while (!ctxfd_err(soon));
 	CHECK(ctxfd_wait(soon), result == -ETIMEDOUT);
 	require(readable(ctxfd_done_fd(soon)));
 	require(ctxfd_cause(soon) == -8);
