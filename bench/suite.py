@@ -63,6 +63,12 @@ GROUPS = [
         wake("wake-awake/uring", "cancel, waiter in io_uring", "the same, io_uring POLL_ADD", True),
         wake("wake-awake/wait", "cancel, waiter in ctxfd_wait", "FUTEX_WAKE", True),
     ]),
+    ("From a signal to the waiter's running again, under a context that nobody cancels", [
+        wake("signal/cond", "pthread_cond_signal, waiter in ctxfd_cond_wait", "the same, pthread_cond_wait"),
+        wake("signal/word", "FUTEX_WAKE, waiter in ctxfd_futex_wait", "the same, FUTEX_WAIT"),
+        wake("signal-awake/cond", "pthread_cond_signal; CPUs kept from halting", "the same, pthread_cond_wait", True),
+        wake("signal-awake/word", "FUTEX_WAKE; CPUs kept from halting", "the same, FUTEX_WAIT", True),
+    ]),
     ("Cancel and then wait, in the same thread", [
         Row("wake-same-thread/poll", what="cancel, poll", floor="write, poll"),
         Row("wake-same-thread/epoll", what="cancel, epoll_ctl, epoll_wait", floor="write, epoll_ctl, epoll_wait"),
@@ -249,6 +255,10 @@ FIGURES = [
     Figure("cancel to wake-up, epoll_wait, by bare eventfd; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/epoll", "floor")),
     Figure("cancel to wake-up, io_uring, by bare eventfd; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/uring", "floor")),
     Figure("cancel to wake-up, ctxfd_wait, by bare futex; CPUs kept from halting", 1.05, "x", value=ratio("wake-awake/wait", "floor")),
+    Figure("signal to wake-up, ctxfd_cond_wait, p50, by pthread_cond_wait", 1.05, "x", value=ratio("signal/cond", "floor")),
+    Figure("signal to wake-up, ctxfd_cond_wait, by pthread_cond_wait; CPUs kept from halting", 1.05, "x",
+           value=ratio("signal-awake/cond", "floor")),
+    Figure("signal to wake-up, ctxfd_futex_wait, p50, by bare futex", 1.05, "x", value=ratio("signal/word", "floor")),
     Figure("deadline lateness, poll, p50, by bare timerfd + poll", 1.10, "x", value=ratio("late/poll", "floor")),
     Figure("deadline lateness, ctxfd_wait, p50, by bare timerfd + poll", 1.10, "x",
            value=ratio("late/wait", "floor", other_row="late/poll")),
