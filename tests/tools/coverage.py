@@ -53,7 +53,8 @@ def read_lines(report):
             for line in file['lines']:
                 if not line['gcovr/noncode']:
                     number = line['line_number']
-                    ways = [branch['count'] > 0 for branch in line['branches']]
+                    # The library is compiled with -fexceptions, by which each call has a way out that is no branch.
+                    ways = [branch['count'] > 0 for branch in line['branches'] if not branch['throw']]
                     yield Line(file['file'], number, source[number - 1], line['count'] > 0, ways)
 
 
