@@ -32,7 +32,7 @@ struct ctxfd_dispatcher {
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
 	int timer;
-	bool woken;     /* wake is readable, or will be */
+	bool woken;     /* the epoll set tells of wake, or will */
 	int64_t armed;  /* what the timer is set to; INT64_MAX: to nothing */
 	bool listening; /* the epoll set has the signalfd: */
 	int64_t look;   /* when to see whether a signal is still there; INT64_MAX: none has come */

@@ -34,9 +34,10 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	d->armed = d->look = INT64_MAX;
 }
 
+/* By edges: what a round has been told of it need not read. */
 static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = data };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = data };
 
 	return epoll_ctl(d->epoll, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }

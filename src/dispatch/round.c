@@ -20,15 +20,11 @@
 
 static void take_event(struct ctxfd_dispatcher *d, void *data)
 {
-	uint64_t count;
-
 	claim(dispatcher_is_locked(d));
 	if (data == &d->wake) {
-		if (read(d->wake, &count, sizeof count) == sizeof count)
-			d->woken = false;
+		d->woken = false;
 	} else if (data == &d->timer) {
-		if (read(d->timer, &count, sizeof count) == sizeof count)
-			d->armed = INT64_MAX;
+		d->armed = INT64_MAX;
 	} else if (data == &ctxfdi_signals_event) {
 		if (d->look == INT64_MAX) /* others that come meanwhile do not put it off */
 			d->look = ctxfd_now() + SIGNALS_DELAY;
