@@ -22,7 +22,7 @@ static void take_event(struct ctxfd_dispatcher *d, void *data)
 {
 	claim(dispatcher_is_locked(d));
 	if (data == &d->wake) {
-		d->woken = false;
+		atomic_store_explicit(&d->woken, false, memory_order_relaxed);
 	} else if (data == &d->timer) {
 		d->armed = INT64_MAX;
 	} else if (data == &ctxfdi_signals_event) {
@@ -250,6 +250,7 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 	struct ctxfd_after *running = d->running;
 
 	claim(dispatcher_is_locked(d));
+	atomic_store_explicit(&d->waking, 0, memory_order_relaxed);
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_cond_init(&d->idle, NULL);
 	d->closed = false;
