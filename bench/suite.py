@@ -291,6 +291,7 @@ FIGURES = [
            value=ratio("value-mixed/hit", "go", 100)),
     Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop")),
     Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop")),
+    Figure("two threads with a dispatcher each, by the rate of one", 1.5, "x", True, speedup("after/loops", 2, 1)),
     Figure("100,000 after-funcs due at once: CPU time for each, by Go", 0.5, "x", value=ratio("due/run", "go", DUE)),
     Figure("100,000 after-funcs due at once: lateness of the last, by Go", 1.0, "x", value=ratio("due/last", "go", DUE)),
     Figure("100,000 after-funcs due at once: CPU time for each, by libuv's timers", 1.0, "x", value=ratio("due/run", "uv", DUE)),

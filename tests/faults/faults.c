@@ -56,6 +56,25 @@ int fault_shown(void)
 	return e;
 }
 
+static void (*before_write)(void);
+
+void fault_before_write(void (*fn)(void))
+{
+	before_write = fn;
+}
+
+/* The number of a system call that is about to be made. */
+static long announced(long nr)
+{
+	void (*fn)(void) = before_write;
+
+	if (nr == SYS_write && fn) {
+		before_write = NULL;
+		fn();
+	}
+	return nr;
+}
+
 static int64_t alarm_delay;
 
 void fault_slow_alarms(int64_t ns)
