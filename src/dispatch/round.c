@@ -172,7 +172,25 @@ static void end_round(void *arg)
 	thread_cancel_restore(r->before);
 }
 
-/* Under the lock: does what is due, in one go, so that what comes due meanwhile cannot keep us here. */
+/* Under the lock: runs the after-funcs that are due, but none that comes due meanwhile. */
+static int run_due(struct round *r)
+{
+	struct ctxfd_dispatcher *d = r->d;
+	int done = 0;
+
+	claim(dispatcher_is_locked(d));
+	if (r->forks == ctxfdi_forks)
+		queue_move(&d->batch, &d->due);
+	while (r->forks == ctxfdi_forks && d->batch.first) {
+		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
+
+		queue_remove(&d->batch, &h->link);
+		done += run_after(d, h);
+	}
+	return done;
+}
+
+/* Under the lock: does what is due, and goes, so that what comes due meanwhile cannot keep us here. */
 static int serve(struct round *r)
 {
 	struct ctxfd_dispatcher *d = r->d;
@@ -190,16 +208,9 @@ static int serve(struct round *r)
 
 		ctxfdi_heap_remove(&d->alarms, &e->alarm);
 		expire(d, e);
+		done += run_due(r); /* at once, while their memory is near */
 	}
-	if (r->forks == ctxfdi_forks)
-		queue_move(&d->batch, &d->due);
-	while (r->forks == ctxfdi_forks && d->batch.first) {
-		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
-
-		queue_remove(&d->batch, &h->link);
-		done += run_after(d, h);
-	}
-	return done;
+	return done + run_due(r);
 }
 
 int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
