@@ -56,23 +56,22 @@ int fault_shown(void)
 	return e;
 }
 
-static void (*before_write)(void);
+static bool (*before_write)(void);
 
-void fault_before_write(void (*fn)(void))
+void fault_before_write(bool (*refuse)(void))
 {
-	before_write = fn;
+	before_write = refuse;
 }
 
 /* The number of a system call that is about to be made. */
 static long announced(long nr)
 {
-	void (*fn)(void) = before_write;
+	bool (*refuse)(void) = before_write;
 
-	if (nr == SYS_write && fn) {
-		before_write = NULL;
-		fn();
-	}
-	return nr;
+	if (nr != SYS_write || !refuse)
+		return nr;
+	before_write = NULL;
+	return refuse() ? -1 : nr;
 }
 
 static int64_t alarm_delay;

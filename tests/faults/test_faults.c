@@ -609,12 +609,13 @@ static struct ctxfd *with_counted_end(void)
 }
 
 /* What ends while another cancel is about to make the fd ready does not count on that: its caller may not wait. */
-static void cancel_another(void)
+static bool cancel_another(void)
 {
 	ctxfd_close(with_counted_end());
 	require(readable(ctxfd_dispatcher_fd(dispatcher)));
 	require(ctxfd_dispatcher_run(dispatcher) == 2);
 	require(!readable(ctxfd_dispatcher_fd(dispatcher)));
+	return false;
 }
 
 /* No lock is held while the fd is made ready, and what it tells is so at every moment. */
@@ -638,13 +639,35 @@ static void a_dispatcher_is_free_while_it_is_woken(void **state)
 	ctxfd_dispatcher_free(dispatcher);
 }
 
+static bool refuse(void)
+{
+	return true;
+}
+
+/* A sandbox may refuse the write for a while: what ends next tries again, for all. */
+static void a_wake_up_that_is_refused_is_made_up_for(void **state)
+{
+	ran = 0;
+	dispatcher = ctxfd_dispatcher_new();
+	home = ctxfd_with_dispatcher(ctxfd_background(), dispatcher);
+	fault_before_write(refuse);
+	ctxfd_close(with_counted_end());
+	assert_false(readable(ctxfd_dispatcher_fd(dispatcher)));
+	ctxfd_close(with_counted_end());
+	assert_true(readable(ctxfd_dispatcher_fd(dispatcher)));
+	assert_int_equal(ctxfd_dispatcher_run(dispatcher), 2);
+	ctxfd_unref(home);
+	ctxfd_dispatcher_free(dispatcher);
+}
+
 /* Who is about to wake a dispatcher keeps it, although it goes with its last context meanwhile. */
-static void run_and_give_up(void)
+static bool run_and_give_up(void)
 {
 	require(ctxfd_dispatcher_run(dispatcher) == 1);
 	ctxfd_unref(home);
 	ctxfd_dispatcher_free(dispatcher);
 	require(ctxfd_dispatcher_fd(dispatcher) >= 0);
+	return false;
 }
 
 static void a_dispatcher_lives_until_it_is_woken(void **state)
@@ -663,6 +686,7 @@ static void a_dispatcher_lives_until_it_is_woken(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_dispatcher_is_free_while_it_is_woken),
 	cmocka_unit_test(a_dispatcher_lives_until_it_is_woken),
+	cmocka_unit_test(a_wake_up_that_is_refused_is_made_up_for),
 	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),
 	cmocka_unit_test(signals_do_not_end_the_wait_for_an_alarm),
