@@ -3,12 +3,14 @@
 #include "bench.h"
 #include "ctxfd.h"
 #include "floor.h"
+#include "loop.h"
 
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define HOUR (3600 * CTXFD_SEC)
@@ -111,43 +113,202 @@ static void note_time(void *arg)
 	sem_post(&c->over);
 }
 
-static void run(struct bench *b)
+/* Who calls back, and how: each with a thread of that name, which sleeps until something is due. */
+struct caller {
+	const char *name;
+	void (*setup)(void);
+	void (*before)(struct call *c);
+	void (*fire)(void);
+	void (*after)(void);
+	void (*teardown)(void);
+};
+
+/* By the time until note_time runs, on a thread of another CPU. */
+static void run(struct bench *b, const struct caller *caller)
 {
 	struct call call = { 0 };
-	int dispatcher = -1;
+	int thread = -1;
 
 	sem_init(&call.over, 0, 0);
-	bench_pin(0); /* where the dispatcher, which is born with the first call, will stay */
+	bench_pin(0); /* where a thread that is born with the first call will stay */
+	caller->setup();
 	while (bench_more(b)) {
-		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
-		struct ctxfd_after *handle;
 		int64_t limit = bench_now() + 10 * CTXFD_SEC;
 
-		bench_check(ctxfd_after_func(ctx, note_time, &call, &handle) == 0);
+		caller->before(&call);
 		bench_pin(-1);
-		while (dispatcher < 0 && (dispatcher = bench_thread_named("ctxfd")) < 0)
+		while (thread < 0 && (thread = bench_thread_named(caller->name)) < 0)
 			bench_check(bench_now() < limit);
-		while (!bench_asleep(dispatcher) || !bench_asleep(dispatcher))
+		while (!bench_asleep(thread) || !bench_asleep(thread))
 			bench_check(bench_now() < limit);
-		int64_t cancelled = bench_now();
+		int64_t fired = bench_now();
 
-		ctxfd_cancel(ctx);
+		caller->fire();
 		while (sem_wait(&call.over))
 			;
-		bench_sample(b, (double)(call.at - cancelled));
-		bench_check(!ctxfd_after_stop(handle));
-		ctxfd_unref(ctx);
+		bench_sample(b, (double)(call.at - fired));
+		caller->after();
 	}
-	close(dispatcher);
+	caller->teardown();
+	close(thread);
 	sem_destroy(&call.over);
 }
-BENCH("ctxfd", "after/run", run)
+
+static const struct ctxfd *home; /* where the contexts are */
+static struct ctxfd *ended;      /* the context of this event */
+static struct ctxfd_after *handle;
+
+static void library_setup(void)
+{
+	home = ctxfd_ref(ctxfd_background());
+}
+
+static void library_teardown(void)
+{
+	ctxfd_unref(home);
+}
+
+static void context_before(struct call *c)
+{
+	ended = ctxfd_with_cancel(home);
+	bench_check(ctxfd_after_func(ended, note_time, c, &handle) == 0);
+}
+
+static void context_fire(void)
+{
+	ctxfd_cancel(ended);
+}
+
+static void context_after(void)
+{
+	bench_check(!ctxfd_after_stop(handle));
+	ctxfd_unref(ended);
+}
+
+static const struct caller by_library = { "ctxfd",      library_setup, context_before,
+	                                  context_fire, context_after, library_teardown };
+
+static struct loop own;
+
+static void own_setup(void)
+{
+	loop_start(&own);
+	home = own.home;
+}
+
+static void own_teardown(void)
+{
+	loop_end(&own);
+}
+
+static const struct caller by_own_loop = {
+	"loop", own_setup, context_before, context_fire, context_after, own_teardown
+};
+
+/* The least: a loop by hand that has a queue of one. */
+static struct {
+	pthread_mutex_t lock;
+	int epoll, event;
+	void (*fn)(void *arg);
+	void *arg;
+	bool ends;
+	struct call *next;
+	pthread_t thread;
+} bare = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void *bare_loop(void *unused)
+{
+	prctl(PR_SET_NAME, "bare");
+	for (;;) {
+		struct epoll_event event;
+		void (*fn)(void *arg);
+		uint64_t count;
+		void *arg;
+		bool ends;
+
+		if (epoll_wait(bare.epoll, &event, 1, -1) != 1)
+			continue;
+		bench_check(read(bare.event, &count, sizeof count) == sizeof count);
+		pthread_mutex_lock(&bare.lock);
+		ends = bare.ends;
+		fn = bare.fn;
+		arg = bare.arg;
+		bare.fn = NULL;
+		pthread_mutex_unlock(&bare.lock);
+		if (fn)
+			fn(arg);
+		if (ends)
+			return unused;
+	}
+}
+
+static void bare_setup(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	bare.ends = false;
+	bare.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	bare.epoll = epoll_create1(EPOLL_CLOEXEC);
+	bench_check(epoll_ctl(bare.epoll, EPOLL_CTL_ADD, bare.event, &event) == 0);
+	bare.thread = bench_thread(0, bare_loop, NULL);
+}
+
+static void bare_before(struct call *c)
+{
+	bare.next = c;
+}
+
+static void bare_wake(void (*fn)(void *arg), void *arg, bool ends)
+{
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&bare.lock);
+	bare.fn = fn;
+	bare.arg = arg;
+	bare.ends = ends;
+	pthread_mutex_unlock(&bare.lock);
+	bench_check(write(bare.event, &one, sizeof one) == sizeof one);
+}
+
+static void bare_fire(void)
+{
+	bare_wake(note_time, bare.next, false);
+}
+
+static void bare_after(void)
+{
+}
+
+static void bare_teardown(void)
+{
+	bare_wake(NULL, NULL, true);
+	pthread_join(bare.thread, NULL);
+	close(bare.event);
+	close(bare.epoll);
+}
+
+static const struct caller by_hand = { "bare", bare_setup, bare_before, bare_fire, bare_after, bare_teardown };
+
+/* Whether idle CPUs halt is for bench/run to say. */
+#define RUN(subject, caller, row)                  \
+	static void run_##caller(struct bench *b)  \
+	{                                          \
+		run(b, &caller);                   \
+	}                                          \
+	BENCH(subject, "after/" row, run_##caller) \
+	BENCH(subject, "after-awake/" row, run_##caller)
+
+RUN("ctxfd", by_library, "run")
+RUN("ctxfd", by_own_loop, "run-own")
+RUN("floor", by_hand, "run")
+BENCH("floor", "after/run-own", run_by_hand)
+BENCH("floor", "after-awake/run-own", run_by_hand)
 
 /* ---- A loop for each thread ----------------------------------------------------------------------------------------- */
 
 #define MOST_LOOPS 64
 
-struct loop {
+struct each {
 	_Alignas(128) struct ctxfd_dispatcher *d;
 	const struct ctxfd *home;
 	long calls;
@@ -161,7 +322,7 @@ static void count_here(void *arg)
 /* A callback each time, on the thread's own dispatcher. */
 static void loop_run(void *arg, int thread, long n)
 {
-	struct loop *l = &((struct loop *)arg)[thread];
+	struct each *l = &((struct each *)arg)[thread];
 
 	for (long i = 0; i < n; i++) {
 		struct ctxfd *ctx = ctxfd_with_cancel(l->home);
@@ -174,7 +335,7 @@ static void loop_run(void *arg, int thread, long n)
 
 static void loops(struct bench *b)
 {
-	static struct loop all[MOST_LOOPS];
+	static struct each all[MOST_LOOPS];
 	int n = (int)b->arg;
 
 	bench_check(n <= MOST_LOOPS);

@@ -38,11 +38,14 @@ endif
 ifneq ($(wildcard /usr/include/nsync_note.h /usr/local/include/nsync_note.h),)
 BENCH_PEERS += $(BENCH)/subjects/nsync
 endif
+ifeq ($(shell $(PKG_CONFIG) --exists libuv 2>/dev/null && echo yes),yes)
+BENCH_PEERS += $(BENCH)/subjects/uv
+endif
 ifneq ($(shell command -v go 2>/dev/null),)
 BENCH_PEERS += $(BENCH)/subjects/go
 endif
 
-$(BENCH)/obj/%.o: bench/%.c bench/bench.h bench/floor.h include/ctxfd.h
+$(BENCH)/obj/%.o: bench/%.c bench/bench.h bench/floor.h bench/loop.h include/ctxfd.h
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) -c $< -o $@
 
@@ -67,9 +70,14 @@ $(BENCH)/subjects/nsync: bench/peers/nsync.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) -lnsync $(BENCH_LINK) -o $@
 
-$(BENCH)/subjects/go: bench/peers/go.go bench/peers/go_shapes.go
+$(BENCH)/subjects/uv: bench/peers/uv.c $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
-	$(call quiet,GO)GO111MODULE=off GOCACHE=$(abspath $(BENCH))/go-cache go build -o $@ $^
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $(shell $(PKG_CONFIG) --cflags libuv) $< \
+		$(BENCH_RUNTIME) $(shell $(PKG_CONFIG) --libs libuv) $(BENCH_LINK) -o $@
+
+$(BENCH)/subjects/go: $(wildcard bench/peers/go/*.go)
+	@mkdir -p $(@D)
+	$(call quiet,GO)GO111MODULE=off GOCACHE=$(abspath $(BENCH))/go-cache go build -o $@ ./bench/peers/go
 
 # The second make finds what the first may have had to install.
 .PHONY: bench bench-peers bench-smoke bench-deps bench-run bench-run-peers bench-run-smoke

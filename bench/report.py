@@ -13,8 +13,8 @@ import time
 
 import suite
 
-ORDER = ["ctxfd", "floor", "go", "stop", "nsync", "glib"]
-NAMES = {"go": "Go", "stop": "std::stop", "nsync": "nsync", "glib": "GLib", "ctxfd": "ctxfd", "floor": "floor"}
+ORDER = ["ctxfd", "floor", "go", "stop", "nsync", "glib", "uv"]
+NAMES = {"go": "Go", "stop": "std::stop", "nsync": "nsync", "glib": "GLib", "uv": "libuv", "ctxfd": "ctxfd", "floor": "floor"}
 
 
 def order(subject):
@@ -129,6 +129,7 @@ class Machine:
                     "liburing": said("pkg-config", "--modversion", "liburing")}
         ask = {"go": ("go", "version"), "stop": (os.environ.get("CXX", "c++"), "-dumpfullversion"),
                "glib": ("pkg-config", "--modversion", "glib-2.0"),
+               "uv": ("pkg-config", "--modversion", "libuv"),
                "nsync": ("dpkg-query", "-W", "-f", "${Version}", "libnsync-dev")}
         for s in subjects:
             if s in ask:

@@ -6,9 +6,9 @@ from collections import namedtuple
 # name: as the subjects know it. args: one cell each. what: the library's work. floor: the least that work can be.
 # unit: of the samples. typical: judged by the middle round, not by the best one, see Cell.figure in report.py.
 # budget: milliseconds that a round may take. limit: the largest argument that a peer is asked to do, because it recurses or
-#   is quadratic. awake: keep the CPUs from halting, see bench/run.
-Row = namedtuple("Row", "name args what floor unit typical budget limit awake",
-                 defaults=[(0,), "", "", "ns", False, 8, {}, False])
+#   is quadratic. awake: keep the CPUs from halting, see bench/run. slow: one round a pass is enough.
+Row = namedtuple("Row", "name args what floor unit typical budget limit awake slow",
+                 defaults=[(0,), "", "", "ns", False, 8, {}, False, False])
 
 CHILDREN = (1, 10, 100, 1000, 10000, 100000)
 FDS = (1, 10, 100, 1000, 10000)
@@ -16,11 +16,17 @@ DEPTHS = (1, 10, 100, 1000, 10000, 100000, 1000000)
 THREADS = (1, 2, 4)
 VALUES = (1, 10, 100)
 CPUS = (1, 2)
+DUE = 100000
+BY_HAND = "write to an eventfd; epoll_wait, read, a queue of one, call"
 RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
 
 def wake(name, what, floor, awake=False):
     return Row(name, what=what, floor=floor, typical=True, budget=50, awake=awake)
+
+
+def due(name, what):
+    return Row(name, (DUE,), what, "a binary heap under a lock, one timerfd, epoll_wait", typical=name.startswith("due/last"), budget=80, slow=True)
 
 
 def call(name, what, floor):
@@ -96,10 +102,21 @@ GROUPS = [
         Row("after/stop", what="after_func, after_stop", floor="malloc, in and out of a locked list, free"),
         Row("after/stop-timed", what="the same, an hour to the deadline", floor="the same"),
         Row("after/stop-first", what="with_timeout, after_func, after_stop, close"),
-        wake("after/run", "cancel to callback, on the dispatcher", "write to an eventfd, callback after epoll_wait", True),
+        wake("after/run", "cancel to callback, by the library's thread, asleep", BY_HAND),
+        wake("after/run-own", "the same, by a loop that has the dispatcher's fd in its epoll set", BY_HAND),
+        wake("after-awake/run", "by the library's thread, on a CPU kept from halting", BY_HAND, True),
+        wake("after-awake/run-own", "by such a loop, on a CPU kept from halting", BY_HAND, True),
     ]),
     ("T threads, a dispatcher each: a context, its after-func, its end, the callback (wall time by all of them)", [
         Row("after/loops", THREADS, "with_cancel, after_func, close, run", "malloc, a queue, an eventfd, epoll_wait, read", typical=True, budget=30),
+    ]),
+    ("N contexts with one deadline and an after-func each: CPU time for each, and how late the last one runs", [
+        due("due/run", "by the library's thread: CPU from the last one's making until the last one has run"),
+        due("due/life", "the same, with making and freeing all"),
+        due("due/last", "by the library's thread: from the deadline to the last one's call"),
+        due("due/run-own", "by a loop that has a dispatcher's fd in its epoll set: CPU"),
+        due("due/last-own", "by such a loop: from the deadline to the last one's call"),
+        due("due/life-own", "by such a loop: CPU for all, with making and freeing"),
     ]),
     ("A call that has to wait, under a context of its own with a deadline; two threads take turns on N CPUs: for each turn", [
         call("call/recv", "with_timeout, ctxfd_recv, close; and a send", "ppoll with a time-out, recv; and a send"),
@@ -126,10 +143,10 @@ GROUPS = [
         Row("uring/scope-each", what="a scope each", floor="by hand: an eventfd, POLL_ADD and its removal"),
     ]),
     ("Bytes for each of a million, malloc's overhead included", [
-        Row("bytes/plain", what="with_cancel", unit="B"),
-        Row("bytes/timed", what="with_timeout", unit="B"),
-        Row("bytes/value", what="with_value", unit="B"),
-        Row("bytes/resident", what="with_cancel: pages of memory taken", unit="B"),
+        Row("bytes/plain", what="with_cancel", unit="B", slow=True),
+        Row("bytes/timed", what="with_timeout", unit="B", slow=True),
+        Row("bytes/value", what="with_value", unit="B", slow=True),
+        Row("bytes/resident", what="with_cancel: pages of memory taken", unit="B", slow=True),
     ]),
     ("The benchmarks of Go's context package", [
         Row("go/common-parent", what="BenchmarkCommonParentCancel", typical=True, budget=15),
@@ -220,10 +237,14 @@ def faster_than(row, arg, other):
     return lambda r, subject="ctxfd": r.ratio(row, arg, other, subject)
 
 
+CHEAP_LOCKS = ("stop_source does fewer instructions, 275 against 423 for a child, and more locked ones. On a Xeon, where those are dear, a "
+               "child took it twice as long; on an EPYC, where they are cheap, it is the quicker one.")
+ALIGNED = "1.35 or 1.62 on an EPYC, as the function happens to be aligned in the library."
+
 FIGURES = [
-    Figure("make + cancel + free a child, no fd, by std::stop", 0.8, "x", value=ratio("make/plain", "stop")),
+    Figure("make + cancel + free a child, no fd, by std::stop", 0.8, "x", value=ratio("make/plain", "stop"), why=CHEAP_LOCKS),
     Figure("make + cancel + free a child, no fd, by Go", 0.33, "x", value=ratio("make/plain", "go")),
-    Figure("the same as three calls: make, cancel, unref, by std::stop", 0.8, "x", value=ratio("make/apart", "stop")),
+    Figure("the same as three calls: make, cancel, unref, by std::stop", 0.8, "x", value=ratio("make/apart", "stop"), why=CHEAP_LOCKS),
     Figure("the same as three calls: make, cancel, unref, by Go", 0.33, "x", value=ratio("make/apart", "go"),
            why="cancel decides by a compare-and-swap what close need not decide, and unref looks again whether it is the last. "
                "Tried: a bare leaf's own way through cancel, 1 ns of 64."),
@@ -233,8 +254,8 @@ FIGURES = [
            value=ratio("make/timed+fd", "floor"),
            why="1.06 to 1.11 from run to run: the four calls are the same, the rest is making a child with a deadline. It was 1.12 "
                "with libc's close, which is a cancellation point."),
-    Figure("err, live", 1.5, " ns", value=plain("err/live")),
-    Figure("err, done", 1.5, " ns", value=plain("err/done")),
+    Figure("err, live", 1.5, " ns", value=plain("err/live"), why=ALIGNED),
+    Figure("err, done", 1.5, " ns", value=plain("err/done"), why=ALIGNED),
     Figure("err, live, deadline more than a second away", 10, " ns", value=plain("err/far-deadline")),
     Figure("err, live, deadline nearer, by clock_gettime", 1.2, "x", value=ratio("err/near-deadline", "floor")),
     Figure("cancel N children, each, the worst N from 10 to 100,000", 16, " ns",
@@ -272,8 +293,15 @@ FIGURES = [
                "then as before, and a child takes its 400 instructions. Under parents of their own they are no faster."),
     Figure("value at depth 100 among as many cancel nodes, hit, by Go with a pointer key", 0.6, "x",
            value=ratio("value-mixed/hit", "go", 100)),
-    Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop")),
+    Figure("after + stop without firing, by stop_callback made and destroyed", 1.0, "x", value=ratio("after/stop", "stop"),
+           why="A stop_callback lies in its caller's memory; an after-func, which may outlive everybody, is 136 bytes of heap. " + CHEAP_LOCKS),
     Figure("the same with a deadline", 1.0, "x", value=ratio("after/stop-timed", "stop", other_row="after/stop")),
+    Figure("two threads with a dispatcher each, by the rate of one", 1.5, "x", True, speedup("after/loops", 2, 1)),
+    Figure("100,000 after-funcs due at once: CPU time for each, by Go", 0.5, "x", value=ratio("due/run", "go", DUE)),
+    Figure("100,000 after-funcs due at once: lateness of the last, by Go", 1.0, "x", value=ratio("due/last", "go", DUE)),
+    Figure("100,000 after-funcs due at once: CPU time for each, by libuv's timers", 1.0, "x", value=ratio("due/run", "uv", DUE)),
+    Figure("cancel to callback, by a loop and a queue by hand", 1.10, "x", value=ratio("after/run", "floor")),
+    Figure("cancel to callback, by a loop and a queue by hand; CPUs kept from halting", 1.10, "x", value=ratio("after-awake/run", "floor")),
     *(Figure(f"{what}, under a context of its own, by ppoll and the call; {cpus}", 1.05, "x", value=in_turn(f"call/{row}", "floor", n))
       for row, what in (("recv", "recv that has to wait"), ("send", "send"), ("accept", "accept"))
       for n, cpus in ((1, "one CPU"), (2, "two CPUs"))),

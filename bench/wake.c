@@ -306,6 +306,3 @@ WAKE("uring", in_uring)
 ROW("wake-same-thread/uring", at_once, in_uring)
 ROW("late/uring", late, in_uring)
 #endif
-
-/* The floor of an after-func: a thread in epoll_wait, which then makes a call. */
-BENCH("floor", "after/run", wake_in_epoll_floor)

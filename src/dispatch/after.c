@@ -43,9 +43,14 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 			queue_append(&d->due, &h->link);
 		}
 	} while (list && list->ctx.kind == KIND_AFTER_FUNC && after_of(list)->dispatcher == d);
-	if (!d->serving) /* else who does looks at the queue when its round ends */
-		ctxfdi_dispatcher_wake(d);
-	dispatcher_unlock(d); /* from here on they, and d, may be freed */
+	/* From here on they may be freed, and d, unless we own it. */
+	if (d->serving) { /* who does looks at the queue when its round ends */
+		dispatcher_unlock(d);
+	} else {
+		dispatcher_ref(d);
+		ctxfdi_dispatcher_unlock_and_wake(d);
+		ctxfd_dispatcher_free(d);
+	}
 	while (stopped) {
 		struct ctxfd *dead = &stopped->ctx;
 

@@ -11,14 +11,44 @@
 pthread_mutex_t ctxfdi_dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
 struct link *ctxfdi_dispatchers;
 
-void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d)
+static bool write_wake(struct ctxfd_dispatcher *d)
 {
 	uint64_t one = 1;
 	int wake = atomic_load_explicit(&d->wake, memory_order_relaxed);
 
+	return syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
+}
+
+/* Acquire pairs with the release of who has written: what `woken` says is so. */
+static bool needs_wake(struct ctxfd_dispatcher *d)
+{
+	return atomic_load_explicit(&d->wake, memory_order_relaxed) >= 0 &&
+	       (atomic_load_explicit(&d->waking, memory_order_acquire) ||
+	        !atomic_load_explicit(&d->woken, memory_order_relaxed));
+}
+
+void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d)
+{
 	claim(dispatcher_is_locked(d));
-	if (!d->woken && wake >= 0)
-		d->woken = syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
+	if (needs_wake(d))
+		atomic_store_explicit(&d->woken, write_wake(d), memory_order_relaxed);
+}
+
+void ctxfdi_dispatcher_unlock_and_wake(struct ctxfd_dispatcher *d)
+{
+	bool needed = needs_wake(d);
+
+	claim(dispatcher_is_locked(d));
+	if (needed) {
+		atomic_store_explicit(&d->woken, true, memory_order_relaxed);
+		atomic_fetch_add_explicit(&d->waking, 1, memory_order_relaxed);
+	}
+	dispatcher_unlock(d);
+	if (!needed)
+		return;
+	if (!write_wake(d))
+		atomic_store_explicit(&d->woken, false, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&d->waking, 1, memory_order_release);
 }
 
 void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)

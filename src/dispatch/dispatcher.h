@@ -6,8 +6,9 @@
  *
  * A DISPATCHER'S LOCK is a mutex. It guards all of struct ctxfd_dispatcher, and of what is registered with it, that is
  * not called fixed. It comes before a node's LOCK, after which it is never taken; nobody has two of them, but fork. It is
- * not held while a walk is waited for, memory is allocated or freed, or a function of the program runs. System calls
- * under it do not wait, but for a done fd where SET_TICKS is refused (done.c).
+ * not held while a walk is waited for, memory is allocated or freed, or a function of the program runs; nor while an
+ * after-func that has ended wakes the thread that runs it, which wants it at once. System calls under it do not wait,
+ * but for a done fd where SET_TICKS is refused (done.c).
  *
  * ONE THREAD RUNS a dispatcher at a time. Others that come meanwhile fetch what the epoll set reports, so that its fd
  * does not stay readable, and leave it in the queues. The one that runs looks at the queues once more when it ends its
@@ -32,10 +33,11 @@ struct ctxfd_dispatcher {
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
 	int timer;
-	bool woken;     /* wake is readable, or will be */
-	int64_t armed;  /* what the timer is set to; INT64_MAX: to nothing */
-	bool listening; /* the epoll set has the signalfd: */
-	int64_t look;   /* when to see whether a signal is still there; INT64_MAX: none has come */
+	_Atomic bool woken;      /* the epoll set tells of wake, or will when nobody is: */
+	_Atomic unsigned waking; /* about to write to it without the lock, and owning a reference meanwhile */
+	int64_t armed;           /* what the timer is set to; INT64_MAX: to nothing */
+	bool listening;          /* the epoll set has the signalfd: */
+	int64_t look;            /* when to see whether a signal is still there; INT64_MAX: none has come */
 
 	struct heap_node *alarms;
 	struct link *sources;        /* that are watched */
@@ -95,7 +97,9 @@ static inline void dispatcher_ref(struct ctxfd_dispatcher *d)
 
 /* Under the lock. */
 void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
-void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d);  /* sets the timer for the earliest alarm */
+/* The same by an owner, who gives the lock back first: who is woken wants it at once, and may get this CPU. */
+void ctxfdi_dispatcher_unlock_and_wake(struct ctxfd_dispatcher *d);
+void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for the earliest alarm */
 
 /* Under the lock, by who runs d: steps out of the lock for work in the tree, and back into it. */
 void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d);

@@ -215,7 +215,8 @@ __attribute__((destructor)) static void end_thread(void)
 	if (idle) {
 		state = ENDING;
 		ctxfdi_library.closed = true; /* what comes due from here on could wait for who exits */
-		ctxfdi_library.woken = false; /* whatever it has taken: it is to look at `state` */
+		/* Whatever it has taken: it is to look at `state`. */
+		atomic_store_explicit(&ctxfdi_library.woken, false, memory_order_relaxed);
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
 	dispatcher_unlock(&ctxfdi_library);

@@ -2,6 +2,7 @@
 /* Dispatchers: their fds, their making and freeing, and contexts that name one. dispatcher.h says what the lock guards. */
 #include "dispatch/loop.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -27,16 +28,21 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	claim(dispatcher_is_locked(d) || !atomic_load_explicit(&d->refs, memory_order_relaxed));
 	if (wake >= 0)
 		ctxfdi_await_handlers(); /* a handler may have read the number */
+	/* Or who is about to write to it. Acquire pairs with the release of who has. */
+	while (atomic_load_explicit(&d->waking, memory_order_acquire))
+		sched_yield();
 	close_fd(&d->epoll);
 	close_fd(&wake);
 	close_fd(&d->timer);
-	d->woken = d->listening = false;
+	atomic_store_explicit(&d->woken, false, memory_order_relaxed);
+	d->listening = false;
 	d->armed = d->look = INT64_MAX;
 }
 
+/* By edges: what a round has been told of it need not read. */
 static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = data };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = data };
 
 	return epoll_ctl(d->epoll, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
 }

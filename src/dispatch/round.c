@@ -20,15 +20,11 @@
 
 static void take_event(struct ctxfd_dispatcher *d, void *data)
 {
-	uint64_t count;
-
 	claim(dispatcher_is_locked(d));
 	if (data == &d->wake) {
-		if (read(d->wake, &count, sizeof count) == sizeof count)
-			d->woken = false;
+		atomic_store_explicit(&d->woken, false, memory_order_relaxed);
 	} else if (data == &d->timer) {
-		if (read(d->timer, &count, sizeof count) == sizeof count)
-			d->armed = INT64_MAX;
+		d->armed = INT64_MAX;
 	} else if (data == &ctxfdi_signals_event) {
 		if (d->look == INT64_MAX) /* others that come meanwhile do not put it off */
 			d->look = ctxfd_now() + SIGNALS_DELAY;
@@ -176,7 +172,25 @@ static void end_round(void *arg)
 	thread_cancel_restore(r->before);
 }
 
-/* Under the lock: does what is due, in one go, so that what comes due meanwhile cannot keep us here. */
+/* Under the lock: runs the after-funcs that are due, but none that comes due meanwhile. */
+static int run_due(struct round *r)
+{
+	struct ctxfd_dispatcher *d = r->d;
+	int done = 0;
+
+	claim(dispatcher_is_locked(d));
+	if (r->forks == ctxfdi_forks)
+		queue_move(&d->batch, &d->due);
+	while (r->forks == ctxfdi_forks && d->batch.first) {
+		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
+
+		queue_remove(&d->batch, &h->link);
+		done += run_after(d, h);
+	}
+	return done;
+}
+
+/* Under the lock: does what is due, and goes, so that what comes due meanwhile cannot keep us here. */
 static int serve(struct round *r)
 {
 	struct ctxfd_dispatcher *d = r->d;
@@ -194,16 +208,9 @@ static int serve(struct round *r)
 
 		ctxfdi_heap_remove(&d->alarms, &e->alarm);
 		expire(d, e);
+		done += run_due(r); /* at once, while their memory is near */
 	}
-	if (r->forks == ctxfdi_forks)
-		queue_move(&d->batch, &d->due);
-	while (r->forks == ctxfdi_forks && d->batch.first) {
-		struct ctxfd_after *h = container_of(d->batch.first, struct ctxfd_after, link);
-
-		queue_remove(&d->batch, &h->link);
-		done += run_after(d, h);
-	}
-	return done;
+	return done + run_due(r);
 }
 
 int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
@@ -254,6 +261,7 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 	struct ctxfd_after *running = d->running;
 
 	claim(dispatcher_is_locked(d));
+	atomic_store_explicit(&d->waking, 0, memory_order_relaxed);
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_cond_init(&d->idle, NULL);
 	d->closed = false;

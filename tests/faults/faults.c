@@ -56,6 +56,24 @@ int fault_shown(void)
 	return e;
 }
 
+static bool (*before_write)(void);
+
+void fault_before_write(bool (*refuse)(void))
+{
+	before_write = refuse;
+}
+
+/* The number of a system call that is about to be made. */
+static long announced(long nr)
+{
+	bool (*refuse)(void) = before_write;
+
+	if (nr != SYS_write || !refuse)
+		return nr;
+	before_write = NULL;
+	return refuse() ? -1 : nr;
+}
+
 static int64_t alarm_delay;
 
 void fault_slow_alarms(int64_t ns)

@@ -26,4 +26,7 @@ int fault_shown(void);
 /* From now on a timerfd that is set to the past takes this long to fire, as it can on a busy machine. */
 void fault_slow_alarms(int64_t ns);
 
+/* Calls fn before the next write to an eventfd, where another thread could come in between. If it says so it is refused. */
+void fault_before_write(bool (*refuse)(void));
+
 #endif

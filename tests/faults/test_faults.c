@@ -591,7 +591,102 @@ static void what_is_readable_stays_readable(void **state)
 	assert_int_equal(in_child(expire_with_slow_alarms, NULL), 0);
 }
 
+static const struct ctxfd *home;
+static struct ctxfd_dispatcher *dispatcher;
+static int ran;
+
+static void count_ran(void *arg)
+{
+	ran++;
+}
+
+static struct ctxfd *with_counted_end(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(home);
+
+	require(ctx && ctxfd_after_func(ctx, count_ran, NULL, NULL) == 0);
+	return ctx;
+}
+
+/* What ends while another cancel is about to make the fd ready does not count on that: its caller may not wait. */
+static bool cancel_another(void)
+{
+	ctxfd_close(with_counted_end());
+	require(readable(ctxfd_dispatcher_fd(dispatcher)));
+	require(ctxfd_dispatcher_run(dispatcher) == 2);
+	require(!readable(ctxfd_dispatcher_fd(dispatcher)));
+	return false;
+}
+
+/* No lock is held while the fd is made ready, and what it tells is so at every moment. */
+static void a_dispatcher_is_free_while_it_is_woken(void **state)
+{
+	struct ctxfd *ctx;
+
+	ran = 0;
+	dispatcher = ctxfd_dispatcher_new();
+	home = ctxfd_with_dispatcher(ctxfd_background(), dispatcher);
+	ctx = with_counted_end();
+	fault_before_write(cancel_another);
+	ctxfd_close(ctx);
+	assert_int_equal(ran, 2);
+	ctxfd_dispatcher_run(dispatcher); /* for nothing, which the late write may have brought about */
+	assert_false(readable(ctxfd_dispatcher_fd(dispatcher)));
+	ctxfd_close(with_counted_end());
+	assert_true(readable(ctxfd_dispatcher_fd(dispatcher)));
+	assert_int_equal(ctxfd_dispatcher_run(dispatcher), 1);
+	ctxfd_unref(home);
+	ctxfd_dispatcher_free(dispatcher);
+}
+
+static bool refuse(void)
+{
+	return true;
+}
+
+/* A sandbox may refuse the write for a while: what ends next tries again, for all. */
+static void a_wake_up_that_is_refused_is_made_up_for(void **state)
+{
+	ran = 0;
+	dispatcher = ctxfd_dispatcher_new();
+	home = ctxfd_with_dispatcher(ctxfd_background(), dispatcher);
+	fault_before_write(refuse);
+	ctxfd_close(with_counted_end());
+	assert_false(readable(ctxfd_dispatcher_fd(dispatcher)));
+	ctxfd_close(with_counted_end());
+	assert_true(readable(ctxfd_dispatcher_fd(dispatcher)));
+	assert_int_equal(ctxfd_dispatcher_run(dispatcher), 2);
+	ctxfd_unref(home);
+	ctxfd_dispatcher_free(dispatcher);
+}
+
+/* Who is about to wake a dispatcher keeps it, although it goes with its last context meanwhile. */
+static bool run_and_give_up(void)
+{
+	require(ctxfd_dispatcher_run(dispatcher) == 1);
+	ctxfd_unref(home);
+	ctxfd_dispatcher_free(dispatcher);
+	require(ctxfd_dispatcher_fd(dispatcher) >= 0);
+	return false;
+}
+
+static void a_dispatcher_lives_until_it_is_woken(void **state)
+{
+	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background());
+
+	ran = 0;
+	dispatcher = ctxfd_dispatcher_new();
+	home = ctxfd_with_dispatcher(parent, dispatcher);
+	ctxfd_unref(with_counted_end()); /* its after-func keeps it */
+	fault_before_write(run_and_give_up);
+	ctxfd_close(parent);
+	assert_int_equal(ran, 1);
+}
+
 static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_dispatcher_is_free_while_it_is_woken),
+	cmocka_unit_test(a_dispatcher_lives_until_it_is_woken),
+	cmocka_unit_test(a_wake_up_that_is_refused_is_made_up_for),
 	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),
 	cmocka_unit_test(signals_do_not_end_the_wait_for_an_alarm),

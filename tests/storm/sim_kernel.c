@@ -124,6 +124,8 @@ static int open_file(enum kind kind)
 	return -1;
 }
 
+static bool is_due(const struct watch *w);
+
 static bool is_readable(const struct file *f)
 {
 	if (f->kind != EPOLL) {
@@ -131,9 +133,17 @@ static bool is_readable(const struct file *f)
 		return f->kind != CLOSED && f->count > 0;
 	}
 	for (int i = 0; i < WATCHES; i++)
-		if (f->watches[i].fd && is_readable(&files[f->watches[i].fd - FIRST_FD]))
+		if (f->watches[i].fd && is_due(&f->watches[i]))
 			return true;
 	return false;
+}
+
+/* Level-triggered as long as it is readable; edge-triggered if something has come since it was told last. */
+static bool is_due(const struct watch *w)
+{
+	const struct file *f = &files[w->fd - FIRST_FD];
+
+	return is_readable(f) && !(w->event.events & EPOLLET && w->told == f->edges);
 }
 
 static void changed(void)
@@ -307,13 +317,11 @@ int sim_poll(struct pollfd *fds, nfds_t n, int timeout)
 
 /* ---- Epoll ------------------------------------------------------------------------------------------------------- */
 
-/* Level-triggered as long as it is readable; edge-triggered if something has come since it was told last. */
 static bool is_reported(struct watch *w)
 {
-	struct file *f = &files[w->fd - FIRST_FD];
-	bool reported = is_readable(f) && !(w->event.events & EPOLLET && w->told == f->edges);
+	bool reported = is_due(w);
 
-	w->told = f->edges;
+	w->told = files[w->fd - FIRST_FD].edges;
 	return reported;
 }
 

@@ -91,7 +91,7 @@ func (b *bench) parallel(threads int, f func(thread, n int)) {
 
 func check(ok bool, what string) {
 	if !ok {
-		fmt.Println("fail go.go:", what)
+		fmt.Println("fail main.go:", what)
 		os.Exit(1)
 	}
 }
@@ -401,6 +401,7 @@ func rows() map[string]func(b *bench) {
 		"threads/shared": threads(true), "threads/separate": threads(false),
 		"value/hit": value(true, false), "value/miss": value(false, false),
 		"value-mixed/hit": value(true, true), "value-mixed/miss": value(false, true),
+		"due/run": allDue(dueRun), "due/last": allDue(dueLast), "due/life": allDue(dueLife),
 		"bytes/plain": heapBytes(plainChild), "bytes/timed": heapBytes(timedChild), "bytes/value": heapBytes(valueChild),
 		"go/common-parent": commonParent, "go/with-timeout": withTimeout,
 		"go/cancel-tree-background": cancelTree("background"), "go/cancel-tree-open": cancelTree("open"),
