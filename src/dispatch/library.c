@@ -13,6 +13,7 @@
 
 #include "core/fork.h"
 #include "core/look.h"
+#include "core/thread.h"
 #include "core/thread_cancel.h"
 #include "dispatch/library.h"
 #include "dispatch/round.h"
@@ -93,25 +94,6 @@ static void *serve(void *unused)
 	return unused;
 }
 
-/*
- * Signals are for the program's threads, so this one inherits a mask that has all of them, except those by which the
- * kernel answers what the thread does itself: a crash handler is to see a crash in fn.
- */
-static int create_thread(void)
-{
-	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
-	sigset_t set, before;
-	int err;
-
-	sigfillset(&set);
-	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-		sigdelset(&set, own[i]);
-	pthread_sigmask(SIG_SETMASK, &set, &before);
-	err = pthread_create(&thread, NULL, serve, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -err;
-}
-
 /* No lock is held while the thread is made, which takes memory: others wait until state is no longer STARTING. */
 int ctxfdi_library_start(void)
 {
@@ -126,7 +108,7 @@ int ctxfdi_library_start(void)
 		dispatcher_unlock(&ctxfdi_library);
 		err = ctxfdi_dispatcher_open(&ctxfdi_library);
 		if (err >= 0)
-			err = create_thread();
+			err = ctxfdi_thread_create(&thread, serve, NULL);
 		dispatcher_lock(&ctxfdi_library);
 		state = err ? NONE : RUNS;
 		if (err && ctxfdi_library.epoll >= 0)

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads of the library's own. No locks, no state. */
+#include "core/thread.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+/*
+ * Signals are for the program's threads, so this one inherits a mask that has all of them, except those by which the
+ * kernel answers what the thread does itself: a crash handler is to see a crash in a function of the program.
+ */
+int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
+{
+	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
+	sigset_t set, before;
+	int err;
+
+	sigfillset(&set);
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		sigdelset(&set, own[i]);
+	pthread_sigmask(SIG_SETMASK, &set, &before);
+	err = pthread_create(thread, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -err;
+}
