@@ -34,13 +34,14 @@
  *
  *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) and ctxfd_cond_wait are
  *   cancellation points, as are the calls they are named after: on entry and while they wait. They leave nothing
- *   behind. No other function is a cancellation point. Do not call any function here with asynchronous cancellation
- *   enabled. A signal handler that interrupts a function here must not leave it by longjmp or pthread_exit.
+ *   behind. So is ctxfd_waitid, and so is ctxfd_call while it waits. No other function is a cancellation point. Do not
+ *   call any function here with asynchronous cancellation enabled. A signal handler that interrupts a function here must
+ *   not leave it by longjmp or pthread_exit.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
  *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
- *   of the calls beside it or ctxfd_cond_wait is not freed in the child. If another thread was inside the library
- *   during the fork, the child may only exec or _exit.
+ *   of the calls beside it, ctxfd_cond_wait or ctxfd_call is not freed in the child. If another thread was inside the
+ *   library during the fork, the child may only exec or _exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
@@ -448,6 +449,48 @@ int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex
  */
 #define CTXFD_FUTEX_SHARED 1U
 int ctxfd_futex_wait(const struct ctxfd *ctx, const volatile void *word, uint32_t expected, unsigned flags);
+
+/*
+ * waitid(2) of the process behind pidfd, under ctx: waits until it has ended, and takes its status. options: WEXITED; with
+ * WNOWAIT the status stays there to be taken; with WNOHANG the call does not wait, and a process that has not ended gives 0
+ * and an info->si_pid of 0. info may be NULL. A status that is there already beats a context that is done. Like the calls
+ * above it retries EINTR, is a cancellation point, and leaves nothing behind.
+ *
+ * Errors: -EINVAL (other options; a negative pidfd; a kernel before 5.4, which cannot do it), -EBADF (not a pidfd),
+ * -ECHILD (not a child of this process, or its status has been taken, or is thrown away because SIGCHLD is ignored);
+ * -ENOMEM (the kernel has none, to wait).
+ */
+#ifdef SI_USER /* else <signal.h> hides siginfo_t, as it does in strict C99 */
+int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int options);
+#endif
+
+/* How many functions ctxfd_call runs at a time, those that were left to themselves included. */
+#define CTXFD_CALL_MAX 256
+
+/*
+ * Calls fn(arg), which nothing can interrupt (the open of a FIFO, flock, a blocking call of some library), on a thread of
+ * the library's, and waits for it under ctx.
+ *
+ *   0    fn has returned. What it returned is in *result, which may be NULL. arg is yours again.
+ *   err  ctx has ended first. arg is no longer yours: fn may be using it, and nothing here interrupts it. drop(arg) is
+ *        called once: when fn has returned, on that thread; or, if fn has not begun and never will, before this
+ *        returns. A NULL drop: nothing is called.
+ *   -EAGAIN (CTXFD_CALL_MAX of them run, or there is no thread), -ENOMEM: fn never runs, and arg is yours.
+ *
+ * An fn that has returned beats an end that comes at the same time. So arg is memory of its own, that fn, or the caller
+ * after 0, or else drop frees; fn and drop use nothing but arg that may be gone when they come to it. What fn gains (a
+ * descriptor, a lock) it leaves in arg, for drop to give back.
+ *
+ * The call is a cancellation point while it waits. pthread_cancel leaves fn to itself as err does, and drop(arg) is called
+ * once (on the caller's thread, if fn has returned by then or not begun).
+ *
+ * THE THREADS are called "ctxfd-call". They have a stack of the default size, all signals blocked but those by which the
+ * kernel answers what fn does (SIGSEGV and so on), and pthread_cancel held off. They are used again, and end when they
+ * have been idle for some seconds. exit does not wait for an fn that runs. If fn ends its thread (pthread_exit), *result
+ * is -ECANCELED. drop must return. An exception of C++ that leaves either of them ends the program. In the child of a fork
+ * nothing that the parent called goes on and nothing is dropped; if fn itself forks, its thread there ends with fn.
+ */
+int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*drop)(void *arg), int *result);
 
 /* ---- After-funcs and dispatchers --------------------------------------------------------------------------------- */
 

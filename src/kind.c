@@ -4,6 +4,7 @@
 #include "core/fork.h"
 
 #include "core/value.h"
+#include "calls/call.h"
 #include "calls/waiter.h"
 #include "dispatch/after.h"
 #include "dispatch/library.h"
@@ -24,6 +25,7 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_WITH_SIGNALS] = { .name = "with_signals", .before_free = ctxfdi_forget_signals },
 	[KIND_WITH_PROCESS] = { .name = "with_process", .before_free = ctxfdi_forget_fd },
 	[KIND_SHARD_OF_CHILDREN] = { .name = "shard" },
+	[KIND_CALLING] = { .name = "calling", .ring = ctxfdi_ring_call },
 	[KIND_POLLING] = { .name = "polling", .ring = ctxfdi_ring_poller },
 	[KIND_COND_WAIT] = { .name = "cond_wait", .ring = ctxfdi_ring_cond },
 	[KIND_EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },

@@ -26,6 +26,7 @@ enum kind {
 	KIND_EXPIRY,
 	KIND_POLLING,   /* a parked waiter: see calls/waiter.h */
 	KIND_COND_WAIT, /* another */
+	KIND_CALLING,   /* another: see calls/call.c */
 	KINDS
 };
 
@@ -38,7 +39,8 @@ struct kind_row {
 	struct hook *(*ended)(struct hook *list);
 	/*
 	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
-	 * the walk: it takes no lock and waits for nothing.
+	 * the walk: it takes no lock but one that is held for a few instructions, and waits
+	 * for nothing.
 	 */
 	void (*ring)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */

@@ -6,3 +6,6 @@ $(BUILD)/tests/test_accept: private override LDFLAGS += -Wl,--wrap=accept4
 # The test that stands between the library and libc's conditions, and that stops a cancel (gate.h).
 $(BUILD)/tests/test_cond: private override LDFLAGS += -Wl,--wrap=syscall,--wrap=ioctl,--wrap=timerfd_settime \
 	-Wl,--wrap=pthread_cond_clockwait,--wrap=pthread_cond_timedwait,--wrap=pthread_cond_signal
+
+# The test that stops a cancel while calls wait.
+$(BUILD)/tests/test_call: private override LDFLAGS += -Wl,--wrap=syscall,--wrap=ioctl,--wrap=timerfd_settime

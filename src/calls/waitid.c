@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctxfd_waitid: waiting for a process under a context. The same loop as in io.c: ask without waiting, then poll the pidfd,
+ * and ask again. No locks, no state.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include "core/thread_cancel.h"
+#include "ctxfd.h"
+
+/* Not every libc has the name. */
+#define PIDFD ((idtype_t)3)
+
+/*
+ * One look: 1 when the status is there, 0 when it is not, or -errno. Kept from pthread_cancel, which in some libcs can
+ * come after the kernel has handed over the status.
+ */
+static int look(int pidfd, siginfo_t *info, int options)
+{
+	struct thread_cancel before = thread_cancel_off();
+	int result;
+
+	*info = (siginfo_t){ 0 };
+	result = waitid(PIDFD, (id_t)pidfd, info, options | WNOHANG) == 0 ? info->si_pid != 0 : -errno;
+	thread_cancel_restore(before);
+	return result;
+}
+
+/* 0 when the next look is due, else err or -errno. */
+static int await_exit(const struct ctxfd *ctx, int pidfd, bool vain)
+{
+	struct pollfd one = { .fd = pidfd, .events = POLLIN };
+	/* It polls readable, but a debugger of another process's has the status first. */
+	int ready = vain ? ctxfd_poll(ctx, NULL, 0, CTXFD_MSEC) : 0;
+
+	if (ready == 0)
+		ready = ctxfd_poll(ctx, &one, 1, -1);
+	return ready < 0 ? ready : 0;
+}
+
+int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int options)
+{
+	siginfo_t found;
+	bool vain = false;
+	int status, err;
+
+	if (!(options & WEXITED) || options & ~(WEXITED | WNOWAIT | WNOHANG))
+		return -EINVAL;
+	pthread_testcancel();
+	while ((status = look(pidfd, &found, options)) == 0) {
+		err = options & WNOHANG ? ctxfd_err(ctx) : await_exit(ctx, pidfd, vain);
+		if (err)
+			return err;
+		if (options & WNOHANG)
+			break;
+		vain = true;
+	}
+	if (status < 0)
+		return status;
+	if (info)
+		*info = found;
+	return 0;
+}
