@@ -81,7 +81,7 @@ all: libs ## the libraries (the default)
 # pthread_exit, may go through it out of a function of the program.
 LIB_FLAGS = $(FLAGS) -Isrc -fPIC -fvisibility=hidden -fno-semantic-interposition -fno-lto -fexceptions -include src/export.h
 
-SRC       := $(wildcard $(addprefix src/,*.c core/*.c dispatch/*.c calls/*.c))
+SRC       := $(wildcard $(addprefix src/,*.c core/*.c dispatch/*.c calls/*.c run/*.c))
 OBJ       := $(SRC:src/%.c=$(BUILD)/obj/%.o)
 URING_SRC := $(if $(filter yes,$(URING)),$(wildcard src/uring/*.c))
 URING_OBJ := $(URING_SRC:src/%.c=$(BUILD)/obj/%.o)
@@ -248,7 +248,7 @@ run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(HARNESS) $(BUILD)/tests
 
 # ---- Install -------------------------------------------------------------------------------------------------------
 
-HEADERS := include/ctxfd.h $(if $(URING_SRC),include/ctxfd_uring.h)
+HEADERS := $(filter-out $(if $(URING_SRC),,%_uring.h),$(wildcard include/*.h))
 PCS     := ctxfd.pc $(if $(URING_SRC),ctxfd-uring.pc)
 MAN     := $(wildcard src/man/*.[1-9])
 # Where each page goes: man3/ctxfd_cancel.3
@@ -259,7 +259,7 @@ MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m
 	$(call man_path,$(n)$(suffix $(m)))=$(call man_path,$(m))))
 
 # Both libraries' files, since an uninstall need not know what was built.
-INSTALLED = $(addprefix $(INCLUDEDIR)/,ctxfd.h ctxfd_uring.h) \
+INSTALLED = $(addprefix $(INCLUDEDIR)/,$(notdir $(wildcard include/*.h))) \
 	$(foreach l,ctxfd ctxfd-uring,$(addprefix $(LIBDIR)/,lib$(l).a lib$(l).so lib$(l).so.0 pkgconfig/$(l).pc)) \
 	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m))) \
 	$(foreach l,$(MAN_LINKS),$(MANDIR)/$(firstword $(subst =, ,$(l))))

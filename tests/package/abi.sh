@@ -24,13 +24,13 @@ same() {
 	diff "$dir/header" "$dir/list" >"$dir/diff" || complain "$1 (>) does not have the functions of $header (<):"
 }
 
-# agree HEADER MAP LIBRARY
+# agree HEADERS MAP LIBRARY
 agree() {
-	header=include/$1
+	header="include/$1"
 	# A function's name is the last word in front of a parenthesis; those that end in _ are the macros' own.
-	printf '#include "%s"\n' "$1" | $CC -E -P -Iinclude - | tr '\n' ' ' | tr ';{}' '\n\n\n' |
+	printf '#include "%s"\n' $1 | $CC -E -P -Iinclude - | tr '\n' ' ' | tr ';{}' '\n\n\n' |
 		grep -o 'ctxfd_[a-z0-9_]*[a-z0-9] *(' | tr -d ' (' | sort -u >"$dir/header"
-	if [ "$1" != ctxfd.h ]; then
+	if [ "$1" = ctxfd_uring.h ]; then
 		grep '^ctxfd_uring_' "$dir/header" >"$dir/own" && mv "$dir/own" "$dir/header"
 	fi
 	[ "$(wc -l <"$dir/header")" -ge "$4" ] || complain "$header has too few functions for this test to make sense"
@@ -42,14 +42,22 @@ agree() {
 	fi
 	readelf -d "$BUILD/$3.so" | grep -q "SONAME.*\[$3\.so\.0\]" || complain "$3.so has another SONAME than $3.so.0"
 
+	for header in $1; do
+		alone "$header" "$5"
+	done
+}
+
+# alone HEADER FLAGS: whether it compiles by itself.
+alone() {
+	header=include/$1
 	printf '#include <%s>\nint main(void) { return 0; }\n' "$1" >"$dir/alone.c"
 	cp "$dir/alone.c" "$dir/alone.cc"
 	for std in c99 c11 gnu17; do
-		$CC -std=$std -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -Iinclude $5 -c -o "$dir/alone.o" \
+		$CC -std=$std -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -Iinclude $2 -c -o "$dir/alone.o" \
 			"$dir/alone.c" 2>"$dir/diff" || complain "$header does not compile as $std:"
 	done
 	for std in c++11 c++17 c++20; do
-		$CXX -std=$std -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -Iinclude $5 -c -o "$dir/alone.o" \
+		$CXX -std=$std -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -Iinclude $2 -c -o "$dir/alone.o" \
 			"$dir/alone.cc" 2>"$dir/diff" || complain "$header does not compile as $std:"
 	done
 }
@@ -58,7 +66,7 @@ agree() {
 alien=$(nm -g --defined-only "$BUILD"/obj/*.o "$BUILD"/obj/*/*.o | sed -n 's/.* [A-Z] //p' | grep -vE '^ctxfdi?_|^DW\.ref\.' | sort -u) # the latter: gcc's own, hidden
 [ -z "$alien" ] || complain "src defines names without ctxfd_ or ctxfdi_ in front, which a program may have as well:" $alien
 
-agree ctxfd.h ctxfd.map libctxfd 30
+agree "$(cd include && ls | grep -v uring | tr '\n' ' ')" ctxfd.map libctxfd 30
 if [ -e "$BUILD/libctxfd-uring.so" ]; then
 	# liburing's own header is not as clean.
 	agree ctxfd_uring.h ctxfd-uring.map libctxfd-uring 3 "$(pkg-config --cflags liburing) -Wno-error"

@@ -54,7 +54,7 @@ use() {
 version=$(sed -n 's/^#define CTXFD_VERSION_MAJOR //p' include/ctxfd.h).$(
 	sed -n 's/^#define CTXFD_VERSION_MINOR //p' include/ctxfd.h
 )
-core='include/ctxfd.h lib/libctxfd.a lib/libctxfd.so lib/libctxfd.so.0 lib/pkgconfig/ctxfd.pc'
+core="$(ls include/*.h | grep -v uring | tr '\n' ' ')"'lib/libctxfd.a lib/libctxfd.so lib/libctxfd.so.0 lib/pkgconfig/ctxfd.pc'
 uring='include/ctxfd_uring.h lib/libctxfd-uring.a lib/libctxfd-uring.so lib/libctxfd-uring.so.0
 	lib/pkgconfig/ctxfd-uring.pc'
 man=

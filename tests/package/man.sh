@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: MIT
 # variants: plain
 #
-# The man pages: each function of the header has its name and its prototype on a page, the README names each page, and
+# The man pages: each function of the headers has its name and its prototype on a page, the README names each page, and
 # the pages are free of lint.
 
 code=0
 pages='src/man/ctxfd.3 src/man/ctxfd_[!u]*.3'
-header=$(sed -n '/^#if/!s/^[a-z].*[ *]\(ctxfd_[a-z_]*[a-z]\)(.*/\1/p' include/ctxfd.h | sort -u)
+header=$(sed -n '/^#if/!s/^[a-z].*[ *]\(ctxfd_[a-z_]*[a-z]\)(.*/\1/p' $(ls include/*.h | grep -v uring) | sort -u)
 for part in 'Nm' 'F[no]'; do
 	# shellcheck disable=SC2086 # patterns
 	named=$(sed -n "/^\.Sh NAME/,/^\.Sh DESCRIPTION/s/^\.$part \(ctxfd_[a-z_]*\).*/\1/p" $pages | sort)

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctxfd_dial: "happy eyeballs" (RFC 8305). All sockets are non-blocking, and one ctxfd_poll waits for all of them, and for
+ * the time when the next address has its turn. That is where pthread_cancel acts, and nowhere else. No locks, no state.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/context.h"
+#include "core/thread_cancel.h"
+#include "ctxfd_net.h"
+
+#define HEAD_START (250 * CTXFD_MSEC)
+
+struct race {
+	struct addrinfo *list;
+	const struct addrinfo **order;
+	struct pollfd *fds; /* of the addresses from the first to `next`; -1: it has failed */
+	unsigned n, next;   /* addresses; the one whose turn comes */
+	unsigned live;      /* attempts under way */
+	int64_t turn;       /* when it comes */
+	int first_error;    /* of the first address, or 0 */
+};
+
+/* ---- The order ----------------------------------------------------------------------------------------------------- */
+
+/* The next address at or after *at that is of the family, or is not; *at moves behind it. NULL: there is none. */
+static const struct addrinfo *next_of(const struct addrinfo **at, int family, bool same)
+{
+	const struct addrinfo *ai = *at;
+
+	while (ai && (ai->ai_family == family) != same)
+		ai = ai->ai_next;
+	*at = ai ? ai->ai_next : NULL;
+	return ai;
+}
+
+/* The resolver's order, in which the family of the first address and the others take turns. */
+static void set_order(struct race *r)
+{
+	const struct addrinfo *same = r->list, *other = r->list, *ai;
+	int family = r->list->ai_family;
+	bool turn = true;
+
+	for (unsigned i = 0; i < r->n; turn = !turn) {
+		ai = next_of(turn ? &same : &other, family, turn);
+		if (ai)
+			r->order[i++] = ai;
+	}
+}
+
+/* ---- Attempts ------------------------------------------------------------------------------------------------------ */
+
+static void fail(struct race *r, unsigned i, int error)
+{
+	if (r->fds[i].fd >= 0)
+		close(r->fds[i].fd);
+	r->fds[i].fd = -1;
+	if (i == 0)
+		r->first_error = error;
+	r->turn = 0;
+}
+
+/* No descriptor or no memory, which has nothing to do with the address. */
+static bool is_local(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
+/* Starts to connect to the next address. */
+static void start_next(struct race *r)
+{
+	const struct addrinfo *ai = r->order[r->next];
+	struct pollfd *p = &r->fds[r->next];
+
+	r->turn = ctxfd_now() + HEAD_START;
+	*p = (struct pollfd){ .events = POLLOUT };
+	p->fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
+	if (p->fd < 0 && is_local(errno) && r->live > 0)
+		return; /* it has its turn once more */
+	if (p->fd < 0 || (connect(p->fd, ai->ai_addr, ai->ai_addrlen) != 0 && errno != EINPROGRESS && errno != EINTR))
+		fail(r, r->next, errno);
+	else
+		r->live++;
+	r->next++;
+}
+
+/* Whether fd is connected to itself: nobody listens, and the kernel has picked that very port for our end. */
+static bool is_own_peer(int fd)
+{
+	struct sockaddr_storage own = { 0 }, peer = { 0 };
+	socklen_t own_size = sizeof own, peer_size = sizeof peer;
+
+	getsockname(fd, (struct sockaddr *)&own, &own_size);
+	getpeername(fd, (struct sockaddr *)&peer, &peer_size);
+	return memcmp(&own, &peer, sizeof own) == 0;
+}
+
+/* The socket of the first attempt that has connected, or -1. Those that have failed are closed. */
+static int take_winner(struct race *r)
+{
+	for (unsigned i = 0; i < r->next; i++) {
+		struct pollfd *p = &r->fds[i];
+		socklen_t size = sizeof(int);
+		int error = 0, fd = p->fd;
+
+		if (fd < 0 || !p->revents)
+			continue;
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+		if (!error && is_own_peer(fd))
+			error = ECONNREFUSED;
+		r->live--;
+		if (!error) {
+			p->fd = -1;
+			return fd;
+		}
+		fail(r, i, error);
+	}
+	return -1;
+}
+
+/* ---- The race ------------------------------------------------------------------------------------------------------ */
+
+/* Starts whose turn it is. How long to wait then: nanoseconds, or -1 for no limit. */
+static int64_t start_due(struct race *r)
+{
+	int64_t left = 0;
+
+	while (r->next < r->n && (r->live == 0 || (left = r->turn - ctxfd_now()) <= 0))
+		start_next(r);
+	return r->next < r->n ? left : -1;
+}
+
+/* The winner, err, or -errno. */
+static int run(const struct ctxfd *ctx, struct race *r)
+{
+	struct thread_cancel before;
+	int64_t left;
+	int fd = -1, ready;
+
+	do {
+		before = thread_cancel_off();
+		left = start_due(r);
+		thread_cancel_restore(before);
+		if (r->live == 0)
+			return -r->first_error;
+		ready = ctxfd_poll(ctx, r->fds, r->next, left);
+		if (ready < 0)
+			return ready;
+		before = thread_cancel_off();
+		fd = take_winner(r);
+		thread_cancel_restore(before);
+	} while (fd < 0);
+	return fd;
+}
+
+/* Also when pthread_cancel ends the wait. */
+static void end_race(void *arg)
+{
+	struct race *r = arg;
+
+	for (unsigned i = 0; i < r->next; i++)
+		if (r->fds[i].fd >= 0)
+			close(r->fds[i].fd);
+	free(r->fds);
+	free(r->order);
+	freeaddrinfo(r->list);
+}
+
+static int race(const struct ctxfd *ctx, struct addrinfo *list)
+{
+	struct race r = { .list = list };
+	struct thread_cancel before;
+	int fd = -ENOMEM;
+
+	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next)
+		r.n++;
+	r.order = malloc_quietly(r.n * sizeof(struct addrinfo *));
+	r.fds = malloc_quietly(r.n * sizeof *r.fds);
+	pthread_cleanup_push(end_race, &r);
+	if (r.order && r.fds) {
+		set_order(&r);
+		fd = run(ctx, &r);
+	}
+	pthread_cleanup_pop(false);
+	before = thread_cancel_off();
+	end_race(&r);
+	thread_cancel_restore(before);
+	return fd;
+}
+
+/* From what the race needs to what the caller wants. */
+static int set_flags(int fd, int flags)
+{
+	struct thread_cancel before = thread_cancel_off();
+
+	if (!(flags & SOCK_NONBLOCK))
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	if (!(flags & SOCK_CLOEXEC))
+		fcntl(fd, F_SETFD, 0);
+	thread_cancel_restore(before);
+	return fd;
+}
+
+int ctxfd_dial(const struct ctxfd *ctx, const char *node, const char *service, int flags)
+{
+	static const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP };
+	struct addrinfo *list;
+	int err;
+
+	if (!service || flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
+		return -EINVAL;
+	err = ctxfd_getaddrinfo(ctx, node, service, &hints, &list, NULL);
+	if (err)
+		return err;
+	err = race(ctx, list);
+	return err < 0 ? err : set_flags(err, flags);
+}

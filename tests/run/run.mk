@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+# The test that has a resolver of its own, and notes who is dialled.
+$(BUILD)/tests/test_net: private override LDFLAGS += -Wl,--wrap=getaddrinfo,--wrap=freeaddrinfo,--wrap=connect
