@@ -14,6 +14,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -147,6 +149,13 @@ CALL(int, getsockname, (int fd, struct sockaddr *restrict addr, socklen_t *restr
 CALL(int, connect, (int fd, const struct sockaddr *addr, socklen_t size), (fd, addr, size), true, ECONNREFUSED, -1)
 CALL(int, accept4, (int fd, struct sockaddr *restrict addr, socklen_t *restrict size, int flags),
      (fd, addr, size, flags), true, EMFILE, -1)
+
+CALL(int, getaddrinfo,
+     (const char *restrict node, const char *restrict service, const struct addrinfo *restrict hints,
+      struct addrinfo **restrict result),
+     (node, service, hints, result), true, 0, EAI_AGAIN)
+CALL(int, mkstemp, (char *name), (name), true, EACCES, -1)
+CALL(int, flock, (int fd, int op), (fd, op), true, ENOLCK, -1)
 
 CALL(int, eventfd, (unsigned count, int flags), (count, flags), true, EMFILE, -1)
 CALL(int, timerfd_create, (clockid_t clock, int flags), (clock, flags), true, EMFILE, -1)

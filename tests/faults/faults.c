@@ -6,6 +6,7 @@
 #include "faults.h"
 
 #include <linux/futex.h>
+#include <netdb.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>

@@ -9,11 +9,15 @@
  */
 #include "faults.h"
 
+#include <netdb.h>
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/un.h>
+
+#include "calls/call.h"
+#include "ctxfd_net.h"
 
 /* ---- Calls that may meet the fault ------------------------------------------------------------------------------- */
 
@@ -43,6 +47,20 @@
 			e = fault_shown();                                 \
 			require(e ? !(ctx) && errno == e : (ctx) != NULL); \
 		} while (e);                                               \
+	} while (0)
+
+/* The same where a thread of the library's may meet the fault. */
+#define CHECK_THERE(call, ok)                                \
+	do {                                                 \
+		int64_t result;                              \
+		do {                                         \
+			errno = UNTOUCHED;                   \
+			result = (call);                     \
+			require(errno == UNTOUCHED);         \
+			require(result >= 0 || fault_hit()); \
+			(void)fault_shown();                 \
+		} while (result < 0);                        \
+		require(ok);                                 \
 	} while (0)
 
 /* A call that cannot fail. What it meets is hidden. */
@@ -310,6 +328,53 @@ static void use_dispatcher(struct world *w)
 	require(w->ran == 0);
 }
 
+static int add_one(void *arg)
+{
+	return *(int *)arg + 1;
+}
+
+static void use_process(const struct ctxfd *ctx)
+{
+	pid_t pid = fork();
+	siginfo_t info;
+	int pidfd;
+
+	require(pid >= 0);
+	if (pid == 0)
+		_exit(7);
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0) {
+		require(waitpid(pid, NULL, 0) == pid);
+		return;
+	}
+	CHECK(ctxfd_waitid(ctx, pidfd, &info, WEXITED), result == 0);
+	require(info.si_status == 7);
+	close(pidfd);
+}
+
+/* The threads that this starts are gone when it returns, with all that they had. */
+static void use_calls(const struct ctxfd *ctx)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int threads = count_threads(), listener = listen_at((struct sockaddr *)&in, sizeof in), n = 41, sum = 0,
+	    fd = -1;
+	struct addrinfo *list = NULL;
+	socklen_t size = sizeof in;
+	char port[16];
+
+	CHECK(ctxfd_call(ctx, add_one, &n, NULL, &sum), result == 0);
+	require(sum == 42);
+	require(getsockname(listener, (struct sockaddr *)&in, &size) == 0);
+	snprintf(port, sizeof port, "%d", ntohs(in.sin_port));
+	CHECK_THERE(ctxfd_getaddrinfo(ctx, "127.0.0.1", port, NULL, &list, NULL), result == 0);
+	freeaddrinfo(list);
+	CHECK_THERE(fd = ctxfd_dial(ctx, "127.0.0.1", port, SOCK_CLOEXEC), result >= 0);
+	close(fd);
+	close(listener);
+	use_process(ctx);
+	wait_until(count_threads() <= threads);
+}
+
 static void end_everything(struct world *w)
 {
 	DO(ctxfd_cancel(w->all[ROOT]));
@@ -353,6 +418,7 @@ static void script(const struct inherited *in)
 	use_sockets(w.all[BELOW], AF_INET);
 	use_sockets(w.all[CHILD], AF_UNIX);
 	use_time(&w);
+	use_calls(w.all[BELOW]);
 	use_dispatcher(&w);
 	end_everything(&w);
 }
@@ -470,7 +536,8 @@ static void library_survives(void **state)
 				assert_int_equal(faulty.fds, clean.fds);
 				assert_int_equal(faulty.memory, clean.memory);
 				assert_int_equal(faulty.threads, clean.threads);
-				if (!faulty.hit && id == FAULT_NO_PIDFD_SEND_SIGNAL && !has_pidfds())
+				if (!faulty.hit && (id == FAULT_NO_PIDFD_SEND_SIGNAL || id == FAULT_NO_STATUS) &&
+				    !has_pidfds())
 					skip_test("no pidfd_open here");
 				assert_true(faulty.hit || nth > 1);
 				nth += slow();
@@ -697,6 +764,7 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
+	ctxfdi_call_idle = CTXFD_MSEC;
 	rest = mmap(NULL, sizeof *rest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	require(rest != MAP_FAILED);
 	return run_all(tests);
