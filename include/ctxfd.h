@@ -451,44 +451,49 @@ int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex
 int ctxfd_futex_wait(const struct ctxfd *ctx, const volatile void *word, uint32_t expected, unsigned flags);
 
 /*
- * waitid(2) of the process behind pidfd, under ctx: waits until it has ended, and takes its status. options: WEXITED; with
- * WNOWAIT the status stays there to be taken; with WNOHANG the call does not wait, and a process that has not ended gives 0
- * and an info->si_pid of 0. info may be NULL. A status that is there already beats a context that is done. Like the calls
- * above it retries EINTR, is a cancellation point, and leaves nothing behind.
+ * waitid(2) under ctx, for the process behind pidfd. Waits until the process has ended, and takes its status. options is
+ * WEXITED, alone or with WNOWAIT (the status stays there to be taken) and WNOHANG (the call does not wait; info->si_pid
+ * is 0 if the process has not ended). info may be NULL. A status that is there is returned even if ctx is done. Retries
+ * after EINTR.
  *
- * Errors: -EINVAL (other options; a negative pidfd; a kernel before 5.4, which cannot do it), -EBADF (not a pidfd),
- * -ECHILD (not a child of this process, or its status has been taken, or is thrown away because SIGCHLD is ignored);
- * -ENOMEM (the kernel has none, to wait).
+ * Returns 0, err, or -errno.
+ * Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (other options; pidfd is negative; the kernel is older than 5.4 and
+ * cannot do it; the call has to wait and RLIMIT_NOFILE is below 2), EBADF (pidfd is not a pidfd), ECHILD (the process is
+ * not a child of this one; or its status was taken, or is discarded because SIGCHLD is ignored), ENOMEM (the call has to
+ * wait, and the kernel has no memory for that).
  */
-#ifdef SI_USER /* else <signal.h> hides siginfo_t, as it does in strict C99 */
+#ifdef SI_USER /* if not, <signal.h> hides siginfo_t, as it does in strict C99 */
 int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int options);
 #endif
 
-/* How many functions ctxfd_call runs at a time, those that were left to themselves included. */
+/* How many functions ctxfd_call runs at a time, including those that it has abandoned. */
 #define CTXFD_CALL_MAX 256
 
 /*
- * Calls fn(arg), which nothing can interrupt (the open of a FIFO, flock, a blocking call of some library), on a thread of
- * the library's, and waits for it under ctx.
+ * Calls fn(arg) on a thread of the library, and waits for it under ctx. It is for a function that nothing can interrupt:
+ * the open of a FIFO, flock, a blocking call in another library.
  *
- *   0    fn has returned. What it returned is in *result, which may be NULL. arg is yours again.
- *   err  ctx has ended first. arg is no longer yours: fn may be using it, and nothing here interrupts it. drop(arg) is
- *        called once: when fn has returned, on that thread; or, if fn has not begun and never will, before this
- *        returns. A NULL drop: nothing is called.
- *   -EAGAIN (CTXFD_CALL_MAX of them run, or there is no thread), -ENOMEM: fn never runs, and arg is yours.
+ *   0        fn has returned. *result is what it returned; result may be NULL. The caller owns arg again.
+ *   err      ctx has ended first. The caller does not own arg any more. If fn has begun, it is abandoned: it goes on, and
+ *            drop(arg) is called after it, on its thread. If it has not, it never does, and drop(arg) is called before
+ *            this returns. drop is called once; it may be NULL.
+ *   -errno   fn never runs, and the caller still owns arg.
  *
- * An fn that has returned beats an end that comes at the same time. So arg is memory of its own, that fn, or the caller
- * after 0, or else drop frees; fn and drop use nothing but arg that may be gone when they come to it. What fn gains (a
- * descriptor, a lock) it leaves in arg, for drop to give back.
+ * If fn has returned, this returns 0, even if ctx ends at the same time. Give arg memory of its own, which is freed by
+ * the caller after 0, and otherwise by drop. fn and drop must use nothing else that may be gone when they run. If fn
+ * obtains something, such as a descriptor or a lock, it stores it in arg, so that drop can give it back.
  *
- * The call is a cancellation point while it waits. pthread_cancel leaves fn to itself as err does, and drop(arg) is called
- * once (on the caller's thread, if fn has returned by then or not begun).
+ * The call is a cancellation point while it waits. pthread_cancel abandons fn as the end of ctx does; if fn has
+ * returned by then, or has not begun, drop(arg) is called on the thread that is cancelled.
  *
- * THE THREADS are called "ctxfd-call". They have a stack of the default size, all signals blocked but those by which the
- * kernel answers what fn does (SIGSEGV and so on), and pthread_cancel held off. They are used again, and end when they
- * have been idle for some seconds. exit does not wait for an fn that runs. If fn ends its thread (pthread_exit), *result
- * is -ECANCELED. drop must return. An exception of C++ that leaves either of them ends the program. In the child of a fork
- * nothing that the parent called goes on and nothing is dropped; if fn itself forks, its thread there ends with fn.
+ * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
+ * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for some
+ * seconds. exit does not wait for fn. If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return.
+ * A C++ exception must not leave either of them. In the child of a fork, fn does not go on and drop is not called; if fn
+ * itself forks, its thread in the child ends after fn.
+ *
+ * Returns 0, err, or -errno.
+ * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
  */
 int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*drop)(void *arg), int *result);
 
