@@ -39,8 +39,7 @@ struct kind_row {
 	struct hook *(*ended)(struct hook *list);
 	/*
 	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
-	 * the walk: it takes no lock but one that is held for a few instructions, and waits
-	 * for nothing.
+	 * the walk: it takes no lock but one that is held for a few instructions, and waits for nothing.
 	 */
 	void (*ring)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
