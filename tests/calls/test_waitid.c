@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* ctxfd_waitid: a process's end under a context; no status is lost, and none is taken by a call that does not tell it. */
-#include "harness.h"
+#include "signal_storm.h"
 
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/time.h>
 
 #ifndef PTRACE_SEIZE
 #define PTRACE_SEIZE 0x4206
@@ -227,30 +226,23 @@ static void a_cancel_ends_the_wait(void **state)
 	}
 }
 
-static void count_signal(int sig)
-{
-	(void)sig;
-}
-
 static void a_deadline_ends_the_wait_through_signals(void **state)
 {
-	struct sigaction act = { .sa_handler = count_signal }, old;
-	struct itimerval often = { { 0, 500 }, { 0, 500 } }, never = { 0 };
-	struct ctxfd *ctx;
+	struct signal_storm storm;
 	int64_t deadline = 0;
+	struct ctxfd *ctx;
 	struct child c;
+	int err;
 
 	NEED_P_PIDFD();
 	make_child(&c, 7);
+	start_signals(&storm);
 	ctx = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
+	err = ctxfd_waitid(ctx, c.pidfd, NULL, WEXITED);
+	stop_signals(&storm);
+	assert_int_equal(err, -ETIMEDOUT);
 	assert_true(ctxfd_deadline(ctx, &deadline));
-	assert_int_equal(sigaction(SIGALRM, &act, &old), 0);
-	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
-	assert_int_equal(ctxfd_waitid(ctx, c.pidfd, NULL, WEXITED), -ETIMEDOUT);
 	assert_elapsed(deadline, 0, CTXFD_SEC);
-	assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
-	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
-	set_time_limit(60);
 	let_go(&c);
 	assert_int_equal(ctxfd_waitid(ctxfd_background(), c.pidfd, NULL, WEXITED), 0);
 	drop_child(&c);

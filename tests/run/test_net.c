@@ -4,16 +4,14 @@
  * is said: it answers what the test wants, when it wants. Connections go over loopback; what never answers is a listener
  * whose queue is full.
  */
-#include "harness.h"
+#include "signal_storm.h"
 
 #include <net/if.h>
 #include <netdb.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/time.h>
 
 #include "calls/call.h"
 #include "ctxfd_net.h"
@@ -733,30 +731,21 @@ static void with_one_fd_they_take_turns(void **state)
 	close_stuck(&stuck);
 }
 
-static void on_signal(int sig)
-{
-	(void)sig;
-}
-
 static void signals_do_not_end_it(void **state)
 {
-	struct sigaction act = { .sa_handler = on_signal }, old;
-	struct itimerval often = { { 0, 500 }, { 0, 500 } }, never = { 0 };
-	struct ctxfd *ctx;
+	struct signal_storm storm;
 	int64_t deadline = 0;
+	struct ctxfd *ctx;
 	struct stuck stuck;
 	int fd;
 
 	make_stuck(&stuck);
 	reset_resolver();
 	answer(&stuck.addr, sizeof stuck.addr);
-	assert_int_equal(sigaction(SIGALRM, &act, &old), 0);
-	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+	start_signals(&storm);
 	ctx = ctxfd_with_timeout(ctxfd_background(), 30 * CTXFD_MSEC);
 	fd = ctxfd_dial(ctx, "x", "y", 0);
-	assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
-	assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
-	set_time_limit(60);
+	stop_signals(&storm);
 	assert_int_equal(fd, -ETIMEDOUT);
 	assert_true(ctxfd_deadline(ctx, &deadline));
 	assert_elapsed(deadline, 0, CTXFD_SEC);
