@@ -65,8 +65,9 @@ static int leave_wait(int result)
  */
 #define UNWOUND __attribute__((no_sanitize("address")))
 
-#ifdef HAS_CLOCKWAIT
 typedef struct timespec limit_t;
+
+#ifdef HAS_CLOCKWAIT
 int __real_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *mutex, clockid_t clock, const limit_t *limit);
 int __wrap_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *mutex, clockid_t clock, const limit_t *limit);
 
@@ -77,8 +78,9 @@ UNWOUND int __wrap_pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t 
 
 	return enter_wait(&result) ? leave_wait(__real_pthread_cond_clockwait(cond, mutex, clock, limit)) : result;
 }
-#else
-typedef struct timespec limit_t;
+#endif
+
+/* For want of the other one; and for calls (calls/call.c). */
 int __real_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const limit_t *limit);
 int __wrap_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const limit_t *limit);
 
@@ -88,7 +90,6 @@ UNWOUND int __wrap_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t 
 
 	return enter_wait(&result) ? leave_wait(__real_pthread_cond_timedwait(cond, mutex, limit)) : result;
 }
-#endif
 
 /* ---- A waiter, and what it waits for ----------------------------------------------------------------------------- */
 
