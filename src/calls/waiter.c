@@ -15,6 +15,7 @@
 
 #include "core/fork.h"
 #include "core/own.h"
+#include "core/thread_cancel.h"
 
 #ifndef TFD_IOC_SET_TICKS
 #define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
@@ -68,8 +69,10 @@ static pthread_key_t key; /* for its destructor: it frees a thread's waiter */
 static bool has_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* A thread that returns with a cancellation pending would be cancelled here, by close. */
 static void free_waiter(void *arg)
 {
+	struct thread_cancel before = thread_cancel_off();
 	struct waiter *w = arg;
 
 	ctxfdi_own_waiter = NULL;
@@ -78,6 +81,7 @@ static void free_waiter(void *arg)
 	if (w->fd >= 0 && w->generation == ctxfdi_forks)
 		close(w->fd);
 	free(w);
+	thread_cancel_restore(before);
 }
 
 static void make_key(void)

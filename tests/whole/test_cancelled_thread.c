@@ -48,6 +48,26 @@ static void a_cancelled_thread_leaves_nothing_behind(void **state)
 	close_pair(pipes);
 }
 
+static void *wait_and_return(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC);
+
+	require(ctxfd_poll(ctx, NULL, 0, -1) == -ETIMEDOUT);
+	ctxfd_close(ctx);
+	pthread_cancel(pthread_self());
+	return arg;
+}
+
+/* What the thread has of the library goes, and the cancellation does not act there: it returns what it returns. */
+static void a_thread_may_return_with_a_cancellation_pending(void **state)
+{
+	int fds = count_fds(), result;
+
+	(void)state;
+	assert_ptr_equal(thread_join(thread_start(wait_and_return, &result)), &result);
+	assert_int_equal(count_fds(), fds);
+}
+
 /* ---- The calls that wait ----------------------------------------------------------------------------------------- */
 
 enum call { POLL_0, POLL_1, POLL_7, POLL_8, POLL_99, READ, WRITE, RECV, SEND, ACCEPT, CONNECT, CONNECT_LOCAL, CALLS };
@@ -265,6 +285,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_cancelled_thread_leaves_nothing_behind),
+		cmocka_unit_test(a_thread_may_return_with_a_cancellation_pending),
 		cmocka_unit_test(a_waiting_thread_can_be_cancelled),
 		cmocka_unit_test(a_sleeping_thread_can_be_cancelled_without_fds),
 		cmocka_unit_test(a_pending_cancellation_comes_first),
