@@ -6,7 +6,7 @@
  * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
  * what knows it, a pipe opened anew on kernels whose pipes do not, else poll first.
  *
- * PTHREAD_CANCEL acts where a call begins and where it waits. A try on a socket is kept from it: some libcs (glibc
+ * PTHREAD_CANCEL acts where a call begins and where it waits. A try that does not wait is kept from it: some libcs (glibc
  * before 2.41) let a thread be cancelled after the kernel has handed over the bytes.
  */
 #include <fcntl.h>
@@ -48,6 +48,16 @@ static ssize_t plain(const struct transfer *t, size_t size)
 	ssize_t n = t->out ? write(t->fd, t->buf, size) : read(t->fd, t->buf, size);
 
 	return n < 0 ? -errno : n;
+}
+
+/* For what does not wait. */
+static ssize_t plain_now(const struct transfer *t)
+{
+	struct thread_cancel before = thread_cancel_off();
+	ssize_t n = plain(t, t->size);
+
+	thread_cancel_restore(before);
+	return n;
 }
 
 static ssize_t socket_now(const struct transfer *t)
@@ -126,7 +136,7 @@ static ssize_t polled_now(const struct transfer *t, const struct stat *st)
 
 	/* It does not wait, or fails at once, whatever poll says. */
 	if (mode & O_NONBLOCK || (mode & O_ACCMODE) == (t->out ? O_RDONLY : O_WRONLY))
-		return plain(t, t->size);
+		return plain_now(t);
 	ready = ctxfdi_look_at_fd(t->fd, t->out ? POLLOUT : POLLIN);
 	if (ready < 0)
 		return ready;
