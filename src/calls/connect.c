@@ -68,7 +68,7 @@ int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen
 	conn = err = ctxfd_err(ctx);
 	expected = !err && ctxfdi_expects_to_wait(fd, POLLIN);
 	if (expected)
-		conn = err = ctxfdi_await_expected(ctx, fd, POLLIN);
+		ctxfdi_await_expected(ctx, fd, POLLIN);
 	while (!err) {
 		before = thread_cancel_off();
 		conn = accept_now(fd, addr, addrlen, flags);

@@ -184,7 +184,7 @@ static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 	n = err = ctxfd_err(ctx);
 	expected = !err && may_wait && ctxfdi_expects_to_wait(t->fd, events);
 	if (expected)
-		n = err = ctxfdi_await_expected(ctx, t->fd, events);
+		ctxfdi_await_expected(ctx, t->fd, events);
 	while (!err) {
 		n = transfer_now(t);
 		if (n == -EINTR)

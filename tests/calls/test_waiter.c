@@ -212,6 +212,37 @@ static void what_was_expected_of_a_number_does_not_last(void **state)
 	ctxfd_close(ctx);
 }
 
+/* A call that need not wait gives its result, even if its context ends while it is expected to wait. */
+static void what_was_expected_hides_no_result(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct sockaddr_in addr;
+	int ask[2], reply[2], listener;
+
+	(void)state;
+	make_socketpair(ask);
+	make_socketpair(reply);
+	wait_often(ctx, reply[0], (int[]){ ask[1], reply[1] }, ask[0]);
+	close(reply[0]);
+	listener = make_listener(&addr); /* it never polls ready, and fails at once */
+	assert_int_equal(listener, reply[0]);
+	for (int in_a_row = 0; in_a_row < 7; in_a_row++) {
+		struct ctxfd *timed = ctxfd_with_timeout(ctx, 2 * CTXFD_MSEC);
+		char byte;
+		ssize_t n = ctxfd_recv(timed, listener, &byte, 1, 0);
+
+		if (n == -ETIMEDOUT) /* it was done before the call: this thread did not run */
+			in_a_row = -1;
+		else
+			assert_int_equal(n, -ENOTCONN);
+		ctxfd_close(timed);
+	}
+	close(listener);
+	close(reply[1]);
+	close_pair(ask);
+	ctxfd_close(ctx);
+}
+
 /* ---- Without an fd ----------------------------------------------------------------------------------------------- */
 
 static void *wait_without(void *arg)
@@ -500,6 +531,7 @@ int main(void)
 		cmocka_unit_test(a_wake_is_for_one_wait),
 		cmocka_unit_test(cancels_meet_waits_anywhere),
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
+		cmocka_unit_test(what_was_expected_hides_no_result),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
 		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),
