@@ -348,7 +348,7 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *     have waited still gives its result, even if ctx ends meanwhile;
  *   - need no done fd. When a thread first has to wait in one of them, the library makes an fd for the thread and
  *     keeps it until the thread ends. If there is no fd or no memory for that, they wait all the same, and notice the
- *     end of ctx up to 2 ms late.
+ *     end of ctx up to 2 ms late. The child of a fork makes its own; it may close those that it has inherited.
  *
  * Errors of all of these: those of the system call; ECANCELED, ETIMEDOUT (ctx is done); if they have to wait also
  * EINVAL (RLIMIT_NOFILE is below 2: they poll one descriptor more than the caller's), ENOMEM (none in the kernel).
