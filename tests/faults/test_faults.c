@@ -389,6 +389,10 @@ static void end_everything(struct world *w)
 	require(!readable(ctxfd_done_fd(w->detached)));
 	wait_until(w->ran == 2);
 	CHECK(ctxfd_after_stop(w->after), result == false);
+	/* The dispatcher runs one after the other: when this one has begun, what it has called before is freed. */
+	CHECK(ctxfd_after_func(w->all[ROOT], count_run, w, &w->after), result == 0);
+	wait_until(w->ran == 3);
+	CHECK(ctxfd_after_stop(w->after), result == false);
 	for (int i = 0; i < MEMBERS; i++)
 		DO(ctxfd_unref(w->all[i]));
 	DO(ctxfd_unref(w->value));
