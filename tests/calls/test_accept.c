@@ -68,6 +68,7 @@ static void a_connection_that_is_there_is_accepted(void **state)
 			int listener = make_listener(&addr), client = dial(&addr), conn, mode, before;
 			char byte = 0;
 
+			wait_readable(listener); /* connect can return a moment earlier */
 			if (!blocking)
 				set_nonblocking(listener);
 			mode = fcntl(listener, F_GETFL);
