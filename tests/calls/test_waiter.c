@@ -111,8 +111,10 @@ static void a_wake_is_for_one_wait(void **state)
 		struct wait w = { .ctx = ctx, .fd = pipe[0] };
 		struct thread *thread = thread_start(read_twice, &w);
 
-		if (i % 2)
+		if (i % 2) {
+			wait_until(w.begins); /* it has counted: to look whether it sleeps takes fds */
 			thread_wait_asleep(thread);
+		}
 		ctxfd_cancel(ctx);
 		thread_join(thread);
 		assert_int_equal(w.result, -ECANCELED);
