@@ -523,6 +523,11 @@ static bool has_pidfds(void)
 	return fd >= 0;
 }
 
+static bool has_futex_waitv(void)
+{
+	return syscall(449, NULL, 0, 0, NULL, 0) == 0 || errno != ENOSYS;
+}
+
 /* Every errno, at every place, for one and for three occurrences; a slow run leaves some out. */
 static void library_survives(void **state)
 {
@@ -543,6 +548,8 @@ static void library_survives(void **state)
 				if (!faulty.hit && (id == FAULT_NO_PIDFD_SEND_SIGNAL || id == FAULT_NO_STATUS) &&
 				    !has_pidfds())
 					skip_test("no pidfd_open here");
+				if (!faulty.hit && id == FAULT_FUTEX_WAITV && !has_futex_waitv())
+					skip_test("no futex_waitv here");
 				assert_true(faulty.hit || nth > 1);
 				nth += slow();
 			} while (faulty.hit);
