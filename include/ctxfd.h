@@ -153,8 +153,9 @@ struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeo
  *
  * `destroy`, unless it is NULL, is called once with `value`, even a NULL value, when the last reference on this
  * context and on every context derived from it is gone. It runs on the thread that gave up the last reference, with no
- * lock held. It must return: it must not end its thread, throw an exception or longjmp. Until then the value can be
- * found, after cancellation too. If this call fails, destroy is not called, and the caller keeps the value.
+ * lock held and cancellation by pthread_cancel disabled. It must return: it must not end its thread, throw an exception
+ * or longjmp. Until then the value can be found, after cancellation too. If this call fails, destroy is not called,
+ * and the caller keeps the value.
  *
  * Errors: EINVAL (parent or key is NULL), ENOMEM.
  */

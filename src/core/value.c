@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "core/thread_cancel.h"
 #include "core/value.h"
 
 static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
@@ -50,9 +51,13 @@ struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, cons
 	return v;
 }
 
+/* What remains to be freed would be lost if destroy ended the thread. */
 void ctxfdi_discard_value(struct ctxfd *v)
 {
+	struct thread_cancel e = thread_cancel_off();
+
 	v->destroy(v->value);
+	thread_cancel_restore(e);
 }
 
 const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key, void *value,

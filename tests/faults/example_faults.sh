@@ -25,7 +25,8 @@ if ! ${CC:-cc} ${CFLAGS:--O2} -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -pt
 	exit 1
 fi
 
-# drive NAME RUN: waits for the example's first words, and does from outside what it needs.
+# drive NAME RUN: waits for the example's first words, and does from outside what it needs. The signal goes to the example
+# itself: timeout would hand it on twice, of which the second kills, or, newer ones, not at all if it is ignored.
 drive() {
 	case $1 in pipeline | httpd) ;; *) return ;; esac
 	tries=$((500 * slow))
@@ -35,14 +36,14 @@ drive() {
 		tries=$((tries - 1))
 	done
 	if [ "$1" = pipeline ]; then
-		kill -INT "$pid"
+		kill -INT "$(cat "$2/pid")"
 		return
 	fi
 	url=$(sed -n 's/^server: listens on //p' "$2/output")
 	[ -z "$url" ] || for delay in 0ms 9s; do
 		curl -q -s --noproxy '*' --max-time $((5 * slow)) "$url?timeout=20ms&delay=$delay"
 	done >/dev/null 2>&1
-	kill -TERM "$pid"
+	kill -TERM "$(cat "$2/pid")"
 } 2>/dev/null
 
 # left_over SESSION: its processes but for zombies.
@@ -59,8 +60,9 @@ left_over() {
 # run NAME RUN FAULT: the example, in a session of its own so that nothing that it starts can hide.
 run() {
 	mkdir -p "$2"
-	setsid timeout -s KILL $((20 * slow)) env LD_PRELOAD="$shim" FAULT_LOG="$2/log" FAULT="$3" "$examples/$1" \
-		>"$2/output" 2>"$2/errors" </dev/null &
+	# shellcheck disable=SC2016 # for the inner shell
+	setsid timeout -s KILL $((20 * slow)) sh -c 'echo $$ >"$0" && exec "$@"' "$2/pid" \
+		env LD_PRELOAD="$shim" FAULT_LOG="$2/log" FAULT="$3" "$examples/$1" >"$2/output" 2>"$2/errors" </dev/null &
 	pid=$!
 	drive "$1" "$2"
 	wait $pid 2>/dev/null

@@ -70,6 +70,35 @@ static void a_thread_may_return_with_a_cancellation_pending(void **state)
 	assert_int_equal(count_fds(), fds);
 }
 
+static void count_at_a_cancellation_point(void *value)
+{
+	pthread_testcancel();
+	++*(int *)value;
+}
+
+static void *free_values(void *arg)
+{
+	static const char key;
+	const struct ctxfd *outer = ctxfd_with_value(ctxfd_background(), &key, arg, count_at_a_cancellation_point);
+	const struct ctxfd *inner = ctxfd_with_value(outer, &key, arg, count_at_a_cancellation_point);
+
+	require(outer && inner);
+	ctxfd_unref(outer);
+	pthread_cancel(pthread_self());
+	ctxfd_unref(inner);
+	pthread_testcancel();
+	return NULL;
+}
+
+static void destroy_runs_to_its_end(void **state)
+{
+	int destroyed = 0;
+
+	(void)state;
+	assert_ptr_equal(thread_join(thread_start(free_values, &destroyed)), PTHREAD_CANCELED);
+	assert_int_equal(destroyed, 2);
+}
+
 /* ---- The calls that wait ----------------------------------------------------------------------------------------- */
 
 enum call { POLL_0, POLL_1, POLL_7, POLL_8, POLL_99, READ, WRITE, RECV, SEND, ACCEPT, CONNECT, CONNECT_LOCAL, CALLS };
@@ -308,6 +337,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_cancelled_thread_leaves_nothing_behind),
 		cmocka_unit_test(a_thread_may_return_with_a_cancellation_pending),
+		cmocka_unit_test(destroy_runs_to_its_end),
 		cmocka_unit_test(a_waiting_thread_can_be_cancelled),
 		cmocka_unit_test(a_sleeping_thread_can_be_cancelled_without_fds),
 		cmocka_unit_test(a_pending_cancellation_comes_first),
