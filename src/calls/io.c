@@ -176,13 +176,13 @@ static ssize_t transfer_now(const struct transfer *t)
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
 	int saved = errno, events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
-	bool may_wait = t->size && !(t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)), expected;
+	bool may_expect = !t->out && t->size && !(t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)), expected;
 	int err, vain = 0;
 	ssize_t n;
 
 	pthread_testcancel();
 	n = err = ctxfd_err(ctx);
-	expected = !err && may_wait && ctxfdi_expects_to_wait(t->fd, events);
+	expected = !err && may_expect && ctxfdi_expects_to_wait(t->fd, events);
 	if (expected)
 		ctxfdi_await_expected(ctx, t->fd, events);
 	while (!err) {
@@ -194,7 +194,7 @@ static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 		else
 			n = err = ctxfdi_await_next_try(ctx, t->fd, events, &vain);
 	}
-	if (n >= 0 && !expected)
+	if (n >= 0 && may_expect && !expected)
 		ctxfdi_expect(t->fd, events, vain);
 	errno = saved;
 	return n;
