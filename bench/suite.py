@@ -127,6 +127,10 @@ GROUPS = [
         call("call/accept-blocking", "the same, the listener in blocking mode", "ppoll, accept4; and the same"),
         Row("call/recv-there", what="a send, and ctxfd_recv of what is there", floor="send, recv"),
     ]),
+    ("N threads that do nothing, made and joined: for each", [
+        Row("group/threads", (100,), "group_new, N times group_go, group_wait", "N times pthread_create, then pthread_join", typical=True, budget=60),
+        Row("group/limited", (100,), "the same, one at a time", "N times pthread_create and pthread_join", typical=True, budget=60),
+    ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
         Row("uring/cancel", (1, 100, 1000, 10000), "cancel of the context, as any thread may",
             "by hand: write to a polled eventfd, ASYNC_CANCEL by user_data", budget=30),
@@ -305,6 +309,7 @@ FIGURES = [
     *(Figure(f"{what}, under a context of its own, by ppoll and the call; {cpus}", 1.05, "x", value=in_turn(f"call/{row}", "floor", n))
       for row, what in (("recv", "recv that has to wait"), ("send", "send"), ("accept", "accept"))
       for n, cpus in ((1, "one CPU"), (2, "two CPUs"))),
+    Figure("a group of 100 threads, by pthread_create and pthread_join", 1.1, "x", value=in_turn("group/threads", "floor", 100)),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
 ]

@@ -5,6 +5,7 @@
  */
 #pragma GCC visibility push(default)
 #include "ctxfd.h"
+#include "ctxfd_group.h"
 #include "ctxfd_net.h"
 #ifdef CTXFD_BUILDS_URING
 #include "ctxfd_uring.h"

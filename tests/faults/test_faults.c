@@ -7,6 +7,7 @@
  * Each run is a child process, so that nothing that the library remembers carries over to the next, with contexts that
  * the parent made before: what the child does to them must not reach the parent.
  */
+#include "ctxfd_group.h"
 #include "faults.h"
 
 #include <netdb.h>
@@ -375,6 +376,25 @@ static void use_calls(const struct ctxfd *ctx)
 	wait_until(count_threads() <= threads);
 }
 
+static int count_thread(const struct ctxfd *ctx, void *arg)
+{
+	++*(_Atomic int *)arg;
+	return 0;
+}
+
+/* The second has to wait for the first, or for what is left of it. */
+static void use_group(const struct ctxfd *ctx)
+{
+	struct ctxfd_group *g;
+	_Atomic int ran = 0;
+
+	MAKE(g, ctxfd_group_new(ctx, 1));
+	for (int i = 0; i < 3; i++)
+		CHECK(ctxfd_group_go(g, count_thread, (void *)&ran), result == 0);
+	CHECK(ctxfd_group_wait(g), result == 0);
+	require(ran == 3);
+}
+
 static void end_everything(struct world *w)
 {
 	DO(ctxfd_cancel(w->all[ROOT]));
@@ -424,6 +444,7 @@ static void script(const struct inherited *in)
 	use_time(&w);
 	use_calls(w.all[BELOW]);
 	use_dispatcher(&w);
+	use_group(w.all[BELOW]);
 	end_everything(&w);
 }
 

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads that end together.
+ *
+ * ROOM. In a group with a limit, go takes one of `limit` rooms before it starts a thread. When fn has ended, its thread
+ * hands the room to the first of those who wait for one, or gives it up. A go that has to wait makes a context below
+ * the group's and waits for that. It ends with the group's context, or when room comes, since whoever hands it over
+ * cancels it. So the end of the group ends the wait, no wake-up is lost, and nobody wakes up in vain.
+ *
+ * JOINING. A thread that has left fn keeps its stack until it is joined. In a group with a limit, each go that has
+ * taken room joins one such thread, if there is one, before it starts another. So there are never more threads than the
+ * limit: for each that has left, a room is free or belongs to a go that will join first. Without a limit go never
+ * waits: it joins those that have ended already. ctxfd_group_wait joins the rest.
+ *
+ * LOCKING. The lock covers what the struct says. Nobody sleeps, ends a context or runs the program's code while holding
+ * it. ctxfd_group_wait frees the group when no room is taken, so a thread that gives up its room does not touch the
+ * group after unlocking.
+ *
+ * FORK. The child does not take the lock, because a thread that the child does not have may hold it.
+ */
+#include <limits.h>
+#include <pthread.h>
+
+#include "core/context.h"
+#include "core/fork.h"
+#include "core/list.h"
+#include "core/thread_cancel.h"
+#include "ctxfd_group.h"
+
+#define UNLIMITED UINT_MAX
+
+struct ctxfd_group {
+	struct ctxfd *ctx;    /* fixed */
+	unsigned limit;       /* or UNLIMITED; fixed */
+	uint32_t forks;       /* ctxfdi_forks of the process that made it; fixed */
+	pthread_mutex_t lock; /* covers all below */
+	pthread_cond_t empty; /* no room is taken */
+	unsigned taken;       /* rooms */
+	unsigned stuck;       /* how many of the threads in them wait for another one */
+	struct queue waiting; /* for room: struct guest */
+	struct link *working; /* struct member */
+	struct queue left;    /* struct member, to be joined */
+	int result;           /* the first that was not 0 */
+};
+
+/* A thread of a group, or what will be one. */
+struct member {
+	struct link link; /* in working or left; under the lock */
+	struct ctxfd_group *group;
+	int (*fn)(const struct ctxfd *ctx, void *arg);
+	void *arg;
+	int result;
+	pthread_t thread; /* written by itself: to pthread_create's caller it may be known later */
+};
+
+/* A thread that waits for room, inside go. */
+struct guest {
+	struct link link;    /* in waiting; under the lock */
+	struct ctxfd *room;  /* ends when there is some */
+	bool inside, served; /* served: under the lock */
+};
+
+/* The group in whose fn this thread is. */
+static _Thread_local struct ctxfd_group *inside;
+
+/* Made by a parent process. */
+static bool is_foreign(const struct ctxfd_group *g)
+{
+	return g->forks != ctxfdi_forks;
+}
+
+/* ---- Room -------------------------------------------------------------------------------------------------------- */
+
+/* With the lock, which it unlocks. */
+static int wait_for_room(struct ctxfd_group *g)
+{
+	struct guest guest = { .room = ctxfd_with_cancel(g->ctx), .inside = inside == g };
+
+	if (guest.room) {
+		queue_append(&g->waiting, &guest.link);
+		g->stuck += guest.inside;
+	}
+	pthread_mutex_unlock(&g->lock);
+	if (!guest.room)
+		return -ENOMEM;
+	ctxfd_wait(guest.room);
+	pthread_mutex_lock(&g->lock);
+	if (!guest.served) {
+		queue_remove(&g->waiting, &guest.link);
+		g->stuck -= guest.inside;
+	}
+	pthread_mutex_unlock(&g->lock);
+	ctxfd_unref(guest.room);
+	return guest.served ? 0 : ctxfd_wait(g->ctx); /* children end first: the group's may be a moment away */
+}
+
+static int take_room(struct ctxfd_group *g)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&g->lock);
+	if (g->taken == g->limit && !(inside == g && g->stuck + 1 == g->taken))
+		return wait_for_room(g);
+	if (g->taken == g->limit)
+		err = -EDEADLK;
+	else
+		g->taken++;
+	pthread_mutex_unlock(&g->lock);
+	return err;
+}
+
+/* With the lock, which it unlocks; then g may be gone. */
+static void give_room(struct ctxfd_group *g)
+{
+	struct ctxfd *room = NULL;
+
+	if (g->waiting.first) {
+		struct guest *guest = container_of(g->waiting.first, struct guest, link);
+
+		queue_remove(&g->waiting, &guest->link);
+		g->stuck -= guest->inside;
+		guest->served = true;
+		room = guest->room;
+		ctxfd_ref(room);
+	} else if (--g->taken == 0) {
+		pthread_cond_broadcast(&g->empty);
+	}
+	pthread_mutex_unlock(&g->lock);
+	ctxfd_close(room);
+}
+
+/* ---- Threads ----------------------------------------------------------------------------------------------------- */
+
+static void end_by(struct ctxfd_group *g, int result)
+{
+	bool first;
+
+	pthread_mutex_lock(&g->lock);
+	first = g->result == 0;
+	if (first)
+		g->result = result;
+	pthread_mutex_unlock(&g->lock);
+	if (first)
+		ctxfd_cancel_cause(g->ctx, result < 0 ? result : -ECANCELED);
+}
+
+/* However fn ended. The context ends first, and then the room goes to somebody else, who so sees the end. */
+static void leave_group(void *arg)
+{
+	struct member *m = arg;
+	struct ctxfd_group *g = m->group;
+
+	inside = NULL;
+	if (is_foreign(g))
+		return;
+	if (m->result)
+		end_by(g, m->result);
+	pthread_mutex_lock(&g->lock);
+	list_remove(&m->link);
+	queue_append(&g->left, &m->link);
+	give_room(g);
+}
+
+static void *work(void *arg)
+{
+	struct member *m = arg;
+
+	m->thread = pthread_self();
+	inside = m->group;
+	pthread_cleanup_push(leave_group, m);
+	m->result = m->fn(m->group->ctx, m->arg);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* fn may have made it asynchronous */
+	pthread_cleanup_pop(1);
+	return NULL;
+}
+
+/* With the lock. NULL: nobody. */
+static struct member *one_that_left(struct ctxfd_group *g)
+{
+	struct link *l = g->left.first;
+
+	if (!l)
+		return NULL;
+	queue_remove(&g->left, l);
+	return container_of(l, struct member, link);
+}
+
+static void join(struct member *m)
+{
+	pthread_join(m->thread, NULL);
+	free(m);
+}
+
+/* False: it is still on its way out. */
+static bool join_if_gone(struct member *m)
+{
+	if (pthread_tryjoin_np(m->thread, NULL) != 0)
+		return false;
+	free(m);
+	return true;
+}
+
+/* With room taken. See JOINING. */
+static void join_before_starting(struct ctxfd_group *g)
+{
+	struct member *m;
+
+	for (;;) {
+		pthread_mutex_lock(&g->lock);
+		m = one_that_left(g);
+		pthread_mutex_unlock(&g->lock);
+		if (!m)
+			return;
+		if (g->limit != UNLIMITED) {
+			join(m);
+			return;
+		}
+		if (!join_if_gone(m))
+			break;
+	}
+	pthread_mutex_lock(&g->lock);
+	queue_append(&g->left, &m->link);
+	pthread_mutex_unlock(&g->lock);
+}
+
+/* With room taken. From when this succeeds m is the thread's. */
+static int start(struct member *m)
+{
+	int err = ctxfd_err(m->group->ctx);
+	pthread_t thread;
+
+	return err ? err : -pthread_create(&thread, NULL, work, m);
+}
+
+static int find_room_and_start(struct ctxfd_group *g, struct member *m)
+{
+	int err = take_room(g);
+
+	if (err)
+		return err;
+	join_before_starting(g);
+	pthread_mutex_lock(&g->lock);
+	list_push(&g->working, &m->link);
+	pthread_mutex_unlock(&g->lock);
+	err = start(m);
+	if (err) {
+		pthread_mutex_lock(&g->lock);
+		list_remove(&m->link);
+		give_room(g);
+	}
+	return err;
+}
+
+/* ---- Calls ------------------------------------------------------------------------------------------------------- */
+
+struct ctxfd_group *ctxfd_group_new(const struct ctxfd *parent, unsigned limit)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(parent);
+	struct ctxfd_group *g = ctx ? malloc(sizeof *g) : NULL;
+
+	if (!g) {
+		ctxfd_close(ctx);
+		return NULL;
+	}
+	*g = (struct ctxfd_group){ .ctx = ctx, .limit = limit ? limit : UNLIMITED, .forks = ctxfdi_forks };
+	pthread_mutex_init(&g->lock, NULL);
+	pthread_cond_init(&g->empty, NULL);
+	queue_init(&g->waiting);
+	queue_init(&g->left);
+	return g;
+}
+
+const struct ctxfd *ctxfd_group_ctx(const struct ctxfd_group *g)
+{
+	return g ? g->ctx : NULL;
+}
+
+int ctxfd_group_go(struct ctxfd_group *g, int (*fn)(const struct ctxfd *ctx, void *arg), void *arg)
+{
+	struct member *m;
+	struct thread_cancel e;
+	int err;
+
+	if (!g || !fn)
+		return -EINVAL;
+	if (is_foreign(g))
+		return -ECHILD;
+	err = ctxfd_err(g->ctx);
+	if (err)
+		return err;
+	m = malloc_quietly(sizeof *m);
+	if (!m)
+		return -ENOMEM;
+	*m = (struct member){ .group = g, .fn = fn, .arg = arg, .result = -ECANCELED };
+	e = thread_cancel_off();
+	err = find_room_and_start(g, m);
+	thread_cancel_restore(e);
+	if (err)
+		free(m);
+	return err;
+}
+
+void ctxfd_group_cancel(struct ctxfd_group *g, int cause)
+{
+	if (g)
+		ctxfd_cancel_cause(g->ctx, cause);
+}
+
+static int join_all(struct ctxfd_group *g)
+{
+	struct member *m;
+
+	pthread_mutex_lock(&g->lock);
+	while (g->taken)
+		pthread_cond_wait(&g->empty, &g->lock);
+	pthread_mutex_unlock(&g->lock);
+	while ((m = one_that_left(g)))
+		join(m);
+	pthread_cond_destroy(&g->empty);
+	pthread_mutex_destroy(&g->lock);
+	return g->result;
+}
+
+/* The threads themselves are in the parent process. */
+static int forget_all(struct ctxfd_group *g)
+{
+	struct member *m;
+
+	while ((m = one_that_left(g)))
+		free(m);
+	while (g->working) {
+		m = container_of(g->working, struct member, link);
+		list_remove(&m->link);
+		free(m);
+	}
+	return -ECHILD;
+}
+
+int ctxfd_group_wait(struct ctxfd_group *g)
+{
+	struct thread_cancel e;
+	int result;
+
+	if (!g)
+		return -EINVAL;
+	if (inside == g)
+		return -EDEADLK;
+	e = thread_cancel_off();
+	result = is_foreign(g) ? forget_all(g) : join_all(g);
+	thread_cancel_restore(e);
+	ctxfd_close(g->ctx);
+	free(g);
+	return result;
+}
