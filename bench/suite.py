@@ -127,6 +127,9 @@ GROUPS = [
         call("call/accept-blocking", "the same, the listener in blocking mode", "ppoll, accept4; and the same"),
         Row("call/recv-there", what="a send, and ctxfd_recv of what is there", floor="send, recv"),
     ]),
+    ("A function that runs on a parked thread while its caller waits", [
+        Row("handover", what="ctxfd_call", floor="a mutex and two condition variables", typical=True, budget=30, awake=True),
+    ]),
     ("N threads that do nothing, made and joined: for each", [
         Row("group/threads", (100,), "group_new, N times group_go, group_wait", "N times pthread_create, then pthread_join", typical=True, budget=60),
         Row("group/limited", (100,), "the same, one at a time", "N times pthread_create and pthread_join", typical=True, budget=60),
@@ -309,6 +312,7 @@ FIGURES = [
     *(Figure(f"{what}, under a context of its own, by ppoll and the call; {cpus}", 1.05, "x", value=in_turn(f"call/{row}", "floor", n))
       for row, what in (("recv", "recv that has to wait"), ("send", "send"), ("accept", "accept"))
       for n, cpus in ((1, "one CPU"), (2, "two CPUs"))),
+    Figure("ctxfd_call, by a hand-over to a parked thread", 1.2, "x", value=in_turn("handover", "floor")),
     Figure("a group of 100 threads, by pthread_create and pthread_join", 1.1, "x", value=in_turn("group/threads", "floor", 100)),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),

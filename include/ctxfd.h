@@ -41,7 +41,7 @@
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
  *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
  *   of the calls beside it, ctxfd_cond_wait or ctxfd_call is not freed in the child. If another thread was inside the
- *   library during the fork, the child may only exec or _exit.
+ *   library during the fork, other than asleep in a call that waits, the child may only exec or _exit.
  *
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
