@@ -103,8 +103,11 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 	return false;
 }
 
-/* The way back: everything below n is done. n stays valid until its parent on our way is committed. */
-static inline void commit(struct ctxfd *n, struct cancel *c)
+/*
+ * The way back: everything below n is done, and n's hold ends. Returns n's word. n stays valid until its parent on our way
+ * is committed; who has not come through one must not touch it any more.
+ */
+static inline uint64_t commit(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;
 
@@ -114,7 +117,7 @@ static inline void commit(struct ctxfd *n, struct cancel *c)
 	while (!swap_word(n, &w, new));
 	if (w & CTX_WALK_WAITERS)
 		ctxfdi_futex_wake(n, WAKE_WALK);
-	announce(n, new, c);
+	return new;
 }
 
 /* Goes through everything below root, which mark has left to us. */
@@ -139,7 +142,7 @@ static void walk(struct ctxfd *root, struct cancel *c)
 			child = n->children;
 			continue;
 		}
-		commit(n, c);
+		announce(n, commit(n), c);
 		if (n == root)
 			return;
 		child = load_word(n) & CTX_MERGE ? merge_of(n)->entered_by : n;
@@ -163,7 +166,12 @@ bool ctxfdi_hold_expired(struct ctxfd *n)
 	return true;
 }
 
-/* Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks. */
+/*
+ * Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks.
+ *
+ * Nothing is announced of n, which others may free once the hold is over. n was DONE before, and who made it so has
+ * woken the sleepers; who has asked for its fd since then makes it readable.
+ */
 struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 {
 	struct cancel c = { .now = n->deadline };
@@ -172,7 +180,7 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 	for (struct ctxfd *child = n->children; child; child = child->next)
 		if (load_word(child) & CTX_HOOK)
 			mark(child, &c);
-	commit(n, &c);
+	commit(n);
 	return c.ended;
 }
 

@@ -115,6 +115,8 @@ static const struct scenario {
 	  "1" },
 	{ "two after-funcs of a deadline, whose owner leaves",
 	  "deadline a - 11; after a 1 | clock 11 | after a 2; stop 2; free a | stop 1" },
+	{ "a deadline's alarm finds no after-func, and its context goes",
+	  "deadline a - 11; after a 1; stop 1; new b a | clock 11 | fd a; free a | free b" },
 	{ "an after-func of a deadline was alone where shards come",
 	  "deadline a - 11; after a 1; stop 1 | split a; new b a; look b; free b | cause a; look a" },
 	{ "after-funcs of a deadline beside shards", "deadline a - 11; new b a | after a 1; look b; stop 1 | split a; "
