@@ -15,8 +15,8 @@
  * limit first (glibc, 32 bits), or a weakly ordered machine reads it too early. A wait that is over must return: a
  * signal that came before the mutex was held again went to nobody, and only the caller can look whether there was one.
  *
- * A WAKE-UP IS PASSED ON when the call that took it returns err. What a wait takes that times out, or that
- * pthread_cancel ends, libc passes on itself.
+ * A WAKE-UP IS PASSED ON when the call that took it returns err. What a wait takes that pthread_cancel ends, libc passes
+ * on itself. For a wait that times out only glibc does so: POSIX lets it keep the wake-up, and musl's may.
  */
 #include "calls/waiter.h"
 #include "core/clock.h"
@@ -148,6 +148,16 @@ static int wait_a_slice(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_m
 	return timed_wait(cond, mutex, &limit, until);
 }
 
+/* Whether a wait with this result may have taken a wake-up. */
+static bool may_have_taken(int result)
+{
+#ifdef __GLIBC__
+	return result == 0;
+#else
+	return result == 0 || result == ETIMEDOUT;
+#endif
+}
+
 int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex_t *mutex)
 {
 	int saved = errno, result, err;
@@ -163,7 +173,7 @@ int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex
 	if (result && result != ETIMEDOUT)
 		return -result;
 	err = ctxfd_err(ctx);
-	if (err && !result)
+	if (err && may_have_taken(result))
 		pthread_cond_signal(cond);
 	return err;
 }
