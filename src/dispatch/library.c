@@ -149,7 +149,12 @@ void ctxfdi_dispatch_before_fork(void)
 	while (ctxfdi_library.inside) {
 		struct thread_cancel before = thread_cancel_off();
 
+		/* The last owner of a dispatcher may be in there, who wants this lock to free it. */
+		pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 		dispatcher_wait(&ctxfdi_library);
+		dispatcher_unlock(&ctxfdi_library);
+		pthread_mutex_lock(&ctxfdi_dispatchers_lock);
+		dispatcher_lock(&ctxfdi_library);
 		thread_cancel_restore(before);
 	}
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)

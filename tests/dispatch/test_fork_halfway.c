@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "dispatch/dispatcher.h"
+
 /* ---- While it is inside the library ------------------------------------------------------------------------------ */
 
 struct inside {
@@ -57,6 +59,43 @@ static int fork_waits_for_a_cancel(void *arg)
 	require(sem_post(&in.end) == 0);
 	thread_join(opener);
 	ctxfd_unref(in.child);
+	ctxfd_unref(in.ctx);
+	close_pair(pipe);
+	return 0;
+}
+
+static int finds_ctx_ended(void *arg)
+{
+	struct inside *in = arg;
+
+	require(ctxfd_err(in->ctx) == -ECANCELED);
+	ctxfd_unref(in->ctx);
+	return 7;
+}
+
+/* The library's thread is about to wake a dispatcher, and by then the only one that still owns it. */
+static int fork_waits_for_a_dispatcher_to_go(void *arg)
+{
+	struct inside in = { .forker = getpid() };
+	struct thread *opener;
+	struct note note = { 0 };
+	int pipe[2];
+
+	make_pipe(pipe);
+	require(sem_init(&in.end, 0, 0) == 0);
+	loop = ctxfd_dispatcher_new();
+	in.ctx = watching(ctxfd_background(), pipe[0], -5);
+	home = ctxfd_with_dispatcher(in.ctx, loop);
+	require(loop && home && ctxfd_after_func(home, count, &note, NULL) == 0);
+	stop_at[0] = loop->wake;
+	require(write(pipe[1], "x", 1) == 1);
+	wait_for(&there);
+	require(run_loop() == 1 && note.runs == 1);
+	free_loop();
+	opener = thread_start(let_go_when_it_waits, &in);
+	require(in_child(finds_ctx_ended, &in) == 7);
+	require(sem_post(&in.end) == 0);
+	thread_join(opener);
 	ctxfd_unref(in.ctx);
 	close_pair(pipe);
 	return 0;
@@ -315,6 +354,7 @@ static int a_child_short_of_descriptors(void *arg)
 }
 
 IN_CHILD(fork_waits_for_a_cancel)
+IN_CHILD(fork_waits_for_a_dispatcher_to_go)
 IN_CHILD(the_dispatching_thread_forks)
 IN_CHILD(a_child_returns_into_the_loop)
 IN_CHILD(a_child_that_stops_what_it_returns_from)
@@ -326,6 +366,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fork_waits_for_a_cancel_),
+		cmocka_unit_test(fork_waits_for_a_dispatcher_to_go_),
 		cmocka_unit_test(the_dispatching_thread_forks_),
 		cmocka_unit_test(a_child_returns_into_the_loop_),
 		cmocka_unit_test(a_child_that_stops_what_it_returns_from_),
