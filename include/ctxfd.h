@@ -423,7 +423,8 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  *
  * A cancel of ctx wakes all who wait at cond; those who wait under other contexts return 0. ctxfd_cancel never takes
  * mutex, so the canceller may hold it. After the last call at cond has returned, cond may be destroyed, even if the
- * cancel that ended it is still running.
+ * cancel that ended it is still running. Not earlier: that all waiters have been woken, which is enough for
+ * pthread_cond_wait, is not, since a call that returns err may still signal cond, and a cancel broadcast it.
  *
  * Needs no fd and no thread. If there is no memory, a cancel is noticed up to 2 ms late. In a 32-bit program with glibc,
  * a cancel at the moment in which a wait begins is noticed up to 100 ms late. Before glibc 2.30, if cond uses
