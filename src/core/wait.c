@@ -25,9 +25,9 @@ bool ctxfdi_prepare_sleep(struct ctxfd *n, int64_t until, struct sleep *s)
 		int64_t now = limit == INT64_MAX ? 0 : ctxfd_now();
 
 		s->word = w | CTX_WAITERS;
-		s->limit = limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit;
 		if (w & CTX_DONE || until <= now)
 			return false;
+		s->limit = limit != INT64_MAX && limit - SLACK > now ? limit - SLACK : limit;
 		/*
 		 * Acquire-release pairs with the compare-and-swap that makes n DONE: it sees WAITERS, or we see DONE.
 		 */

@@ -73,6 +73,46 @@ static int finds_ctx_ended(void *arg)
 	return 7;
 }
 
+static void fork_in_destroy(void *value)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	require(waitpid(pid, NULL, 0) == pid);
+	require(sem_post(value) == 0);
+}
+
+/*
+ * The library's thread has ended an after-func that is stopped before it comes to it, and frees what only that kept. A
+ * fork does not wait for the program's part of that.
+ */
+static int a_fork_in_destroy_waits_for_nothing(void *arg)
+{
+	struct ctxfd_after *h;
+	struct note note = { 0 };
+	struct ctxfd *ctx;
+	const struct ctxfd *v;
+	sem_t done;
+	int pipe[2];
+
+	make_pipe(pipe);
+	require(sem_init(&done, 0, 0) == 0);
+	ctx = watching(ctxfd_background(), pipe[0], -5);
+	v = ctxfd_with_value(ctx, &pipe, &done, fork_in_destroy);
+	require(v && ctxfd_after_func(v, count, &note, &h) == 0);
+	stop_at[0] = ctxfd_done_fd(ctx);
+	require(write(pipe[1], "x", 1) == 1);
+	wait_for(&there);
+	require(ctxfd_after_stop(h));
+	ctxfd_unref(v);
+	require(sem_post(&go) == 0);
+	wait_for(&done);
+	ctxfd_unref(ctx);
+	close_pair(pipe);
+	return 0;
+}
+
 /* The library's thread is about to wake a dispatcher, and by then the only one that still owns it. */
 static int fork_waits_for_a_dispatcher_to_go(void *arg)
 {
@@ -354,6 +394,7 @@ static int a_child_short_of_descriptors(void *arg)
 }
 
 IN_CHILD(fork_waits_for_a_cancel)
+IN_CHILD(a_fork_in_destroy_waits_for_nothing)
 IN_CHILD(fork_waits_for_a_dispatcher_to_go)
 IN_CHILD(the_dispatching_thread_forks)
 IN_CHILD(a_child_returns_into_the_loop)
@@ -366,6 +407,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fork_waits_for_a_cancel_),
+		cmocka_unit_test(a_fork_in_destroy_waits_for_nothing_),
 		cmocka_unit_test(fork_waits_for_a_dispatcher_to_go_),
 		cmocka_unit_test(the_dispatching_thread_forks_),
 		cmocka_unit_test(a_child_returns_into_the_loop_),
