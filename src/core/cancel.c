@@ -184,22 +184,33 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 	return c.ended;
 }
 
-void ctxfdi_tell_hooks(struct hook *list)
+struct ctxfd *ctxfdi_tell_hooks(struct hook *list)
 {
+	struct ctxfd *garbage = NULL;
+
 	while (list)
-		list = ctxfdi_kinds[list->ctx.kind].ended(list);
+		list = ctxfdi_kinds[list->ctx.kind].ended(list, &garbage);
+	return garbage;
 }
 
-void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
+struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, int cause)
 {
 	struct cancel c = { .cause = cause_bits(cause) };
 
 	/* A value context is const from its birth, and background too; somebody cast that away. */
 	if (!ctx || load_word(ctx) & (CTX_VALUE | CTX_NEVER))
-		return;
+		return NULL;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
-	ctxfdi_tell_hooks(c.ended);
+	return ctxfdi_tell_hooks(c.ended);
+}
+
+void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
+{
+	struct ctxfd *garbage = ctxfdi_cancel(ctx, cause);
+
+	if (garbage)
+		ctxfdi_discard(garbage);
 }
 
 void ctxfd_cancel(struct ctxfd *ctx)

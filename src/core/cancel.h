@@ -14,7 +14,10 @@ bool ctxfdi_hold_expired(struct ctxfd *n);
 /* Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks. */
 struct hook *ctxfdi_end_hooks(struct ctxfd *n);
 
-/* Tells the kinds of what has ended. */
-void ctxfdi_tell_hooks(struct hook *list);
+/* Tells the kinds of what has ended. Returns what is left to discard. */
+struct ctxfd *ctxfdi_tell_hooks(struct hook *list);
+
+/* As ctxfd_cancel_cause, but runs no code of the program, nor the allocator's. Returns what is left to discard. */
+struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, int cause);
 
 #endif

@@ -34,9 +34,10 @@ struct kind_row {
 	const char *name; /* for describe */
 	/*
 	 * For what has HOOK: a cancel has ended all on the list, the first of which is of this kind, and their parents.
-	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once.
+	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once. What
+	 * it would free itself goes into *garbage, as by ctxfdi_detach.
 	 */
-	struct hook *(*ended)(struct hook *list);
+	struct hook *(*ended)(struct hook *list, struct ctxfd **garbage);
 	/*
 	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
 	 * the walk: it takes no lock but one that is held for a few instructions, and waits for nothing.

@@ -227,17 +227,13 @@ void ctxfdi_dispose(struct ctxfd *dead)
 	dispose_all(dead, NULL);
 }
 
-/*
- * The same in two steps. detach takes all out of the tree, and runs neither code of the program nor the allocator's, so
- * that a fork can wait for its end. Returns what is left, for discard.
- */
-struct ctxfd *ctxfdi_detach(struct ctxfd *dead)
+/* All is taken out of the tree, so that a fork can wait for the end of this. */
+void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage)
 {
-	struct ctxfd *garbage = NULL;
-
+	while (*garbage)
+		garbage = &(*garbage)->values;
 	dead->values = NULL;
-	dispose_all(dead, &garbage);
-	return garbage;
+	dispose_all(dead, garbage);
 }
 
 void ctxfdi_discard(struct ctxfd *garbage)

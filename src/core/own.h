@@ -23,8 +23,11 @@ bool ctxfdi_own(struct ctxfd *n);
 /* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
 void ctxfdi_dispose(struct ctxfd *dead);
 
-/* The same in two steps: detach runs neither code of the program nor the allocator's, and returns what is left. */
-struct ctxfd *ctxfdi_detach(struct ctxfd *dead);
+/*
+ * The same in two steps: detach runs neither code of the program nor the allocator's, and puts what is left behind what is
+ * in *garbage.
+ */
+void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage);
 void ctxfdi_discard(struct ctxfd *garbage);
 
 /* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */

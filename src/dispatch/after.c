@@ -13,6 +13,7 @@
  */
 #include "dispatch/after.h"
 
+#include "core/cancel.h"
 #include "core/fork.h"
 #include "core/lock.h"
 #include "core/own.h"
@@ -25,7 +26,7 @@
 
 /* ---- Coming due -------------------------------------------------------------------------------------------------- */
 
-struct hook *ctxfdi_after_funcs_ended(struct hook *list)
+struct hook *ctxfdi_after_funcs_ended(struct hook *list, struct ctxfd **garbage)
 {
 	struct ctxfd_dispatcher *d = after_of(list)->dispatcher;
 	struct hook *stopped = NULL;
@@ -55,7 +56,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list)
 		struct ctxfd *dead = &stopped->ctx;
 
 		stopped = stopped->next;
-		ctxfdi_dispose(dead);
+		ctxfdi_detach(dead, garbage);
 	}
 	if (d == &ctxfdi_library)
 		ctxfdi_library_resume(); /* in the child of a fork */
@@ -200,7 +201,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (!ctxfdi_adopt(&h->hook.ctx, ctx, KIND_AFTER_FUNC, CTX_HOOK, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
 		ctxfdi_await_done(n, INT64_MAX);
-		ctxfdi_after_funcs_ended(&h->hook);
+		ctxfdi_discard(ctxfdi_tell_hooks(&h->hook));
 	}
 	return 0;
 }

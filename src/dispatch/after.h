@@ -6,7 +6,7 @@
 #include "core/context.h"
 
 /* Kinds. */
-struct hook *ctxfdi_after_funcs_ended(struct hook *list);
+struct hook *ctxfdi_after_funcs_ended(struct hook *list, struct ctxfd **garbage);
 void ctxfdi_forget_expiry(struct ctxfd *expiry);
 void ctxfdi_discard_expiry(struct ctxfd *expiry);
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/own.h"
 
 pthread_mutex_t ctxfdi_dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
 struct link *ctxfdi_dispatchers;
@@ -79,4 +80,14 @@ void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d)
 	dispatcher_lock(d);
 	d->inside = false;
 	pthread_cond_broadcast(&d->idle);
+}
+
+void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage)
+{
+	claim(dispatcher_is_locked(d));
+	if (!garbage)
+		return;
+	dispatcher_unlock(d);
+	ctxfdi_discard(garbage);
+	dispatcher_lock(d);
 }

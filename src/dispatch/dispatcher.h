@@ -105,6 +105,9 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for th
 void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 
+/* The same: discards what is left of that work, for which it gives the lock back, since a value's destroy may run. */
+void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage);
+
 /* All dispatchers of the program. The lock comes before all dispatchers' locks. */
 extern pthread_mutex_t ctxfdi_dispatchers_lock;
 extern struct link *ctxfdi_dispatchers;

@@ -7,8 +7,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "core/value.h"
+#include "core/futex.h"
 #include "core/thread_cancel.h"
+#include "core/value.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
 
@@ -29,8 +30,11 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	if (wake >= 0)
 		ctxfdi_await_handlers(); /* a handler may have read the number */
 	/* Or who is about to write to it. Acquire pairs with the release of who has. */
-	while (atomic_load_explicit(&d->waking, memory_order_acquire))
-		sched_yield();
+	for (int i = 0; atomic_load_explicit(&d->waking, memory_order_acquire); i++)
+		if (i < 100)
+			sched_yield();
+		else
+			ctxfdi_nap(INT64_MAX);
 	close_fd(&d->epoll);
 	close_fd(&wake);
 	close_fd(&d->timer);

@@ -61,14 +61,15 @@ static void collect(struct ctxfd_dispatcher *d)
  */
 static void expire(struct ctxfd_dispatcher *d, struct expiry *e)
 {
-	struct ctxfd *n = e->node.parent;
+	struct ctxfd *n = e->node.parent, *garbage;
 
 	claim(dispatcher_is_locked(d));
 	if (!ctxfdi_hold_expired(n))
 		return;
 	ctxfdi_dispatcher_step_out(d);
-	ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
+	garbage = ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
 	ctxfdi_dispatcher_step_in(d);
+	ctxfdi_dispatcher_discard(d, garbage);
 }
 
 /* The after-func whose fn this thread is in. */
@@ -77,18 +78,16 @@ static _Thread_local struct ctxfd_after *running_here;
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
 static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
-	struct ctxfd *owns = h->owns, *dead, *garbage, *more;
+	struct ctxfd *owns = h->owns, *dead, *garbage = NULL;
 
 	claim(dispatcher_is_locked(d));
 	ctxfdi_dispatcher_step_out(d);
-	garbage = ctxfdi_detach(&h->hook.ctx);
+	ctxfdi_detach(&h->hook.ctx, &garbage);
 	dead = owns ? ctxfdi_drop(owns) : NULL;
-	more = dead ? ctxfdi_detach(dead) : NULL;
+	if (dead)
+		ctxfdi_detach(dead, &garbage);
 	ctxfdi_dispatcher_step_in(d);
-	dispatcher_unlock(d);
-	ctxfdi_discard(garbage);
-	ctxfdi_discard(more);
-	dispatcher_lock(d);
+	ctxfdi_dispatcher_discard(d, garbage);
 }
 
 /* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */

@@ -74,13 +74,12 @@ int ctxfdi_source_cancel(struct source *s)
 	if (!ctxfdi_own(&s->ctx)) /* it is being freed, and waits for our lock */
 		return 0;
 	ctxfdi_dispatcher_step_out(d);
-	ctxfd_cancel_cause(&s->ctx, atomic_load_explicit(&s->cause, memory_order_relaxed));
+	garbage = ctxfdi_cancel(&s->ctx, atomic_load_explicit(&s->cause, memory_order_relaxed));
 	dead = ctxfdi_drop(&s->ctx);
-	garbage = dead ? ctxfdi_detach(dead) : NULL;
+	if (dead)
+		ctxfdi_detach(dead, &garbage);
 	ctxfdi_dispatcher_step_in(d);
-	dispatcher_unlock(d);
-	ctxfdi_discard(garbage);
-	dispatcher_lock(d);
+	ctxfdi_dispatcher_discard(d, garbage);
 	return 1;
 }
 
