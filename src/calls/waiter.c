@@ -97,8 +97,7 @@ static struct waiter *make_waiter(void)
 	w = has_key ? malloc(sizeof *w) : NULL;
 	if (!w)
 		return NULL;
-	w->parked = false;
-	w->fd = w->expects_fd = -1;
+	*w = (struct waiter){ .fd = -1, .expects_fd = -1 };
 	if (pthread_setspecific(key, w) != 0) {
 		free(w);
 		return NULL;
