@@ -327,6 +327,13 @@ static void jump(int signal)
 	siglongjmp(out, 1);
 }
 
+static int wait_in_child(void *other)
+{
+	struct pollfd none = { .fd = -1 };
+
+	return ctxfd_poll(other, &none, 1, CTXFD_MSEC);
+}
+
 static void *leave_by_jump(void *arg)
 {
 	struct wait *w = arg;
@@ -341,8 +348,10 @@ static void *leave_by_jump(void *arg)
 	}
 	w->begins = false;
 	wait_until(w->begins); /* the context has been closed */
-	if (w->result)         /* with another wait, or as the thread ends */
+	if (w->result) {       /* with another wait, or as the thread ends */
+		require(in_child(wait_in_child, (void *)(uintptr_t)other) == 0);
 		require(ctxfd_poll(other, &p, 1, CTXFD_MSEC) == 0);
+	}
 	w->begins = false;
 	wait_until(w->begins);
 	ctxfd_close(other);
@@ -528,6 +537,38 @@ static void a_child_wakes_nobody_in_its_parent(void **state)
 	ctxfd_close(ctx);
 }
 
+static pthread_key_t later; /* than the library's: it has its turn after that */
+
+static void require_open(void *arg)
+{
+	require(fcntl(*(int *)arg, F_GETFD) >= 0);
+}
+
+static int end_with_a_stranger(void *arg)
+{
+	int *waker = arg;
+
+	require(close(*waker) == 0 && dup(0) == *waker);
+	require(pthread_key_create(&later, require_open) == 0 && pthread_setspecific(later, waker) == 0);
+	pthread_exit(NULL); /* the only thread: the process ends with 0 */
+}
+
+static void *fork_with_a_waker(void *arg)
+{
+	static int waker; /* not on a stack that pthread_exit leaves */
+
+	waker = waker_of_this_thread();
+
+	require(in_child(end_with_a_stranger, &waker) == 0);
+	return NULL;
+}
+
+static void a_child_does_not_close_what_has_the_wakers_number(void **state)
+{
+	(void)state;
+	thread_join(thread_start(fork_with_a_waker, NULL));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -543,6 +584,7 @@ int main(void)
 		cmocka_unit_test(a_lost_waker_is_not_touched),
 		cmocka_unit_test(a_stranger_gets_no_bytes),
 		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
+		cmocka_unit_test(a_child_does_not_close_what_has_the_wakers_number),
 	};
 	return run_all(tests);
 }

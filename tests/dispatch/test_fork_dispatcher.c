@@ -506,6 +506,39 @@ static void the_thread_may_fork_at_its_end(void **state)
 	assert_int_equal(in_child_at_rest(ends_the_thread_with_a_fork, NULL), 0);
 }
 
+/* In the child it is the only thread, whose end is the process's: nothing takes over. */
+static void fork_and_end_the_child(void *arg)
+{
+	struct note *note = arg;
+	pid_t pid = fork();
+	int status;
+
+	require(pid >= 0);
+	if (pid == 0)
+		pthread_exit(NULL);
+	require(waitpid(pid, &status, 0) == pid);
+	note->runs = WIFEXITED(status) ? 1 + WEXITSTATUS(status) : -1;
+}
+
+static int ends_the_thread_in_the_child(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct note note = { 0 };
+
+	require(ctxfd_after_func(ctx, fork_and_end_the_child, &note, NULL) == 0);
+	ctxfd_close(ctx);
+	wait_until(note.runs != 0);
+	return note.runs == 1 ? 0 : 1;
+}
+
+static void the_thread_may_end_in_a_child(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	assert_int_equal(in_child_at_rest(ends_the_thread_in_the_child, NULL), 0);
+}
+
 /* ---- Forking in a function, and again in one of the child's ------------------------------------------------------ */
 
 struct nested {
@@ -715,6 +748,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_child_does_not_wait_for_what_a_loop_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop_there),
 	cmocka_unit_test(the_thread_may_fork_at_its_end),
+	cmocka_unit_test(the_thread_may_end_in_a_child),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
 	cmocka_unit_test(a_lock_of_the_programs_comes_first),
