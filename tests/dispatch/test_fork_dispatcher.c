@@ -192,6 +192,19 @@ static int works(void *arg)
 	return 0;
 }
 
+/* What comes due while it has no descriptors for a dispatcher runs when it has some. */
+static int works_when_it_can(void *arg)
+{
+	struct parent *p = arg;
+
+	exhaust_fds();
+	ctxfd_cancel(p->root);
+	free_fds();
+	require(p->plain.runs == 0 && p->late.runs == 0);
+	eventually(ctxfd_err(p->root) && p->plain.runs == 1 && p->late.runs == 1);
+	return 0;
+}
+
 /* The child's own signals and its own descriptors end its contexts. */
 static int hears_its_own(void *arg)
 {
@@ -210,6 +223,32 @@ static int hears_its_own(void *arg)
 	require(ctxfd_cause(own) == -9 && ctxfd_err(p->fd) == 0);
 	ctxfd_unref(own);
 	return stops_and_frees(p);
+}
+
+/* Before its dispatcher has descriptors. */
+static int registers_at_once(void *arg)
+{
+	struct note late = { 0 };
+	struct ctxfd *fd, *signal, *timed;
+	sigset_t set;
+	int pipe[2];
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	make_pipe(pipe);
+	fd = ctxfd_with_fd(base(), pipe[0], POLLIN, -9);
+	signal = ctxfd_with_signals(base(), &set);
+	timed = ctxfd_with_timeout(base(), CTXFD_MSEC);
+	require(fd && signal && timed);
+	require(ctxfd_after_func(timed, count_run, &late, NULL) == 0);
+	require(write(pipe[1], "x", 1) == 1);
+	require(kill(getpid(), SIGUSR2) == 0);
+	eventually(ctxfd_cause(fd) == -9 && ctxfd_cause(signal) == SIGUSR2 && late.runs == 1);
+	ctxfd_unref(fd);
+	ctxfd_unref(signal);
+	ctxfd_unref(timed);
+	close_pair(pipe);
+	return stops_and_frees(arg);
 }
 
 static int looks_and_dies(void *arg)
@@ -736,7 +775,9 @@ static const struct CMUnitTest tests[] = {
 	BY(stops_and_frees),
 	BY(cancels_stops_and_frees),
 	BY(works),
+	BY(works_when_it_can),
 	BY(hears_its_own),
+	BY(registers_at_once),
 	BY(looks_and_dies),
 	BY(forks_again),
 	BY(execs),
