@@ -411,6 +411,18 @@ static void without_proc_a_pipe_is_written_in_pieces(void **state)
 	ctxfd_close(ctx);
 }
 
+static void a_terminal_is_written_in_pieces(void **state)
+{
+	static const char much[3 * PIPE_BUF];
+	struct ctxfd *ctx = make();
+	int fds[2];
+
+	make_terminal(fds);
+	assert_in_range(ctxfd_write(ctx, fds[1], much, sizeof much), 1, PIPE_BUF);
+	close_pair(fds);
+	ctxfd_close(ctx);
+}
+
 /* A pipe that is empty or full is not waited for. */
 static void nothing_waits_for_nothing(void **state)
 {
@@ -461,6 +473,7 @@ int main(void)
 		cmocka_unit_test(a_file_is_read_beyond_what_is_in_memory),
 		cmocka_unit_test(a_device_is_written_to_at_once),
 		cmocka_unit_test(without_proc_a_pipe_is_written_in_pieces),
+		cmocka_unit_test(a_terminal_is_written_in_pieces),
 		cmocka_unit_test(nothing_waits_for_nothing),
 		cmocka_unit_test(no_number_of_signals_outlasts_the_context),
 	};

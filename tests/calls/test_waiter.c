@@ -70,6 +70,39 @@ struct wait {
 	_Atomic bool begins;
 };
 
+/* On one socket: that a read waited says nothing about the write that follows. */
+static void *echo(void *arg)
+{
+	struct wait *w = arg;
+	char byte;
+
+	while (ctxfd_read(w->ctx, w->fd, &byte, 1) == 1)
+		require(ctxfd_write(w->ctx, w->fd, &byte, 1) == 1);
+	return NULL;
+}
+
+static void reads_and_writes_take_turns(void **state)
+{
+	struct wait w = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct thread *thread;
+	int pair[2];
+	char byte;
+
+	(void)state;
+	make_socketpair(pair);
+	w.fd = pair[0];
+	thread = thread_start(echo, &w);
+	for (int i = 0; i < 5; i++) {
+		thread_wait_asleep(thread);
+		assert_int_equal(write(pair[1], "x", 1), 1);
+		assert_int_equal(read(pair[1], &byte, 1), 1);
+	}
+	close(pair[1]);
+	thread_join(thread);
+	close(pair[0]);
+	ctxfd_unref(w.ctx);
+}
+
 static void *read_one(void *arg)
 {
 	struct wait *w = arg;
@@ -574,6 +607,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_thread_has_one_waker),
 		cmocka_unit_test(a_wake_is_for_one_wait),
+		cmocka_unit_test(reads_and_writes_take_turns),
 		cmocka_unit_test(cancels_meet_waits_anywhere),
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(what_was_expected_hides_no_result),
