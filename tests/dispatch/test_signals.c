@@ -215,7 +215,7 @@ static int is_read_too_late(void *arg)
 	require(make_loop() >= 0);
 	to_cancel = hears(home, SIGUSR1);
 	send_signal(SIGUSR1);
-	/* Which is read when it is still there a while after the first look. */
+	/* The library reads it if it is still pending some milliseconds after the first look. */
 	after_signal_read = cancel_it;
 	while (after_signal_read) {
 		wait_readable(ctxfd_dispatcher_fd(loop));
