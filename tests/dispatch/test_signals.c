@@ -627,6 +627,7 @@ static void stop_twice(void)
 			send_signal(stops[i]);
 		ctxfd_unref(ctx);
 	}
+	free_loop();
 	save_counts();
 	_exit(7);
 }
