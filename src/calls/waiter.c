@@ -99,6 +99,7 @@ static struct waiter *make_waiter(void)
 		return NULL;
 	w->parked = false;
 	w->fd = w->expects_fd = -1;
+	w->expected = 0;
 	if (pthread_setspecific(key, w) != 0) {
 		free(w);
 		return NULL;
