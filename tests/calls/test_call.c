@@ -419,6 +419,26 @@ static void a_cancelled_caller_leaves_fn_to_itself(void **state)
 	ctxfd_close(ctx);
 }
 
+/* Its owner frees it meanwhile: then the call is the last to have it. */
+static void a_cancelled_caller_gives_its_context_up(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer sees no order in what a thread does after it was cancelled in a call");
+#endif
+	for (int i = 0; i < rounds(50); i++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+		struct job *j = make_job(0);
+		struct call c;
+
+		start_call(&c, ctx, j);
+		thread_wait_asleep(c.thread);
+		assert_int_equal(pthread_cancel(thread_pthread(c.thread)), 0);
+		ctxfd_unref(ctx);
+		assert_ptr_equal(thread_join(c.thread), PTHREAD_CANCELED);
+		assert_dropped(j);
+	}
+}
+
 /* However far fn has come by then, arg is dropped or the call has told of it. */
 static void a_pending_cancellation_drops_once(void **state)
 {
@@ -866,6 +886,7 @@ int main(void)
 		cmocka_unit_test(a_result_beats_the_end),
 		cmocka_unit_test(drop_may_free_the_context),
 		cmocka_unit_test(a_cancelled_caller_leaves_fn_to_itself),
+		cmocka_unit_test(a_cancelled_caller_gives_its_context_up),
 		cmocka_unit_test(a_pending_cancellation_drops_once),
 		cmocka_unit_test(a_cancelled_caller_waits_for_the_walk),
 		cmocka_unit_test(a_thread_is_used_again),

@@ -757,6 +757,31 @@ static void it_is_a_cancellation_point(void **state)
 	ctxfd_unref(ctx);
 }
 
+/* pthread_cancel has ended the wait, which waits for the mutex: it is the last to have the context, and frees it. */
+static void a_cancelled_thread_may_be_the_last_to_have_it(void **state)
+{
+	struct place *p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct ctxfd *ctx = child_of(ctxfd_background(), false);
+	struct taker t = { ctx, p };
+	struct thread *thread;
+	long before;
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	make_plain_place(p);
+	thread = thread_start(wait_to_be_taken, &t);
+	thread_wait_asleep(thread);
+	lock(p);
+	pthread_cancel(thread_pthread(thread));
+	before = live_allocations();
+	ctxfd_unref(ctx);
+	assert_int_equal(live_allocations(), before);
+	unlock(p);
+	assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+	assert_true(live_allocations() < before);
+	free_place(p);
+	munmap(p, sizeof *p);
+}
+
 static void *take_without_memory(void *arg)
 {
 	struct taker *t = arg;
@@ -1067,6 +1092,7 @@ int main(void)
 		cmocka_unit_test(what_took_none_passes_none_on),
 		cmocka_unit_test(signals_change_nothing),
 		cmocka_unit_test(it_is_a_cancellation_point),
+		cmocka_unit_test(a_cancelled_thread_may_be_the_last_to_have_it),
 		cmocka_unit_test(it_works_without_memory),
 		cmocka_unit_test(processes_share_a_condition),
 		cmocka_unit_test(a_fork_has_its_own_waiters),

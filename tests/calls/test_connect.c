@@ -241,7 +241,7 @@ static void a_full_local_listener_is_waited_for(void **state)
 		if (!blocking)
 			set_nonblocking(c.fd);
 		mode = fcntl(c.fd, F_GETFL);
-		at = now() + 20 * CTXFD_MSEC;
+		at = now() + 40 * CTXFD_MSEC;
 		timed = ctxfd_with_deadline(ctx, at);
 		assert_int_equal(ctxfd_connect(timed, c.fd, c.addr, size), -ETIMEDOUT);
 		assert_elapsed(at, 0, CTXFD_SEC);

@@ -12,6 +12,9 @@
 /* The kernel may lack RWF_NOWAIT for a kind of file, or refuse the call: then what is not a socket is polled first. */
 static atomic_bool no_nowait;
 
+/* Nor is there a /proc, by which to open a pipe anew. */
+static atomic_bool no_proc;
+
 /* Or it is a file of which only that much is in memory. */
 static atomic_size_t in_memory;
 
@@ -25,6 +28,10 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	if (no_nowait && (nr == SYS_preadv2 || nr == SYS_pwritev2)) {
 		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if (no_proc && nr == SYS_openat) {
+		errno = ENOENT;
 		return -1;
 	}
 	if (in_memory && nr == SYS_preadv2) {
@@ -387,6 +394,54 @@ static void a_device_is_written_to_at_once(void **state)
 	ctxfd_close(ctx);
 }
 
+/* A pipe that polls writable has room for so much, and who writes all would wait for the rest. */
+static void without_proc_a_pipe_is_written_in_pieces(void **state)
+{
+	static char much[3 * PIPE_BUF];
+	struct ctxfd *ctx = make();
+	int pipe[2];
+
+	make_pipe(pipe);
+	no_nowait = no_proc = true;
+	assert_int_equal(ctxfd_write(ctx, pipe[1], much, sizeof much), PIPE_BUF);
+	assert_int_equal(ctxfd_write(ctx, pipe[1], much, 10), 10);
+	assert_int_equal(ctxfd_read(ctx, pipe[0], much, sizeof much), PIPE_BUF + 10);
+	no_nowait = no_proc = false;
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
+static void a_terminal_is_written_in_pieces(void **state)
+{
+	static const char much[3 * PIPE_BUF];
+	struct ctxfd *ctx = make();
+	int fds[2];
+
+	make_terminal(fds);
+	assert_in_range(ctxfd_write(ctx, fds[1], much, sizeof much), 1, PIPE_BUF);
+	close_pair(fds);
+	ctxfd_close(ctx);
+}
+
+/* A pipe that is empty or full is not waited for. */
+static void nothing_waits_for_nothing(void **state)
+{
+	struct ctxfd *ctx = make();
+	int pipe[2], disk = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	char byte;
+
+	make_pipe(pipe);
+	no_nowait = true;
+	assert_int_equal(ctxfd_read(ctx, pipe[0], &byte, 0), 0);
+	fill(pipe[1]);
+	assert_int_equal(ctxfd_write(ctx, pipe[1], "", 0), 0);
+	assert_int_equal(ctxfd_read(ctx, disk, &byte, 0), 0);
+	no_nowait = false;
+	close(disk);
+	close_pair(pipe);
+	ctxfd_close(ctx);
+}
+
 static void no_number_of_signals_outlasts_the_context(void **state)
 {
 	struct ctxfd *brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
@@ -417,6 +472,9 @@ int main(void)
 		cmocka_unit_test(a_write_may_be_short),
 		cmocka_unit_test(a_file_is_read_beyond_what_is_in_memory),
 		cmocka_unit_test(a_device_is_written_to_at_once),
+		cmocka_unit_test(without_proc_a_pipe_is_written_in_pieces),
+		cmocka_unit_test(a_terminal_is_written_in_pieces),
+		cmocka_unit_test(nothing_waits_for_nothing),
 		cmocka_unit_test(no_number_of_signals_outlasts_the_context),
 	};
 	return run_all(tests);

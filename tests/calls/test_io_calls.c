@@ -176,6 +176,10 @@ static void messages_keep_their_bounds(void **state)
 	assert_int_equal(ctxfd_read(ctx, pair[0], buf, sizeof buf), 3);
 	assert_int_equal(ctxfd_recv(ctx, pair[0], buf, 2, MSG_TRUNC), 6);
 	assert_memory_equal(buf, "se", 2);
+	/* A recv of nothing takes a message, or waits for one. */
+	assert_int_equal(ctxfd_send(ctx, pair[1], "third", 5, 0), 5);
+	assert_int_equal(ctxfd_recv(ctx, pair[0], buf, 0, 0), 0);
+	assert_int_equal(ctxfd_recv(ctx, pair[0], buf, 1, MSG_DONTWAIT), -EAGAIN);
 	close_pair(pair);
 	ctxfd_close(ctx);
 }

@@ -70,6 +70,37 @@ struct wait {
 	_Atomic bool begins;
 };
 
+static void *read_and_take_urgent(void *arg)
+{
+	struct wait *w = arg;
+	struct pollfd p = { .fd = w->fd, .events = POLLPRI };
+	char byte;
+
+	require(ctxfd_read(w->ctx, w->fd, &byte, 1) == 1);
+	require(poll(&p, 1, -1) == 1);
+	require(ctxfd_recv(w->ctx, w->fd, &byte, 1, MSG_OOB) == 1 && byte == '!');
+	return NULL;
+}
+
+/* That a read of a socket waited says nothing about its urgent data. */
+static void urgent_data_is_not_waited_for(void **state)
+{
+	struct wait w = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	struct thread *thread;
+	int pair[2];
+
+	(void)state;
+	make_connection(pair);
+	w.fd = pair[0];
+	thread = thread_start(read_and_take_urgent, &w);
+	thread_wait_asleep(thread);
+	assert_int_equal(send(pair[1], "x", 1, 0), 1);
+	assert_int_equal(send(pair[1], "!", 1, MSG_OOB), 1);
+	thread_join(thread);
+	close_pair(pair);
+	ctxfd_unref(w.ctx);
+}
+
 static void *read_one(void *arg)
 {
 	struct wait *w = arg;
@@ -327,6 +358,13 @@ static void jump(int signal)
 	siglongjmp(out, 1);
 }
 
+static int wait_in_child(void *other)
+{
+	struct pollfd none = { .fd = -1 };
+
+	return ctxfd_poll(other, &none, 1, CTXFD_MSEC);
+}
+
 static void *leave_by_jump(void *arg)
 {
 	struct wait *w = arg;
@@ -341,8 +379,10 @@ static void *leave_by_jump(void *arg)
 	}
 	w->begins = false;
 	wait_until(w->begins); /* the context has been closed */
-	if (w->result)         /* with another wait, or as the thread ends */
+	if (w->result) {       /* with another wait, or as the thread ends */
+		require(in_child(wait_in_child, (void *)(uintptr_t)other) == 0);
 		require(ctxfd_poll(other, &p, 1, CTXFD_MSEC) == 0);
+	}
 	w->begins = false;
 	wait_until(w->begins);
 	ctxfd_close(other);
@@ -528,11 +568,48 @@ static void a_child_wakes_nobody_in_its_parent(void **state)
 	ctxfd_close(ctx);
 }
 
+static pthread_key_t later; /* than the library's: it has its turn after that */
+
+static void require_open(void *arg)
+{
+	require(fcntl(*(int *)arg, F_GETFD) >= 0);
+}
+
+static int end_with_a_stranger(void *arg)
+{
+	int *waker = arg;
+
+	require(close(*waker) == 0 && dup(0) == *waker);
+	require(pthread_key_create(&later, require_open) == 0 && pthread_setspecific(later, waker) == 0);
+	pthread_exit(NULL); /* the only thread: the process ends with 0 */
+}
+
+static void *fork_with_a_waker(void *arg)
+{
+	static int waker; /* not on a stack that pthread_exit leaves */
+
+	waker = waker_of_this_thread();
+
+	require(in_child(end_with_a_stranger, &waker) == 0);
+	return NULL;
+}
+
+static void a_child_does_not_close_what_has_the_wakers_number(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip_test("the sanitizer would report how the child ends");
+#endif
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind would report how the child ends");
+	thread_join(thread_start(fork_with_a_waker, NULL));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_thread_has_one_waker),
 		cmocka_unit_test(a_wake_is_for_one_wait),
+		cmocka_unit_test(urgent_data_is_not_waited_for),
 		cmocka_unit_test(cancels_meet_waits_anywhere),
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(what_was_expected_hides_no_result),
@@ -543,6 +620,7 @@ int main(void)
 		cmocka_unit_test(a_lost_waker_is_not_touched),
 		cmocka_unit_test(a_stranger_gets_no_bytes),
 		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
+		cmocka_unit_test(a_child_does_not_close_what_has_the_wakers_number),
 	};
 	return run_all(tests);
 }

@@ -505,6 +505,25 @@ static void assert_left_alone(const struct stranger *s, int fd)
 	close(s->other);
 }
 
+/* A file that cannot be written to is not the eventfd that was there. */
+static void what_takes_no_write_is_not_ours(void **state)
+{
+	struct ctxfd *ctx = plain();
+	int fd = ctxfd_done_fd(ctx), timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC), anew;
+
+	assert_true(timer >= 0);
+	assert_int_equal(dup3(timer, fd, O_CLOEXEC), fd);
+	ctxfd_cancel(ctx);
+	anew = ctxfd_done_fd(ctx);
+	assert_int_not_equal(anew, fd);
+	assert_readable(anew);
+	assert_not_readable(timer);
+	ctxfd_unref(ctx);
+	assert_true(is_open(fd));
+	close(fd);
+	close(timer);
+}
+
 /* By a context with a deadline, whose signal no stranger knows. Who asks after the end gets another fd. */
 static void a_stranger_under_a_closed_number_is_left_alone(void **state)
 {
@@ -792,6 +811,7 @@ int main(void)
 		cmocka_unit_test(a_dup_of_a_context_that_expired_unseen_stays_readable),
 		cmocka_unit_test(a_closed_number_harms_nobody_else),
 		cmocka_unit_test(a_closed_number_of_a_context_freed_live),
+		cmocka_unit_test(what_takes_no_write_is_not_ours),
 		cmocka_unit_test(a_stranger_under_a_closed_number_is_left_alone),
 		cmocka_unit_test(what_looks_like_ours_under_a_closed_number_is_hit),
 		cmocka_unit_test(a_stranger_does_not_slow_the_others_down),

@@ -135,6 +135,21 @@ static int no_fd_that_is_never_ready(void *arg)
 	return 0;
 }
 
+/* The program has taken all that there are, so nothing can be kept for a thread that waits. */
+static int a_wait_without_a_key(void *arg)
+{
+	struct ctxfd *brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
+	int64_t start = now();
+	pthread_key_t key;
+
+	while (pthread_key_create(&key, NULL) == 0)
+		continue;
+	require(ctxfd_poll(brief, NULL, 0, -1) == -ETIMEDOUT);
+	require(now() - start >= 5 * CTXFD_MSEC);
+	ctxfd_unref(brief);
+	return 0;
+}
+
 #define IN_CHILD(name)                                     \
 	static void name##_(void **state)                  \
 	{                                                  \
@@ -144,6 +159,7 @@ static int no_fd_that_is_never_ready(void *arg)
 IN_CHILD(one_dispatcher)
 IN_CHILD(one_fd_that_is_never_ready)
 IN_CHILD(no_fd_that_is_never_ready)
+IN_CHILD(a_wait_without_a_key)
 
 int main(void)
 {
@@ -151,6 +167,7 @@ int main(void)
 		cmocka_unit_test(one_dispatcher_),
 		cmocka_unit_test(one_fd_that_is_never_ready_),
 		cmocka_unit_test(no_fd_that_is_never_ready_),
+		cmocka_unit_test(a_wait_without_a_key_),
 	};
 
 	large[0] = 1;

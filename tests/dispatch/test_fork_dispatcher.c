@@ -192,6 +192,19 @@ static int works(void *arg)
 	return 0;
 }
 
+/* What comes due while it has no descriptors for a dispatcher runs when it has some. */
+static int works_when_it_can(void *arg)
+{
+	struct parent *p = arg;
+
+	exhaust_fds();
+	ctxfd_cancel(p->root);
+	free_fds();
+	require(p->plain.runs == 0 && p->late.runs == 0);
+	eventually(ctxfd_err(p->root) && p->plain.runs == 1 && p->late.runs == 1);
+	return 0;
+}
+
 /* The child's own signals and its own descriptors end its contexts. */
 static int hears_its_own(void *arg)
 {
@@ -210,6 +223,32 @@ static int hears_its_own(void *arg)
 	require(ctxfd_cause(own) == -9 && ctxfd_err(p->fd) == 0);
 	ctxfd_unref(own);
 	return stops_and_frees(p);
+}
+
+/* Before its dispatcher has descriptors. */
+static int registers_at_once(void *arg)
+{
+	struct note late = { 0 };
+	struct ctxfd *fd, *signal, *timed;
+	sigset_t set;
+	int pipe[2];
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	make_pipe(pipe);
+	fd = ctxfd_with_fd(base(), pipe[0], POLLIN, -9);
+	signal = ctxfd_with_signals(base(), &set);
+	timed = ctxfd_with_timeout(base(), CTXFD_MSEC);
+	require(fd && signal && timed);
+	require(ctxfd_after_func(timed, count_run, &late, NULL) == 0);
+	require(write(pipe[1], "x", 1) == 1);
+	require(kill(getpid(), SIGUSR2) == 0);
+	eventually(ctxfd_cause(fd) == -9 && ctxfd_cause(signal) == SIGUSR2 && late.runs == 1);
+	ctxfd_unref(fd);
+	ctxfd_unref(signal);
+	ctxfd_unref(timed);
+	close_pair(pipe);
+	return stops_and_frees(arg);
 }
 
 static int looks_and_dies(void *arg)
@@ -506,6 +545,41 @@ static void the_thread_may_fork_at_its_end(void **state)
 	assert_int_equal(in_child_at_rest(ends_the_thread_with_a_fork, NULL), 0);
 }
 
+/* In the child it is the only thread, whose end is the process's: nothing takes over. */
+static void fork_and_end_the_child(void *arg)
+{
+	struct note *note = arg;
+	pid_t pid = fork();
+	int status;
+
+	require(pid >= 0);
+	if (pid == 0)
+		pthread_exit(NULL);
+	require(waitpid(pid, &status, 0) == pid);
+	note->runs = WIFEXITED(status) ? 1 + WEXITSTATUS(status) : -1;
+}
+
+static int ends_the_thread_in_the_child(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct note note = { 0 };
+
+	require(ctxfd_after_func(ctx, fork_and_end_the_child, &note, NULL) == 0);
+	ctxfd_close(ctx);
+	wait_until(note.runs != 0);
+	return note.runs == 1 ? 0 : 1;
+}
+
+static void the_thread_may_end_in_a_child(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip_test("the sanitizer would report how the child ends");
+#endif
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind would report how the child ends");
+	assert_int_equal(in_child_at_rest(ends_the_thread_in_the_child, NULL), 0);
+}
+
 /* ---- Forking in a function, and again in one of the child's ------------------------------------------------------ */
 
 struct nested {
@@ -703,7 +777,9 @@ static const struct CMUnitTest tests[] = {
 	BY(stops_and_frees),
 	BY(cancels_stops_and_frees),
 	BY(works),
+	BY(works_when_it_can),
 	BY(hears_its_own),
+	BY(registers_at_once),
 	BY(looks_and_dies),
 	BY(forks_again),
 	BY(execs),
@@ -715,6 +791,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_child_does_not_wait_for_what_a_loop_runs),
 	cmocka_unit_test(nor_for_what_nobody_will_stop_there),
 	cmocka_unit_test(the_thread_may_fork_at_its_end),
+	cmocka_unit_test(the_thread_may_end_in_a_child),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
 	cmocka_unit_test(a_lock_of_the_programs_comes_first),

@@ -240,6 +240,71 @@ static int a_child_that_stops_what_it_returns_from(void *arg)
 	return return_into_the_loop(true);
 }
 
+/* Of a context whose deadline has passed: the round does not go on with the deadlines either. */
+static int a_child_returns_into_a_loop_with_deadlines(void *arg)
+{
+	struct forker f = { .pid = -1 };
+	struct ctxfd *first, *second;
+	int done;
+
+	require(make_loop() >= 0);
+	first = ctxfd_with_timeout(home, CTXFD_MSEC);
+	second = ctxfd_with_timeout(home, 2 * CTXFD_MSEC);
+	require(ctxfd_after_func(first, fork_and_return, &f, NULL) == 0);
+	require(ctxfd_after_func(second, count, &f.behind, NULL) == 0);
+	wait_until(ctxfd_remaining(second) == 0);
+	done = run_loop();
+	require(done == (f.pid ? 2 : 1));
+	if (f.pid == 0)
+		require(run_loop() == 1);
+	else
+		require_child_is_well(&f);
+	require(f.behind.runs == 1);
+	ctxfd_unref(first);
+	ctxfd_unref(second);
+	free_loop();
+	return 0;
+}
+
+struct noticing {
+	struct forker forker;
+	int pipe[2];
+};
+
+/* Another run, which is refused, has taken the edge already. */
+static void notice_and_fork(void *arg)
+{
+	struct noticing *n = arg;
+
+	require(write(n->pipe[1], "x", 1) == 1);
+	require(run_loop() == -EBUSY);
+	fork_and_return(&n->forker);
+}
+
+/* What the dispatcher has been told of, and has not done yet, both processes do. */
+static int a_child_has_what_was_ready(void *arg)
+{
+	struct noticing n = { .forker = { .pid = -1 } };
+	struct ctxfd *ctx, *watched;
+
+	make_pipe(n.pipe);
+	require(make_loop() >= 0);
+	watched = watching(home, n.pipe[0], -2);
+	ctx = ctxfd_with_cancel(home);
+	require(ctxfd_after_func(ctx, notice_and_fork, &n, NULL) == 0);
+	ctxfd_close(ctx);
+	require(run_loop() == 1);
+	require(ctxfd_err(watched) == 0);
+	wait_readable(ctxfd_dispatcher_fd(loop));
+	require(run_loop() == 1 && ctxfd_cause(watched) == -2);
+	if (n.forker.pid)
+		require_child_is_well(&n.forker);
+	ctxfd_unref(watched);
+	free_loop();
+	close_pair(n.pipe);
+	return 0;
+}
+
 static struct thread *new_dispatcher;
 
 /* In the child another thread dispatches when the function returns, and is in the middle of one. */
@@ -399,6 +464,8 @@ IN_CHILD(fork_waits_for_a_dispatcher_to_go)
 IN_CHILD(the_dispatching_thread_forks)
 IN_CHILD(a_child_returns_into_the_loop)
 IN_CHILD(a_child_that_stops_what_it_returns_from)
+IN_CHILD(a_child_returns_into_a_loop_with_deadlines)
+IN_CHILD(a_child_has_what_was_ready)
 IN_CHILD(a_child_with_a_dispatcher_at_work)
 IN_CHILD_IF(need_no_sanitizer(), a_child_returns_on_the_librarys_thread)
 IN_CHILD(a_child_short_of_descriptors)
@@ -412,6 +479,8 @@ int main(void)
 		cmocka_unit_test(the_dispatching_thread_forks_),
 		cmocka_unit_test(a_child_returns_into_the_loop_),
 		cmocka_unit_test(a_child_that_stops_what_it_returns_from_),
+		cmocka_unit_test(a_child_returns_into_a_loop_with_deadlines_),
+		cmocka_unit_test(a_child_has_what_was_ready_),
 		cmocka_unit_test(a_child_with_a_dispatcher_at_work_),
 		cmocka_unit_test(a_child_returns_on_the_librarys_thread_),
 		cmocka_unit_test(a_child_short_of_descriptors_),

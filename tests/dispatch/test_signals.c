@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <spawn.h>
+#include <sys/signalfd.h>
 #include <sys/time.h>
 
 extern char **environ;
@@ -49,12 +50,46 @@ static void dispose(int signal, void (*handler)(int))
 	handled = 0;
 }
 
+static _Atomic int sender;
+
+static void handle_info(int signal, siginfo_t *info, void *context)
+{
+	sender = context ? (int)info->si_pid : -1;
+	handled = signal;
+}
+
 static bool is_disposed(int signal, void (*handler)(int))
 {
 	struct sigaction action;
 
 	require(sigaction(signal, NULL, &action) == 0);
 	return !(action.sa_flags & SA_SIGINFO) && action.sa_handler == handler;
+}
+
+/* ---- What the linker leads through here: see dispatch.mk --------------------------------------------------------- */
+
+static void (*_Atomic after_signal_read)(void); /* once, when the library has read a signal */
+
+ssize_t __real_read(int fd, void *buf, size_t size);
+ssize_t __wrap_read(int fd, void *buf, size_t size);
+int __real_raise(int signal);
+int __wrap_raise(int signal);
+
+ssize_t __wrap_read(int fd, void *buf, size_t size)
+{
+	ssize_t n = __real_read(fd, buf, size);
+	void (*call)(void) =
+	        n == (ssize_t)sizeof(struct signalfd_siginfo) ? atomic_exchange(&after_signal_read, NULL) : NULL;
+
+	if (call)
+		call();
+	return n;
+}
+
+int __wrap_raise(int signal)
+{
+	save_counts();
+	return __real_raise(signal);
 }
 
 /* ---- Who hears it ------------------------------------------------------------------------------------------------ */
@@ -162,6 +197,38 @@ static int asks_nobody_again(void *arg)
 	}
 	require(sigwaitinfo(&set, NULL) == SIGUSR1);
 	return 7;
+}
+
+static struct ctxfd *to_cancel;
+
+static void cancel_it(void)
+{
+	ctxfd_cancel(to_cancel);
+}
+
+/* The last listener ends when the library has taken the signal already: then the program gets it back. */
+static int is_read_too_late(void *arg)
+{
+	sigset_t set = set_of(SIGUSR1, 0);
+
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	require(make_loop() >= 0);
+	to_cancel = hears(home, SIGUSR1);
+	send_signal(SIGUSR1);
+	/* The library reads it if it is still pending some milliseconds after the first look. */
+	after_signal_read = cancel_it;
+	while (after_signal_read) {
+		wait_readable(ctxfd_dispatcher_fd(loop));
+		require(run_loop() == 0);
+	}
+	require(ctxfd_cause(to_cancel) != SIGUSR1);
+	require(sigwaitinfo(&set, NULL) == SIGUSR1);
+	return 7;
+}
+
+static void what_nobody_wants_any_more_goes_back(void **state)
+{
+	assert_int_equal(in_child(is_read_too_late, NULL), 7);
 }
 
 static void nobody_is_asked_again_and_again(void **state)
@@ -305,7 +372,58 @@ static void what_was_ignored_is_ignored_again(void **state)
 	send_signal(SIGUSR1); /* it does not end us */
 	assert_true(is_disposed(SIGUSR1, SIG_IGN));
 	ctxfd_close(ctx);
+	ctx = hears(ctxfd_background(), SIGUSR1);
+	ctxfd_cancel(ctx);
+	send_signal(SIGUSR1); /* nor if the handler is still there */
+	ctxfd_unref(ctx);
 	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void what_the_default_ignores_is_ignored(void **state)
+{
+	static const int ignored[] = { SIGCHLD, SIGURG, SIGWINCH, SIGCONT };
+
+	for (size_t i = 0; i < COUNT(ignored); i++) {
+		struct ctxfd *ctx = hears(ctxfd_background(), ignored[i]);
+
+		ctxfd_cancel(ctx);
+		send_signal(ignored[i]);
+		assert_false(is_disposed(ignored[i], SIG_DFL)); /* it has come to our handler */
+		ctxfd_unref(ctx);
+		assert_true(is_disposed(ignored[i], SIG_DFL));
+	}
+}
+
+/* Children whose parent ignores SIGCHLD leave no zombie, also while a context hears of their end; all others do. */
+static int reaps_who_is_to_be_reaped(void *arg)
+{
+	struct sigaction action = { .sa_sigaction = handle_info, .sa_flags = SA_SIGINFO };
+	struct ctxfd *ctx;
+	pid_t pid;
+
+	for (int ignored = 0; ignored < 2; ignored++) {
+		if (ignored)
+			dispose(SIGCHLD, SIG_IGN);
+		else
+			require(sigaction(SIGCHLD, &action, NULL) == 0);
+		ctx = hears(ctxfd_background(), SIGCHLD);
+		pid = fork();
+		require(pid >= 0);
+		if (pid == 0)
+			_exit(0);
+		require(ctxfd_wait(ctx) == -ECANCELED && ctxfd_cause(ctx) == SIGCHLD);
+		require(waitpid(pid, NULL, 0) == (ignored ? -1 : pid));
+		ctxfd_close(ctx);
+	}
+	return 7;
+}
+
+static void ignored_children_leave_nothing(void **state)
+{
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer cannot follow threads of a threaded process's child");
+#endif
+	assert_int_equal(in_child(reaps_who_is_to_be_reaped, NULL), 7);
 }
 
 static void what_the_program_sets_meanwhile_stays(void **state)
@@ -321,12 +439,10 @@ static void what_the_program_sets_meanwhile_stays(void **state)
 	dispose(SIGUSR1, SIG_DFL);
 }
 
-static _Atomic int sender;
-
-static void handle_info(int signal, siginfo_t *info, void *context)
+static int is_told_in_child(void *arg)
 {
-	sender = context ? (int)info->si_pid : -1;
-	handled = signal;
+	send_signal(SIGUSR1);
+	return sender == getpid() ? 7 : 1;
 }
 
 static void a_handler_is_told_by_whom(void **state)
@@ -340,6 +456,7 @@ static void a_handler_is_told_by_whom(void **state)
 	send_signal(SIGUSR1);
 	assert_int_equal(handled, SIGUSR1);
 	assert_int_equal(sender, getpid());
+	assert_int_equal(in_child(is_told_in_child, NULL), 7);
 	ctxfd_close(ctx);
 	dispose(SIGUSR1, SIG_DFL);
 }
@@ -393,6 +510,22 @@ static void a_handler_for_once_is_called_once(void **state)
 	assert_int_equal(handled, 0);
 	ctxfd_close(ctx);
 	assert_true(is_disposed(SIGURG, SIG_DFL));
+	assert_int_equal(sigaction(SIGURG, &action, NULL), 0);
+	ctxfd_close(hears(ctxfd_background(), SIGURG)); /* not called, so it is still to come */
+	assert_true(is_disposed(SIGURG, handle));
+	dispose(SIGURG, SIG_DFL);
+}
+
+/* A context with a deadline, which has not passed. */
+static void a_deadline_to_come_is_no_end(void **state)
+{
+	struct ctxfd *parent = ctxfd_with_timeout(ctxfd_background(), 3600 * CTXFD_SEC), *ctx = hears(parent, SIGUSR1);
+
+	send_signal(SIGUSR1);
+	assert_int_equal(ctxfd_wait(ctx), -ECANCELED);
+	assert_int_equal(ctxfd_cause(ctx), SIGUSR1);
+	ctxfd_close(ctx);
+	ctxfd_close(parent);
 }
 
 /* ---- The second Ctrl-C ------------------------------------------------------------------------------------------- */
@@ -476,6 +609,42 @@ static void hang_after_a_cancel(void)
 static void the_first_does_after_a_cancel(void **state)
 {
 	assert_killed_by(start(hang_after_a_cancel), SIGTERM);
+}
+
+/* Ctrl-Z, which nobody listens for any more: it stops the process each time. */
+static void stop_twice(void)
+{
+	static const int stops[] = { SIGTSTP, SIGTTIN, SIGTTOU };
+
+	require(make_loop() >= 0);
+	for (size_t i = 0; i < COUNT(stops); i++) {
+		struct ctxfd *ctx;
+
+		dispose(stops[i], SIG_DFL);
+		ctx = hears(home, stops[i]);
+		ctxfd_cancel(ctx);
+		for (int twice = 0; twice < 2; twice++)
+			send_signal(stops[i]);
+		ctxfd_unref(ctx);
+	}
+	free_loop();
+	save_counts();
+	_exit(7);
+}
+
+static void it_stops_and_goes_on(void **state)
+{
+	pid_t pid = start(stop_twice);
+	int status;
+
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+		assert_true(WIFSTOPPED(status));
+		assert_int_equal(kill(pid, SIGCONT), 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
 }
 
 /* ---- Other processes --------------------------------------------------------------------------------------------- */
@@ -581,7 +750,7 @@ static int hears_all(void *arg)
 	sigset_t all;
 	struct ctxfd *ctx;
 
-	sigfillset(&all);
+	memset(&all, 0xff, sizeof all); /* the C library's own as well */
 	ctx = ctxfd_with_signals(ctxfd_background(), &all);
 	require(ctx);
 	send_signal(SIGTERM);
@@ -644,14 +813,19 @@ int main(void)
 		cmocka_unit_test(the_last_listener_gives_it_back),
 		cmocka_unit_test(who_has_ended_does_not_listen),
 		cmocka_unit_test(what_was_ignored_is_ignored_again),
+		cmocka_unit_test(what_the_default_ignores_is_ignored),
+		cmocka_unit_test(ignored_children_leave_nothing),
 		cmocka_unit_test(what_the_program_sets_meanwhile_stays),
 		cmocka_unit_test(a_handler_is_told_by_whom),
 		cmocka_unit_test(a_handler_may_call_what_it_found),
 		cmocka_unit_test(a_handler_for_once_is_called_once),
 		cmocka_unit_test(nobody_is_asked_again_and_again),
+		cmocka_unit_test(what_nobody_wants_any_more_goes_back),
+		cmocka_unit_test(a_deadline_to_come_is_no_end),
 		cmocka_unit_test(a_second_one_ends_the_program),
 		cmocka_unit_test(a_fault_is_a_fault),
 		cmocka_unit_test(the_first_does_after_a_cancel),
+		cmocka_unit_test(it_stops_and_goes_on),
 		cmocka_unit_test(a_program_that_is_started_is_as_ever),
 		cmocka_unit_test(one_that_a_child_starts_ignores_what_was_ignored),
 		cmocka_unit_test(a_child_hears_its_own),

@@ -206,6 +206,9 @@ pthread_t thread_pthread(const struct thread *t);
 /* Runs fn in a forked child, which ends with what fn returns, and returns that; fails if the child dies otherwise. */
 #define in_child(fn, arg) harness_in_child(fn, arg, __FILE__, __LINE__)
 
+/* For a process about to die by a signal or _exit: else what it has run would not count in `make coverage`. */
+void save_counts(void);
+
 /* ---- What the macros above stand for --------------------------------------------------------------------------- */
 
 int harness_run(const char *file, const struct CMUnitTest *tests, size_t n, bool warm);

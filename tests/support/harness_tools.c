@@ -342,8 +342,17 @@ void harness_wait_asleep(pid_t tid, long nr, const char *file, int line)
 
 /* ---- Processes ------------------------------------------------------------------------------------------------- */
 
-/* Writes out the coverage counts of a process that leaves by _exit; only there in a coverage build. */
+/* Only there in a coverage build. */
 extern void __gcov_dump(void) __attribute__((weak));
+extern void __gcov_reset(void) __attribute__((weak));
+
+void save_counts(void)
+{
+	if (__gcov_dump && __gcov_reset) {
+		__gcov_dump();
+		__gcov_reset(); /* else it would be the last time */
+	}
+}
 
 /*
  * A child may leave things behind: its end frees them. valgrind would call that a leak and change the exit code, so
@@ -352,8 +361,7 @@ extern void __gcov_dump(void) __attribute__((weak));
 static void leave(int result, int *told)
 {
 	fflush(NULL);
-	if (__gcov_dump)
-		__gcov_dump();
+	save_counts();
 	if (RUNNING_ON_VALGRIND && VALGRIND_COUNT_ERRORS == 0) {
 		*told = result;
 		kill(getpid(), SIGKILL);

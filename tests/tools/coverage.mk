@@ -2,9 +2,9 @@
 
 COVERAGE = $(BUILD)/coverage
 
-# For gcc. Its own fork would throw away what the handlers of fork have counted; the last is for children that leave by _exit
-# (harness_tools.c).
-COUNTING = --coverage -fprofile-update=atomic -fno-builtin-fork -Wl,-u,__gcov_dump
+# For gcc. Its own fork would throw away what the handlers of fork have counted; the last two are for
+# processes that leave by _exit or die by a signal (save_counts in harness_tools.c).
+COUNTING = --coverage -fprofile-update=atomic -fno-builtin-fork -Wl,-u,__gcov_dump,-u,__gcov_reset
 
 # Without the scripts, which drive the examples and the tools.
 coverage: ## what the tests run of src, and why they do not run the rest; the pages are in build/coverage
