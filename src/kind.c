@@ -31,8 +31,27 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_EXPIRY] = { .name = "expiry", .before_free = ctxfdi_forget_expiry, .discard = ctxfdi_discard_expiry },
 };
 
+/* The lock of calls is held for a few instructions, so it is the last to be taken. */
+static void before_fork(void)
+{
+	ctxfdi_dispatch_before_fork();
+	ctxfdi_calls_before_fork();
+}
+
+static void after_fork(void)
+{
+	ctxfdi_calls_after_fork();
+	ctxfdi_dispatch_after_fork();
+}
+
+static void after_fork_in_child(void)
+{
+	ctxfdi_calls_after_fork_in_child();
+	ctxfdi_dispatch_after_fork_in_child();
+}
+
 const struct fork_row ctxfdi_around_fork = {
-	.before = ctxfdi_dispatch_before_fork,
-	.in_parent = ctxfdi_dispatch_after_fork,
-	.in_child = ctxfdi_dispatch_after_fork_in_child,
+	.before = before_fork,
+	.in_parent = after_fork,
+	.in_child = after_fork_in_child,
 };

@@ -385,18 +385,18 @@ int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*
 
 /* ---- Fork and exit ----------------------------------------------------------------------------------------------- */
 
-static void before_fork(void)
+void ctxfdi_calls_before_fork(void)
 {
 	pthread_mutex_lock(&pool.lock);
 }
 
-static void after_fork(void)
+void ctxfdi_calls_after_fork(void)
 {
 	pthread_mutex_unlock(&pool.lock);
 }
 
 /* The threads are the parent's. The records of those that were idle are nobody's. */
-static void after_fork_in_child(void)
+void ctxfdi_calls_after_fork_in_child(void)
 {
 	struct worker *w;
 
@@ -406,11 +406,6 @@ static void after_fork_in_child(void)
 		pool.spare = w;
 	}
 	pthread_mutex_unlock(&pool.lock);
-}
-
-__attribute__((constructor)) static void watch_forks(void)
-{
-	pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 /* At exit the idle threads end, so that nothing is left for a leak checker to find. What is at work is left alone. */

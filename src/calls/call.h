@@ -11,6 +11,11 @@ struct ctxfd;
 /* A cancel has ended the context of a call, which waits. */
 void ctxfdi_ring_call(struct ctxfd *n);
 
+/* See core/fork.h. */
+void ctxfdi_calls_before_fork(void);
+void ctxfdi_calls_after_fork(void);
+void ctxfdi_calls_after_fork_in_child(void);
+
 /* How long a thread with nothing to do stays, in ns. Only tests change it. */
 extern _Atomic int64_t ctxfdi_call_idle;
 
