@@ -163,7 +163,11 @@ static int thread_lets_a_crash_handler_run(void *arg)
 
 static void use_stack(void *arg)
 {
+#ifdef __GLIBC__
 	volatile char big[512 * 1024];
+#else
+	volatile char big[96 * 1024]; /* of musl's 128 KiB */
+#endif
 
 	big[0] = big[sizeof big - 1] = 1;
 	((struct note *)arg)->runs += big[0];

@@ -565,7 +565,9 @@ int main(void)
 	};
 
 	require(sem_init(&there, 0, 0) == 0 && sem_init(&go, 0, 0) == 0);
+#ifdef M_PERTURB
 	mallopt(M_PERTURB, 0x5a); /* who goes on with what is freed stumbles */
+#endif
 	start_dispatcher();
 	return run_all(tests);
 }
