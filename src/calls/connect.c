@@ -49,7 +49,9 @@ static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int fla
 
 	if (mode < 0)
 		return -errno;
-	if (mode & O_NONBLOCK || flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* does not wait; fails at once */
+	if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* as the kernel; musl would try again without flags, and wait */
+		return -EINVAL;
+	if (mode & O_NONBLOCK)
 		return accept_plain(fd, addr, addrlen, flags);
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
 		return -errno;

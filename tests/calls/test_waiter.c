@@ -438,7 +438,7 @@ static void a_cancelled_thread_gives_its_context_up(void **state)
 		thread_wait_asleep(thread);
 		pthread_cancel(thread_pthread(thread));
 		ctxfd_close(ctx);
-		assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+		thread_join(thread); /* which may have been woken by that, and return, before the cancellation acts */
 		assert_int_equal(freed, 1);
 	}
 	close_pair(pipe);

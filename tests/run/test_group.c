@@ -977,7 +977,9 @@ static void without_memory_nothing_is_started(void **state)
 	fail_allocation(1);
 	assert_int_equal(ctxfd_group_go(g, do_job, &j), -ENOMEM);
 	assert_true(allocation_failed());
+	assert_int_equal(errno, EDOM);
 	start_job(&j);
+	errno = EDOM;
 	for (int n = 1; n <= 2; n++) { /* with nothing to wait by, too */
 		fail_allocation(n);
 		assert_int_equal(ctxfd_group_go(g, count_one, &runs), -ENOMEM);
