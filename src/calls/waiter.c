@@ -66,6 +66,10 @@ void ctxfdi_ring_poller(struct ctxfd *n)
 /* ---- Waiters ----------------------------------------------------------------------------------------------------- */
 
 static pthread_key_t key; /* for its destructor: it frees a thread's waiter */
+
+/* That has run in this thread. Other destructors may wait still, and may be the last to run: they get no new one. */
+static _Thread_local bool ends;
+
 static bool has_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -76,6 +80,7 @@ static void free_waiter(void *arg)
 	struct waiter *w = arg;
 
 	ctxfdi_own_waiter = NULL;
+	ends = true;
 	if (w->parked)
 		ctxfdi_waiter_unpark(w);
 	if (w->fd >= 0 && w->generation == ctxfdi_forks)
@@ -94,7 +99,7 @@ static struct waiter *make_waiter(void)
 	struct waiter *w;
 
 	pthread_once(&once, make_key);
-	w = has_key ? malloc(sizeof *w) : NULL;
+	w = has_key && !ends ? malloc(sizeof *w) : NULL;
 	if (!w)
 		return NULL;
 	*w = (struct waiter){ .fd = -1, .expects_fd = -1 };

@@ -444,6 +444,37 @@ static void a_cancelled_thread_gives_its_context_up(void **state)
 	close_pair(pipe);
 }
 
+static pthread_key_t waits_as_it_ends;
+
+/* In each of the rounds that a thread's end has. */
+static void wait_once_more(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_MSEC / 10);
+
+	require(ctxfd_poll(ctx, NULL, 0, -1) == -ETIMEDOUT);
+	ctxfd_close(ctx);
+	require(pthread_setspecific(waits_as_it_ends, arg) == 0);
+}
+
+static void *set_destructor(void *arg)
+{
+	make_waiter();
+	require(pthread_setspecific(waits_as_it_ends, arg) == 0);
+	return NULL;
+}
+
+static void destructors_may_wait(void **state)
+{
+	int before = count_fds();
+
+	(void)state;
+	assert_int_equal(pthread_key_create(&waits_as_it_ends, wait_once_more), 0);
+	for (int i = 0; i < 3; i++)
+		thread_join(thread_start(set_destructor, &before));
+	assert_int_equal(pthread_key_delete(waits_as_it_ends), 0);
+	assert_int_equal(count_fds(), before);
+}
+
 /* ---- Others who touch the waker ---------------------------------------------------------------------------------- */
 
 static int waker_of_this_thread(void)
@@ -617,6 +648,7 @@ int main(void)
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
 		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),
 		cmocka_unit_test(a_cancelled_thread_gives_its_context_up),
+		cmocka_unit_test(destructors_may_wait),
 		cmocka_unit_test(a_lost_waker_is_not_touched),
 		cmocka_unit_test(a_stranger_gets_no_bytes),
 		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
