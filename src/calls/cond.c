@@ -21,13 +21,9 @@
 #include "calls/waiter.h"
 #include "core/clock.h"
 #include "core/fork.h"
-#include "core/own.h"
 #include "core/wait.h"
 
 #define SLICE (sizeof(void *) == 8 ? CTXFD_SEC : 100 * CTXFD_MSEC)
-
-/* The same without a waiter, for want of memory: nobody rings. */
-#define BLIND (2 * CTXFD_MSEC)
 
 /* ---- Time -------------------------------------------------------------------------------------------------------- */
 
@@ -94,7 +90,7 @@ static int timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct
  */
 void ctxfdi_ring_cond(struct ctxfd *n)
 {
-	struct waiter *w = (struct waiter *)(void *)n;
+	struct waiter *w = container_of(n, struct waiter, node);
 
 	if (w->process != ctxfdi_forks)
 		return;
@@ -103,14 +99,9 @@ void ctxfdi_ring_cond(struct ctxfd *n)
 	pthread_cond_broadcast(w->cond);
 }
 
-static void unpark(void *arg)
+static void unpark(void *w)
 {
-	struct waiter *w = arg;
-	struct ctxfd *dead = ctxfdi_unpark(&w->node);
-
-	w->parked = false;
-	if (dead)
-		ctxfdi_dispose(dead);
+	ctxfdi_waiter_unpark(w);
 }
 
 /* 0, ETIMEDOUT or another error, as libc's waits. Once this has returned err tells of a cancel that rang. */

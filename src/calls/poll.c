@@ -46,9 +46,6 @@ int ctxfdi_look_at_fd(int fd, int events)
 	return ready >= 0 ? ready : errno == EINTR ? 0 : -errno; /* a signal interrupts even this */
 }
 
-/* How late a call that gets no waker, for want of fds or memory, hears of the end of its context. */
-#define BLIND (2 * CTXFD_MSEC)
-
 /*
  * One sleep, until an fd is ready, ctx ends, `until`, or for no reason: how many fds are ready, or -errno. all: the
  * caller's fds, and room for one more.

@@ -3,8 +3,8 @@
  * What a waiting call parks in the child list of the context it waits under, so that a cancel wakes it. A thread has
  * one waiter, made with its first wait and freed as it ends, since it waits in one call at a time.
  *
- * The thread alone touches its waiter, but for the walk that rings it: that only reads, and sets `rung`, and is through
- * when unpark returns. The memory is not on the stack of the call. So a call that is left by siglongjmp or pthread_cancel,
+ * The thread alone touches its waiter, except for the walk that rings it: that reads, sets `rung` and, of a wait at a
+ * condition, `limit`. It holds the list meanwhile, and unpark waits for it. The memory is not on the stack of the call. So a call that is left by siglongjmp or pthread_cancel,
  * or that a fork has copied from another thread, leaves a valid node in the list; the thread takes it out with its next
  * wait, or as it ends.
  */
@@ -22,7 +22,7 @@ struct waiter {
 	int fd;              /* the waker, or -1: readable once rung. See waiter.c */
 	uint32_t generation; /* ctxfdi_forks of the process that made it */
 
-	int expects_fd; /* for which the thread's next call likely has to wait: see io.c; -1: none */
+	int expects_fd; /* for which the thread's next call likely has to wait: see poll.h; -1: none */
 	int expects_events;
 	unsigned expected; /* how often */
 
@@ -31,6 +31,9 @@ struct waiter {
 	struct timespec limit;
 	uint32_t process; /* ctxfdi_forks of the one that it waits in */
 };
+
+/* How late a call that gets no waiter, for want of fds or memory, hears of the end of its context. */
+#define BLIND (2 * CTXFD_MSEC)
 
 /* This thread's, out of every list. NULL: no memory. */
 struct waiter *ctxfdi_waiter(void);
