@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "harness.h"
@@ -273,6 +274,50 @@ static void what_was_expected_hides_no_result(void **state)
 	close(listener);
 	close(reply[1]);
 	close_pair(ask);
+	ctxfd_close(ctx);
+}
+
+/* Once the main thread waits. */
+static void *read_all(void *arg)
+{
+	int fd = *(int *)arg;
+	char bytes[4096];
+
+	tid_wait_asleep(getpid());
+	while (readable(fd))
+		require(read(fd, bytes, sizeof bytes) > 0);
+	return NULL;
+}
+
+/*
+ * A thread that had to wait to write does not wait where there is room, though the socket does not poll writable before it is
+ * three quarters empty. A thread that sleeps gives up its CPU of its own accord, which the kernel counts.
+ */
+static void who_waited_to_write_need_not_wait_again(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct rusage before, after;
+	struct thread *reader;
+	char bytes[4096];
+	size_t size;
+	int pair[2];
+
+	(void)state;
+	make_socketpair(pair);
+	for (int i = 0; i < 3; i++) {
+		fill(pair[1]);
+		reader = thread_start(read_all, &pair[0]);
+		assert_int_equal(ctxfd_write(ctx, pair[1], "x", 1), 1);
+		thread_join(reader);
+	}
+	for (size = fill(pair[1]) / 3; size > sizeof bytes; size -= sizeof bytes)
+		assert_true(read(pair[0], bytes, sizeof bytes) > 0);
+	assert_int_equal(getrusage(RUSAGE_THREAD, &before), 0);
+	for (int i = 0; i < 7; i++)
+		assert_int_equal(ctxfd_write(ctx, pair[1], "x", 1), 1);
+	assert_int_equal(getrusage(RUSAGE_THREAD, &after), 0);
+	assert_true(after.ru_nvcsw - before.ru_nvcsw < 5);
+	close_pair(pair);
 	ctxfd_close(ctx);
 }
 
@@ -647,6 +692,7 @@ int main(void)
 		cmocka_unit_test(cancels_meet_waits_anywhere),
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(what_was_expected_hides_no_result),
+		cmocka_unit_test(who_waited_to_write_need_not_wait_again),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
 		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),
