@@ -13,6 +13,10 @@
  * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives the
  * signal its disposition back, unless the program has changed it meanwhile.
  *
+ * LEVELS. A program may set a handler over ours, and call from it the one that it found. When the next listener comes,
+ * ours goes over that one again, and then it must know which of the two calls it. So there are several: each is set over
+ * one handler of the program only, and does what that one would have done.
+ *
  * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
  * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
  * it there have left (ctxfdi_await_handlers).
@@ -31,13 +35,19 @@
 static pthread_mutex_t lock_of_signals = PTHREAD_MUTEX_INITIALIZER;
 static struct listener *_Atomic listeners;
 static _Atomic unsigned handlers;
+
+#define LEVELS 4
+
+struct level {
+	bool used; /* as long as the program may have a handler that calls ours */
+	struct sigaction before;
+	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context); /* what a handler needs of that */
+	_Atomic bool once;                                                 /* SA_RESETHAND: then it is the default */
+};
+
 static struct {
-	unsigned listeners;      /* that want this signal */
-	struct sigaction before; /* while there are any */
-	/* What a handler needs of it; and of the disposition that was there when the first one came. */
-	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context);
-	void (*_Atomic first)(int sig, siginfo_t *info, void *context);
-	_Atomic bool once; /* SA_RESETHAND: then it is the default */
+	unsigned listeners; /* that want this signal */
+	struct level levels[LEVELS];
 } signals[NSIG];
 static int signals_fd = -1;
 char ctxfdi_signals_event;
@@ -105,34 +115,22 @@ static void act_by_default(int sig)
 	}
 }
 
-/*
- * Whether this thread is in the program's handler, called by ours. That one may call the handler that it found when it
- * was set, which may be ours: then it is the turn of what was there first. In memory that need not be allocated.
- */
-static __thread bool in_fallback __attribute__((tls_model("initial-exec")));
-
 /* A handler that is of the older kind, and takes a number only, does not mind what else it is given. */
-static void act_as_before(int sig, siginfo_t *info, void *context)
+static void act_as_before(struct level *l, int sig, siginfo_t *info, void *context)
 {
 	struct sigaction before = { .sa_handler = SIG_DFL };
-	bool nested = in_fallback;
 
-	if (nested)
-		before.sa_sigaction = atomic_load(&signals[sig].first);
-	else if (atomic_load(&signals[sig].once))
-		before.sa_sigaction = atomic_exchange(&signals[sig].fallback, before.sa_sigaction);
+	if (atomic_load(&l->once))
+		before.sa_sigaction = atomic_exchange(&l->fallback, before.sa_sigaction);
 	else
-		before.sa_sigaction = atomic_load(&signals[sig].fallback);
-	if (before.sa_handler == SIG_DFL) {
+		before.sa_sigaction = atomic_load(&l->fallback);
+	if (before.sa_handler == SIG_DFL)
 		act_by_default(sig);
-	} else if (before.sa_handler != SIG_IGN) {
-		in_fallback = true;
+	else if (before.sa_handler != SIG_IGN)
 		before.sa_sigaction(sig, info, context);
-		in_fallback = nested;
-	}
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
+static void on_signal(int level, int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
 	bool wanted;
@@ -142,9 +140,26 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	wanted = !is_fault(sig, info) && note(sig);
 	atomic_fetch_sub(&handlers, 1);
 	if (!wanted)
-		act_as_before(sig, info, context);
+		act_as_before(&signals[sig].levels[level], sig, info, context);
 	errno = saved;
 }
+
+#define HANDLER(level)                                                         \
+	static void on_signal_##level(int sig, siginfo_t *info, void *context) \
+	{                                                                      \
+		on_signal(level, sig, info, context);                          \
+	}
+HANDLER(0)
+HANDLER(1)
+HANDLER(2)
+HANDLER(3)
+
+static void (*const handler_of_level[LEVELS])(int, siginfo_t *, void *) = {
+	on_signal_0,
+	on_signal_1,
+	on_signal_2,
+	on_signal_3,
+};
 
 /* ---- Listening, under the lock ----------------------------------------------------------------------------------- */
 
@@ -160,9 +175,36 @@ void ctxfdi_await_handlers(void)
 			nanosleep(&brief, NULL);
 }
 
-static bool is_ours(const struct sigaction *a)
+/* The level that a signal with this disposition is at, or -1: it is not ours. */
+static int level_of(const struct sigaction *a)
 {
-	return a->sa_flags & SA_SIGINFO && a->sa_sigaction == on_signal;
+	int level = a->sa_flags & SA_SIGINFO ? LEVELS - 1 : -1;
+
+	while (level >= 0 && a->sa_sigaction != handler_of_level[level])
+		level--;
+	return level;
+}
+
+static void free_levels(int sig, int from)
+{
+	for (int level = from; level < LEVELS; level++)
+		signals[sig].levels[level].used = false;
+}
+
+/*
+ * The level to be set over this disposition. LEVELS: there is none left. A program that has gone back to the default has
+ * no handler that calls ours.
+ */
+static int level_over(int sig, const struct sigaction *a)
+{
+	const struct level *levels = signals[sig].levels;
+	int level = 0;
+
+	if (a->sa_handler == SIG_DFL)
+		free_levels(sig, 0);
+	while (level < LEVELS && levels[level].used && levels[level].before.sa_sigaction != a->sa_sigaction)
+		level++;
+	return level;
 }
 
 static bool is_for_once(const struct sigaction *a)
@@ -170,38 +212,64 @@ static bool is_for_once(const struct sigaction *a)
 	return (unsigned)a->sa_flags & (unsigned)SA_RESETHAND;
 }
 
-/* Gives sig our handler, unless it has it, or cannot have one. */
-static void take(int sig)
+static bool is_ignored(const struct sigaction *a)
 {
-	struct sigaction ours = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, now;
+	return !(a->sa_flags & SA_SIGINFO) && a->sa_handler == SIG_IGN;
+}
 
-	if (sigaction(sig, NULL, &now) != 0 || is_ours(&now))
-		return;
-	signals[sig].before = now;
-	atomic_store(&signals[sig].once, is_for_once(&now));
-	atomic_store(&signals[sig].fallback, now.sa_sigaction);
-	if (signals[sig].listeners == 1)
-		atomic_store(&signals[sig].first, now.sa_sigaction);
+/* Gives sig our handler, unless it has it, or cannot have one. False: the program has set too many over it. */
+static bool take(int sig)
+{
+	struct sigaction ours = { .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, now;
+	struct level *l;
+	int level;
+
+	if (sigaction(sig, NULL, &now) != 0 || level_of(&now) >= 0)
+		return true;
+	level = level_over(sig, &now);
+	if (level == LEVELS)
+		return false;
+	l = &signals[sig].levels[level];
+	l->used = true;
+	l->before = now;
+	atomic_store(&l->once, is_for_once(&now));
+	atomic_store(&l->fallback, now.sa_sigaction);
+	ours.sa_sigaction = handler_of_level[level];
 	/* To the kernel these say how children end, not how they are told of. */
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
-	if (sig == SIGCHLD && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN)
+	if (sig == SIGCHLD && is_ignored(&now))
 		ours.sa_flags |= SA_NOCLDWAIT;
 	/* With the C library's own, which sigfillset leaves out: a thread that is cancelled in a handler would not leave it. */
 	memset(&ours.sa_mask, 0xff, sizeof ours.sa_mask);
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
 		sigdelset(&ours.sa_mask, faults[i]);
 	sigaction(sig, &ours, NULL);
+	return true;
 }
 
+/* The level that sig is at, or -1. */
+static int level_now(int sig)
+{
+	struct sigaction now;
+
+	return sigaction(sig, NULL, &now) == 0 ? level_of(&now) : -1;
+}
+
+/* No handler that the program has set over this level or a later one is left. */
 static void give_back(int sig)
 {
-	struct sigaction now, *before = &signals[sig].before, none = { .sa_handler = SIG_DFL };
+	struct sigaction none = { .sa_handler = SIG_DFL };
+	int level = level_now(sig);
+	const struct level *l;
 
-	if (sigaction(sig, NULL, &now) != 0 || !is_ours(&now))
+	if (level < 0)
 		return;
-	if (is_for_once(before) && atomic_load(&signals[sig].fallback) == none.sa_sigaction)
-		before = &none;
-	sigaction(sig, before, NULL);
+	l = &signals[sig].levels[level];
+	free_levels(sig, level);
+	if (is_for_once(&l->before) && atomic_load(&l->fallback) == none.sa_sigaction)
+		sigaction(sig, &none, NULL);
+	else
+		sigaction(sig, &l->before, NULL);
 }
 
 /* Makes the signalfd one for what is wanted now. 0 or -errno. */
@@ -224,7 +292,7 @@ static int set_signalfd(void)
 /* What comes from here on is ours to hear. */
 static int listen_for(struct listener *l)
 {
-	int err;
+	int err = 0, failed;
 
 	l->listed = true;
 	atomic_store(&l->next, atomic_load(&listeners));
@@ -232,10 +300,11 @@ static int listen_for(struct listener *l)
 	for (int sig = 1; sig < NSIG; sig++)
 		if (l->set & signal_bit(sig)) {
 			signals[sig].listeners++;
-			take(sig);
+			if (!take(sig))
+				err = -EBUSY;
 		}
-	err = set_signalfd();
-	return err;
+	failed = set_signalfd();
+	return err ? err : failed;
 }
 
 static void stop_listening(struct listener *l)
@@ -367,9 +436,9 @@ void ctxfdi_signals_forked(void)
 		close(signals_fd);
 	signals_fd = -1;
 	for (int sig = 1; sig < NSIG; sig++) {
-		const struct sigaction *before = &signals[sig].before;
+		int level = signals[sig].listeners ? level_now(sig) : -1;
 
-		if (signals[sig].listeners && !(before->sa_flags & SA_SIGINFO) && before->sa_handler == SIG_IGN)
+		if (level >= 0 && is_ignored(&signals[sig].levels[level].before))
 			give_back(sig);
 	}
 }

@@ -462,7 +462,7 @@ static void a_handler_is_told_by_whom(void **state)
 }
 
 static struct sigaction found;
-static int chained;
+static _Atomic int chained;
 
 /* As a library does that sets a handler of its own: it calls what it found. */
 static void handle_and_chain(int signal, siginfo_t *info, void *context)
@@ -491,6 +491,145 @@ static void a_handler_may_call_what_it_found(void **state)
 	assert_int_equal(handled, SIGUSR1);
 	ctxfd_close(one);
 	ctxfd_close(two);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+/* A context that has been cancelled while it listened; its signal has our handler, over `later`, over ours, over handle. */
+static struct ctxfd *dispose_twice(int signal, void (*later)(int signal, siginfo_t *info, void *context))
+{
+	struct sigaction action = { .sa_sigaction = later, .sa_flags = SA_SIGINFO };
+	struct ctxfd *one, *two;
+
+	dispose(signal, SIG_DFL);
+	ctxfd_close(hears(ctxfd_background(), signal)); /* the library sees that, and forgets what came before */
+	dispose(signal, handle);
+	one = hears(ctxfd_background(), signal);
+	require(sigaction(signal, &action, &found) == 0);
+	two = hears(ctxfd_background(), signal);
+	ctxfd_close(one);
+	ctxfd_cancel(two);
+	return two;
+}
+
+static sigjmp_buf out;
+
+static void handle_and_jump(int signal, siginfo_t *info, void *context)
+{
+	(void)info, (void)context;
+	chained++;
+	siglongjmp(out, 1);
+}
+
+static void a_handler_may_be_left_by_siglongjmp(void **state)
+{
+	struct ctxfd *ctx = dispose_twice(SIGUSR1, handle_and_jump);
+
+	chained = 0;
+	for (volatile int i = 1; i <= 3; i++) {
+		if (sigsetjmp(out, 1) == 0)
+			send_signal(SIGUSR1);
+		assert_int_equal(chained, i);
+	}
+	assert_int_equal(handled, 0);
+	ctxfd_close(ctx);
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+static void handle_and_send_another(int signal, siginfo_t *info, void *context)
+{
+	sigset_t another = set_of(SIGUSR2, 0);
+
+	(void)info, (void)context;
+	pthread_sigmask(SIG_UNBLOCK, &another, NULL);
+	send_signal(SIGUSR2);
+}
+
+static void a_handler_may_be_interrupted_by_another(void **state)
+{
+	struct ctxfd *one = dispose_twice(SIGUSR1, handle_and_send_another);
+	struct ctxfd *two = dispose_twice(SIGUSR2, handle_and_chain);
+
+	chained = 0;
+	send_signal(SIGUSR1);
+	assert_int_equal(chained, 1);
+	ctxfd_close(one);
+	ctxfd_close(two);
+	dispose(SIGUSR1, SIG_DFL);
+	dispose(SIGUSR2, SIG_DFL);
+}
+
+#define HANDLER(n)                                                  \
+	static struct sigaction found_##n;                          \
+	static void handle_##n(int signal)                          \
+	{                                                           \
+		chained++;                                          \
+		if (found_##n.sa_flags & SA_SIGINFO)                \
+			found_##n.sa_sigaction(signal, NULL, NULL); \
+		else                                                \
+			found_##n.sa_handler(signal);               \
+	}
+HANDLER(1)
+HANDLER(2)
+HANDLER(3)
+HANDLER(4)
+
+static const struct {
+	void (*handler)(int);
+	struct sigaction *found;
+} stack[] = { { handle_1, &found_1 }, { handle_2, &found_2 }, { handle_3, &found_3 }, { handle_4, &found_4 } };
+
+/* Each of them calls the one below it, through ours. */
+static void handlers_may_be_stacked(void **state)
+{
+	struct ctxfd *ctx[4];
+	sigset_t set = set_of(SIGUSR1, 0);
+
+	dispose(SIGUSR1, SIG_DFL);
+	ctxfd_close(hears(ctxfd_background(), SIGUSR1));
+	dispose(SIGUSR1, handle);
+	for (int i = 0; i < 4; i++) {
+		struct sigaction action = { .sa_handler = stack[i].handler };
+
+		ctx[i] = hears(ctxfd_background(), SIGUSR1);
+		assert_int_equal(sigaction(SIGUSR1, &action, stack[i].found), 0);
+	}
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, EBUSY);
+	for (int i = 0; i < 4; i++)
+		ctxfd_close(ctx[i]);
+	chained = 0;
+	send_signal(SIGUSR1);
+	assert_int_equal(chained, 4);
+	assert_int_equal(handled, SIGUSR1);
+
+	/* It takes its handlers down, one by one. */
+	for (int i = 3; i >= 0; i--)
+		assert_int_equal(sigaction(SIGUSR1, stack[i].found, NULL), 0);
+	ctxfd_close(hears(ctxfd_background(), SIGUSR1));
+	assert_true(is_disposed(SIGUSR1, handle));
+	dispose(SIGUSR1, SIG_DFL);
+}
+
+#define ANOTHER(n)                          \
+	static void another_##n(int signal) \
+	{                                   \
+		handled = -(n);             \
+	}
+ANOTHER(0)
+ANOTHER(1)
+ANOTHER(2)
+ANOTHER(3)
+ANOTHER(4)
+
+static void a_program_may_change_its_mind_again_and_again(void **state)
+{
+	static void (*const handlers[])(int) = { another_0, another_1, another_2, another_3, another_4 };
+
+	for (int i = 0; i < 5; i++) {
+		dispose(SIGUSR1, handlers[i]);
+		ctxfd_close(hears(ctxfd_background(), SIGUSR1));
+		assert_true(is_disposed(SIGUSR1, handlers[i]));
+	}
 	dispose(SIGUSR1, SIG_DFL);
 }
 
@@ -818,6 +957,10 @@ int main(void)
 		cmocka_unit_test(what_the_program_sets_meanwhile_stays),
 		cmocka_unit_test(a_handler_is_told_by_whom),
 		cmocka_unit_test(a_handler_may_call_what_it_found),
+		cmocka_unit_test(a_handler_may_be_left_by_siglongjmp),
+		cmocka_unit_test(a_handler_may_be_interrupted_by_another),
+		cmocka_unit_test(handlers_may_be_stacked),
+		cmocka_unit_test(a_program_may_change_its_mind_again_and_again),
 		cmocka_unit_test(a_handler_for_once_is_called_once),
 		cmocka_unit_test(nobody_is_asked_again_and_again),
 		cmocka_unit_test(what_nobody_wants_any_more_goes_back),
