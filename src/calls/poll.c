@@ -14,14 +14,18 @@
 
 #include "calls/waiter.h"
 #include "core/clock.h"
+#include "core/fork.h"
 #include "core/wait.h"
 
 /*
  * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
- * half a percent of its time, so it aims that much too early, and then for the rest.
+ * half a percent of its time, so it aims that much too early, and then for the rest. 0 before that time if a handler has
+ * forked, and this is the child: no cancel reaches a waker of its parent's.
  */
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 {
+	uint32_t forks = ctxfdi_forks;
+
 	for (;;) {
 		int64_t left = until == INT64_MAX ? 0 : until - ctxfd_now();
 		struct timespec rest = timespec_of(left > 0 ? left - left / 200 : 0);
@@ -33,7 +37,7 @@ static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
 		if (ready < 0 && errno != EINTR)
 			return -errno;
 		/* The kernel looks at the fds before it looks for signals. */
-		if (until != INT64_MAX && (left <= 0 || ctxfd_now() >= until))
+		if (forks != ctxfdi_forks || (until != INT64_MAX && (left <= 0 || ctxfd_now() >= until)))
 			return 0;
 	}
 }
@@ -75,11 +79,11 @@ int ctxfdi_poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int
 {
 	const struct ctxfd *node = node_of(ctx);
 	int64_t limit = node->deadline < until ? node->deadline : until;
+	bool never = load_word(node) & CTX_NEVER;
 
-	if (load_word(node) & CTX_NEVER)
-		return poll_until(all, n, until);
 	for (;;) {
-		int ready = poll_once(ctx, all, n, limit), err = ready ? 0 : ctxfd_err(ctx);
+		int ready = never ? poll_until(all, n, until) : poll_once(ctx, all, n, limit);
+		int err = ready ? 0 : ctxfd_err(ctx);
 
 		if (ready || err || (until != INT64_MAX && ctxfd_now() >= until))
 			return ready ? ready : err;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "harness.h"
 
@@ -647,6 +648,72 @@ static void a_child_wakes_nobody_in_its_parent(void **state)
 	ctxfd_close(ctx);
 }
 
+static struct {
+	struct ctxfd *ctx;
+	pid_t waits; /* a thread */
+	volatile pid_t child;
+	volatile bool is_child;
+} forked;
+
+static void *cancel_once_it_sleeps(void *arg)
+{
+	(void)arg;
+	tid_wait_asleep(forked.waits);
+	ctxfd_cancel(forked.ctx);
+	return NULL;
+}
+
+static void fork_and_cancel(int signal)
+{
+	pthread_t thread;
+
+	(void)signal;
+	forked.child = fork();
+	if (forked.child != 0)
+		return;
+	forked.is_child = true;
+	forked.waits = (pid_t)syscall(SYS_gettid);
+	alarm(60);
+	require(pthread_create(&thread, NULL, cancel_once_it_sleeps, NULL) == 0);
+}
+
+static void *interrupt_by_a_fork(void *arg)
+{
+	int status;
+
+	tid_wait_asleep(forked.waits);
+	require(pthread_kill(*(pthread_t *)arg, SIGUSR1) == 0);
+	wait_until(forked.child > 0);
+	require(waitpid(forked.child, &status, 0) == forked.child);
+	require(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	ctxfd_cancel(forked.ctx);
+	return NULL;
+}
+
+/* The child goes on in the wait, and its cancels reach it there. */
+static void a_wait_goes_on_in_a_child_that_a_handler_forks(void **state)
+{
+	struct sigaction action = { .sa_handler = fork_and_cancel }, before;
+	struct thread *thread;
+	pthread_t self = pthread_self();
+	int err;
+
+#ifdef __SANITIZE_THREAD__
+	skip_test("the sanitizer does not follow threads that a forked child starts");
+#endif
+	forked.ctx = ctxfd_with_cancel(ctxfd_background());
+	forked.waits = (pid_t)syscall(SYS_gettid);
+	assert_int_equal(sigaction(SIGUSR1, &action, &before), 0);
+	thread = thread_start(interrupt_by_a_fork, &self);
+	err = ctxfd_poll(forked.ctx, NULL, 0, -1);
+	if (forked.is_child)
+		_exit(err == -ECANCELED ? 0 : 1);
+	assert_int_equal(err, -ECANCELED);
+	thread_join(thread);
+	assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+	ctxfd_close(forked.ctx);
+}
+
 static pthread_key_t later; /* than the library's: it has its turn after that */
 
 static void require_open(void *arg)
@@ -701,6 +768,7 @@ int main(void)
 		cmocka_unit_test(a_lost_waker_is_not_touched),
 		cmocka_unit_test(a_stranger_gets_no_bytes),
 		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
+		cmocka_unit_test(a_wait_goes_on_in_a_child_that_a_handler_forks),
 		cmocka_unit_test(a_child_does_not_close_what_has_the_wakers_number),
 	};
 	return run_all(tests);
