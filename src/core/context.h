@@ -48,7 +48,7 @@
 
 /*
  * Flags in the low half of the word. In comments they are called without CTX_. Those that are fixed, VALUE to LISTED,
- * SHARD, DISCARD and RINGS, are set by the constructor. The others:
+ * SHARD, DISCARD and RINGS, are the kind's, and there from birth. The others:
  *
  *                set by                          cleared by        goes with
  *   PENDING      mark                            commit, look      HELD and CHILDREN; never DONE
@@ -194,6 +194,12 @@ static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum k
 	n->kind = (uint8_t)kind;
 	n->linked = n->counted = false;
 	n->shard = n->meetings = 0;
+}
+
+/* What the word of a new one begins with. */
+static inline uint64_t flags_of(enum kind kind)
+{
+	return ctxfdi_kinds[kind].flags;
 }
 
 static inline struct merge *merge_of(struct ctxfd *n)

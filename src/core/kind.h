@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The kinds of contexts, a row each. By this table the tree serves kinds that it does not know: what is special about
- * one is a name, and what others have to do when it ends or goes. Everything here is fixed.
+ * one is a name, some flags, and what others have to do when it ends or goes. Everything here is fixed.
  */
 #ifndef KIND_H
 #define KIND_H
+
+#include <stdint.h>
 
 struct ctxfd;
 struct hook;
@@ -18,6 +20,7 @@ enum kind {
 	KIND_WITHOUT_CANCEL,
 	KIND_WITH_DISPATCHER,
 	KIND_MERGED,
+	KIND_LINK, /* of a merge to its second parent */
 	KIND_AFTER_FUNC,
 	KIND_WITH_FD,
 	KIND_WITH_SIGNALS,
@@ -32,6 +35,7 @@ enum kind {
 
 struct kind_row {
 	const char *name; /* for describe */
+	uint64_t flags;   /* those of its word that are fixed: see context.h */
 	/*
 	 * For what has HOOK: a cancel has ended all on the list, the first of which is of this kind, and their parents.
 	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once. What

@@ -16,14 +16,14 @@ void ctxfdi_split_children(struct ctxfd *p)
 		struct ctxfd *s = &block->shard[i].node;
 
 		init_node(s, p, KIND_SHARD_OF_CHILDREN);
-		atomic_init(&s->word, CTX_SHARD);
+		atomic_init(&s->word, flags_of(KIND_SHARD_OF_CHILDREN));
 		s->deadline = INT64_MAX;
 		s->linked = true;
 		s->next = i + 1 < SHARDS ? &block->shard[i + 1].node : NULL;
 		s->prev = i ? &block->shard[i - 1].node.next : &p->children;
 	}
 	init_node(&block->owner, p, KIND_SHARD_OF_CHILDREN);
-	atomic_init(&block->owner.word, CTX_SHARD);
+	atomic_init(&block->owner.word, flags_of(KIND_SHARD_OF_CHILDREN));
 	atomic_init(&block->left, SHARDS);
 	block->orphaned = false;
 	last = &block->shard[SHARDS - 1].node;

@@ -11,6 +11,7 @@
 #include "core/shard.h"
 #include "core/tree.h"
 
+/* With what flags_of says, which is no constant to the compiler. */
 static struct ctxfd background = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_BACKGROUND };
 static struct ctxfd todo = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_TODO };
 
@@ -70,13 +71,13 @@ __attribute__((always_inline)) static inline void link_and_unlock(struct ctxfd *
 
 /*
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
- * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
+ * INT64_MAX: then the parent's is in effect. False: n is born done.
  */
-bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
-                  int cause)
+bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
 {
 	struct ctxfd *p = node_of(parent), *list;
-	uint64_t seen, word = flags | (deadline == INT64_MAX ? 0 : CTX_TIMED | cause_bits(cause));
+	uint64_t seen, flags = flags_of(kind),
+	               word = flags | (deadline == INT64_MAX ? 0 : CTX_TIMED | cause_bits(cause));
 
 	init_node(n, parent, kind);
 	n->deadline = deadline < p->deadline ? deadline : p->deadline;
@@ -112,12 +113,12 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, u
 bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind)
 {
 	struct ctxfd *p = node_of(ctx), *list;
-	uint64_t seen = load_word(p);
+	uint64_t seen = load_word(p), flags = flags_of(kind);
 
 	init_node(n, p, kind);
 	n->deadline = INT64_MAX;
-	atomic_init(&n->word, CTX_RINGS);
-	list = lock_list(p, CTX_RINGS, &seen);
+	atomic_init(&n->word, flags);
+	list = lock_list(p, flags, &seen);
 	if (list)
 		link_and_unlock(p, list, seen, n);
 	return list;
@@ -128,7 +129,7 @@ static struct ctxfd *derive(const struct ctxfd *parent, enum kind kind, int64_t 
 	struct ctxfd *n = malloc(sizeof *n);
 
 	if (n)
-		ctxfdi_adopt(n, parent, kind, 0, deadline, cause);
+		ctxfdi_adopt(n, parent, kind, deadline, cause);
 	return n;
 }
 
@@ -193,7 +194,8 @@ static void inherit_end(struct ctxfd *n, uint64_t verdict)
 {
 	uint64_t w = load_word(n);
 
-	while (!(w & CTX_DONE) && !swap_word(n, &w, CTX_MERGE | CTX_DONE | (verdict & CTX_EXPIRED) | cause_of(verdict)))
+	while (!(w & CTX_DONE) &&
+	       !swap_word(n, &w, flags_of(KIND_MERGED) | CTX_DONE | (verdict & CTX_EXPIRED) | cause_of(verdict)))
 		continue;
 }
 
@@ -212,13 +214,13 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	first = node_of(a);
 	second = node_of(b);
 	init_node(n, a, KIND_MERGED);
-	init_node(&m->link, second, KIND_MERGED);
-	atomic_init(&m->link.word, CTX_LINK);
+	init_node(&m->link, second, KIND_LINK);
+	atomic_init(&m->link.word, flags_of(KIND_LINK));
 	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
 	seen = ctxfdi_look(first);
 	other = ctxfdi_look(second);
-	word = CTX_MERGE | (first->deadline <= second->deadline ? (seen & CTX_TIMED) | cause_of(seen)
-	                                                        : (other & CTX_TIMED) | cause_of(other));
+	word = flags_of(KIND_MERGED) | (first->deadline <= second->deadline ? (seen & CTX_TIMED) | cause_of(seen)
+	                                                                    : (other & CTX_TIMED) | cause_of(other));
 	atomic_init(&n->word, word);
 
 	/* The second parent first: its walk may end n from here on, before n is in the first one's list. */

@@ -7,10 +7,9 @@
 
 /*
  * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
- * INT64_MAX: then the parent's is in effect. `flags` are fixed ones. False: n is born done.
+ * INT64_MAX: then the parent's is in effect. False: n is born done.
  */
-bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, uint64_t flags, int64_t deadline,
-                  int cause);
+bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause);
 
 /*
  * Makes n, whose memory is the caller's, a hidden child of ctx for as long as a call waits under it. A cancel of ctx rings

@@ -20,7 +20,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	v = malloc(sizeof *v);
 	if (!v)
 		return NULL;
-	atomic_init(&v->word, CTX_VALUE);
+	atomic_init(&v->word, flags_of(kind));
 	atomic_init(&v->refs, 1);
 	atomic_init(&v->fd, -1);
 	atomic_init(&v->fork_generation, 0);
@@ -43,8 +43,6 @@ struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, cons
 
 	if (!v)
 		return NULL;
-	if (destroy)
-		atomic_init(&v->word, CTX_VALUE | CTX_DISCARD);
 	v->key = key;
 	v->value = value;
 	v->destroy = destroy;
@@ -54,8 +52,11 @@ struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, cons
 /* What remains to be freed would be lost if destroy ended the thread. */
 void ctxfdi_discard_value(struct ctxfd *v)
 {
-	struct thread_cancel e = thread_cancel_off();
+	struct thread_cancel e;
 
+	if (!v->destroy)
+		return;
+	e = thread_cancel_off();
 	v->destroy(v->value);
 	thread_cancel_restore(e);
 }

@@ -126,7 +126,7 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	if (!e)
 		return -ENOMEM;
 	init_node(&e->node, n, KIND_EXPIRY);
-	atomic_init(&e->node.word, CTX_DONE | CTX_DISCARD);
+	atomic_init(&e->node.word, flags_of(KIND_EXPIRY) | CTX_DONE);
 	e->dispatcher = d;
 	e->more = NULL;
 	e->alarm.set = false;
@@ -198,7 +198,7 @@ int ctxfd_after_func(const struct ctxfd *ctx, void (*fn)(void *arg), void *arg, 
 	if (handle)
 		*handle = h;
 	/* Once it is linked it may run and be freed at any moment. */
-	if (!ctxfdi_adopt(&h->hook.ctx, ctx, KIND_AFTER_FUNC, CTX_HOOK, INT64_MAX, 0)) {
+	if (!ctxfdi_adopt(&h->hook.ctx, ctx, KIND_AFTER_FUNC, INT64_MAX, 0)) {
 		/* The context may only be marked: fn must find it done. */
 		ctxfdi_await_done(n, INT64_MAX);
 		ctxfdi_discard(ctxfdi_tell_hooks(&h->hook));

@@ -110,7 +110,7 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	struct ctxfd_dispatcher *d = s->dispatcher;
 	int err;
 
-	ctxfdi_adopt(&s->ctx, parent, kind, CTX_LISTED, INT64_MAX, 0);
+	ctxfdi_adopt(&s->ctx, parent, kind, INT64_MAX, 0);
 	dispatcher_lock(d);
 	list_push(&d->sources, &s->link);
 	err = ctxfdi_source_watch(s);
