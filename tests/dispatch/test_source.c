@@ -190,6 +190,30 @@ static void refuses_what_cannot_be_polled(void **state)
 	fclose(file);
 }
 
+/* The kernel allows a few epoll sets to watch one another, one above the other. */
+static void refuses_sets_that_watch_too_deep(void **state)
+{
+	int sets[8], made = 0;
+	struct ctxfd *ctx;
+
+	(void)state;
+	do {
+		struct epoll_event event = { .events = EPOLLIN };
+
+		assert_true(made < 8);
+		sets[made] = epoll_create1(EPOLL_CLOEXEC);
+		assert_true(sets[made] >= 0);
+		if (made > 0)
+			assert_int_equal(epoll_ctl(sets[made], EPOLL_CTL_ADD, sets[made - 1], &event), 0);
+		errno = 0;
+		ctx = ctxfd_with_fd(ctxfd_background(), sets[made++], POLLIN, CAUSE);
+		ctxfd_close(ctx);
+	} while (ctx);
+	assert_int_equal(errno, ELOOP);
+	while (made > 0)
+		assert_int_equal(close(sets[--made]), 0);
+}
+
 static void no_fd_or_memory_is_an_error(void **state)
 {
 	int pipes[2];
@@ -306,6 +330,7 @@ int main(void)
 		cmocka_unit_test(a_reused_number_is_left_alone),
 		cmocka_unit_test(ends_with_its_parent),
 		cmocka_unit_test(refuses_what_cannot_be_polled),
+		cmocka_unit_test(refuses_sets_that_watch_too_deep),
 		cmocka_unit_test(no_fd_or_memory_is_an_error),
 		cmocka_unit_test(freed_while_it_fires),
 		cmocka_unit_test(ends_with_a_process),
