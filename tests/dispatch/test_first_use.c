@@ -138,8 +138,8 @@ static int no_fd_that_is_never_ready(void *arg)
 /* The program has taken all that there are, so nothing can be kept for a thread that waits. */
 static int a_wait_without_a_key(void *arg)
 {
-	struct ctxfd *brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
 	int64_t start = now();
+	struct ctxfd *brief = ctxfd_with_timeout(ctxfd_background(), 5 * CTXFD_MSEC);
 	pthread_key_t key;
 
 	while (pthread_key_create(&key, NULL) == 0)

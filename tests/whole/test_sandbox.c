@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <signal.h>
 #include <sys/timerfd.h>
@@ -441,6 +442,10 @@ static int reading_and_writing_work(void *sandbox)
 	require(fd >= 0);
 	require(ctxfd_write(ctx, fd, "confined", 8) == 8);
 	require(ctxfd_read(ctx, fd, buf, sizeof buf) == 9);
+	close(fd);
+	fd = inotify_init1(IN_CLOEXEC); /* no event ever comes */
+	require(fd >= 0);
+	require(ctxfd_read(ctx, fd, buf, 0) == 0);
 	close(fd);
 	ctxfd_unref(ctx);
 	return 0;
