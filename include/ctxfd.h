@@ -280,6 +280,30 @@ const char *ctxfd_strerror(int err);
  */
 int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
 
+/*
+ * Writes to fd what is below ctx, a line for each context, for a person who wants to know why a program does not stop:
+ *
+ *     with_cancel 0x55c8d1a6f2a0: live, 2 references
+ *       with_deadline 0x55c8d1a6f310: live, 1.204 s left, 1 reference, done fd 7
+ *         a thread waits: polling
+ *         after_func 0x55c8d1a6f380: live
+ *       with_cancel 0x55c8d1a6f3f0: done: context canceled, cause -104: Connection reset by peer, 1 reference
+ *
+ * What is not done when it should be, or has references that nobody remembers, is what to look for. Contexts of one
+ * parent come in the order in which they were made, at least those that one thread made. A value context has the line of
+ * the context above it. A merge is listed below its first parent, and mentioned below its second one. What is made from
+ * background or todo is not listed. The format may change.
+ *
+ * Other threads may make, end and free contexts meanwhile; the text says what was seen of each at some moment of the
+ * call. It is written when all have been seen. If fd is non-blocking and takes no more, this waits until it does. Takes
+ * memory for each context. If another thread gives up the last reference on a context at that moment, its values'
+ * destroy functions can run here.
+ *
+ * Returns 0 or -errno.
+ * Errors: EINVAL (ctx is NULL), ENOMEM, and those of write(2), among them EBADF, EPIPE, EIO and ENOSPC.
+ */
+int ctxfd_dump(const struct ctxfd *ctx, int fd);
+
 /* ---- The done fd ------------------------------------------------------------------------------------------------- */
 
 /*

@@ -31,6 +31,7 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_CALLING] = { .name = "calling", .flags = CTX_RINGS, .ring = ctxfdi_ring_call },
 	[KIND_POLLING] = { .name = "polling", .flags = CTX_RINGS, .ring = ctxfdi_ring_poller },
 	[KIND_COND_WAIT] = { .name = "cond_wait", .flags = CTX_RINGS, .ring = ctxfdi_ring_cond },
+	[KIND_DUMP] = { .name = "dump" },
 	[KIND_EXPIRY] = { .name = "expiry",
 	                  .flags = CTX_DISCARD,
 	                  .before_free = ctxfdi_forget_expiry,

@@ -30,6 +30,7 @@ enum kind {
 	KIND_POLLING,   /* a parked waiter: see calls/waiter.h */
 	KIND_COND_WAIT, /* another */
 	KIND_CALLING,   /* another: see calls/call.c */
+	KIND_DUMP,      /* a cursor: see dump.c */
 	KINDS
 };
 

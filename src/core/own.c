@@ -88,14 +88,23 @@ struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 bool ctxfdi_own(struct ctxfd *n)
 {
 	uint32_t refs = atomic_load_explicit(&n->refs, memory_order_relaxed);
-	bool alive;
-	uint64_t w;
 
 	while (refs > 0)
 		if (atomic_compare_exchange_weak_explicit(&n->refs, &refs, refs + 1, memory_order_relaxed,
 		                                          memory_order_relaxed))
 			return true;
-	w = load_word(n);
+	return ctxfdi_own_parent(n);
+}
+
+/*
+ * Makes the caller an owner of n, whose memory it knows to be valid, if n has children: then it is not being freed, as no
+ * owner frees what has some. False: n has none.
+ */
+bool ctxfdi_own_parent(struct ctxfd *n)
+{
+	uint64_t w = load_word(n);
+	bool alive;
+
 	while (!swap_word(n, &w, w | CTX_LOCK))
 		continue;
 	alive = w & CTX_CHILDREN;

@@ -20,6 +20,9 @@ struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
 /* Makes the caller an owner of n, whose owners may all have gone; own.c says who may. False: n is being freed. */
 bool ctxfdi_own(struct ctxfd *n);
 
+/* Makes the caller an owner of n, whose memory it knows to be valid, if n has children. False: n has none. */
+bool ctxfdi_own_parent(struct ctxfd *n);
+
 /* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
 void ctxfdi_dispose(struct ctxfd *dead);
 

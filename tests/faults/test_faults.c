@@ -215,6 +215,10 @@ static void use_files(const struct ctxfd *ctx)
 	CHECK(ctxfd_recv(ctx, socks[0], buf, sizeof buf, 0), result == 5);
 	close_pair(socks);
 
+	opened = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	CHECK(ctxfd_dump(ctx, opened), result == 0);
+	close(opened);
+
 	/* What knows neither MSG_DONTWAIT nor RWF_NOWAIT: a file, and what can be polled. */
 	CHECK(ctxfd_write(ctx, file, "faulty", 6), result == 6);
 	CHECK(ctxfd_read(ctx, file, buf, sizeof buf), result > 0);

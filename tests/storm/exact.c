@@ -253,6 +253,7 @@ static void tell(int i)
 	     m);
 	SAME(!strncmp(whole, part, n < 31 ? (size_t)n + 1 : 31) && strlen(part) == (n < 31 ? (size_t)n : 31),
 	     "#%d: describe, cut: %s", i, part);
+	SAME(ctxfd_dump(of(i), -1) == -EBADF, "#%d: dump goes anywhere", i);
 	SAME(ctxfd_deadline(of(i), &at) == (deadline != INT64_MAX) && at == deadline, "#%d: another deadline", i);
 	if (deadline == INT64_MAX)
 		SAME(left == INT64_MAX, "#%d: time is left without a deadline", i);

@@ -38,7 +38,7 @@ static const struct {
 	[OP_PULL] = { "pull", "n" },      /* lever n: make its fd readable, or no longer */
 	[OP_READ] = { "read", "x" },      /* a byte under x, from a socket pair */
 	[OP_WRITE] = { "write", "x" },
-	[OP_TELL] = { "tell", "x" }, /* describe, deadline, remaining */
+	[OP_TELL] = { "tell", "x" }, /* describe, dump, deadline, remaining */
 	[OP_NULLS] = { "nulls", "" },
 	[OP_LOOP] = { "loop", ">xan" }, /* x = with_dispatcher(a, dispatcher n) */
 	[OP_EDGE] = { "edge", "n" },    /* run dispatcher n if an edge-triggered watch of its fd says so */

@@ -238,9 +238,14 @@ int sim_ioctl(int fd, unsigned long what, ...)
 
 ssize_t sim_write(int fd, const void *buf, size_t size)
 {
-	struct file *f = file_of(fd, "write");
+	struct file *f;
 	uint64_t n;
 
+	if (fd < 0) { /* as a dump's, which goes nowhere */
+		errno = EBADF;
+		return -1;
+	}
+	f = file_of(fd, "write");
 	memcpy(&n, buf, sizeof n);
 	if (f->kind != EVENT || size != sizeof n)
 		sim_fail("write of fd %d, which is no eventfd", fd);

@@ -164,6 +164,9 @@ static void play_user(struct world *w, int t, struct hands *h, const struct op *
 		if ((*x)->node == *x && (*x)->made != WHATS)
 			ctxfdi_split_children((*x)->ctx);
 		break;
+	case OP_TELL: /* nowhere: what counts is how it goes through the tree */
+		ctxfd_dump((*x)->ctx, -1);
+		break;
 	case OP_AFTER:
 		add_errand(w, h, *x, op);
 		break;
