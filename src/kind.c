@@ -7,6 +7,7 @@
 #include "calls/call.h"
 #include "calls/waiter.h"
 #include "dispatch/after.h"
+#include "dispatch/idle.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -27,6 +28,7 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_WITH_FD] = { .name = "with_fd", .flags = CTX_LISTED, .before_free = ctxfdi_forget_fd },
 	[KIND_WITH_SIGNALS] = { .name = "with_signals", .flags = CTX_LISTED, .before_free = ctxfdi_forget_signals },
 	[KIND_WITH_PROCESS] = { .name = "with_process", .flags = CTX_LISTED, .before_free = ctxfdi_forget_fd },
+	[KIND_IDLE] = { .name = "with_idle", .flags = CTX_LISTED, .before_free = ctxfdi_forget_idle },
 	[KIND_SHARD_OF_CHILDREN] = { .name = "shard", .flags = CTX_SHARD },
 	[KIND_CALLING] = { .name = "calling", .flags = CTX_RINGS, .ring = ctxfdi_ring_call },
 	[KIND_POLLING] = { .name = "polling", .flags = CTX_RINGS, .ring = ctxfdi_ring_poller },

@@ -32,7 +32,7 @@
 
 /* One call of cancel. */
 struct cancel {
-	uint64_t cause;
+	uint64_t verdict;   /* cause and, perhaps, EXPIRED */
 	int64_t now;        /* when it first met a deadline; 0 before */
 	struct hook *ended; /* those of one context in the order in which they were made */
 };
@@ -91,9 +91,9 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 		if (w & CTX_TIMED && too_late(c, n))
 			new = (w & ~CTX_TIMED) | CTX_DONE | CTX_EXPIRED;
 		else if (w & CTX_CHILDREN)
-			new = (w & FLAGS_MASK) | CTX_PENDING | CTX_HELD | c->cause;
+			new = (w & FLAGS_MASK) | CTX_PENDING | CTX_HELD | c->verdict;
 		else
-			new = (w & FLAGS_MASK & ~CTX_TIMED) | CTX_DONE | c->cause;
+			new = (w & FLAGS_MASK & ~CTX_TIMED) | CTX_DONE | c->verdict;
 		if (swap_word(n, &w, new))
 			break;
 	}
@@ -193,9 +193,9 @@ struct ctxfd *ctxfdi_tell_hooks(struct hook *list)
 	return garbage;
 }
 
-struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, int cause)
+struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, uint64_t verdict)
 {
-	struct cancel c = { .cause = cause_bits(cause) };
+	struct cancel c = { .verdict = verdict };
 
 	/* A value context is const from its birth, and background too; somebody cast that away. */
 	if (!ctx || load_word(ctx) & (CTX_VALUE | CTX_NEVER))
@@ -207,7 +207,7 @@ struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, int cause)
 
 void ctxfd_cancel_cause(struct ctxfd *ctx, int cause)
 {
-	struct ctxfd *garbage = ctxfdi_cancel(ctx, cause);
+	struct ctxfd *garbage = ctxfdi_cancel(ctx, cause_bits(cause));
 
 	if (garbage)
 		ctxfdi_discard(garbage);

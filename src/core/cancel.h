@@ -17,7 +17,10 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n);
 /* Tells the kinds of what has ended. Returns what is left to discard. */
 struct ctxfd *ctxfdi_tell_hooks(struct hook *list);
 
-/* As ctxfd_cancel_cause, but runs no code of the program, nor the allocator's. Returns what is left to discard. */
-struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, int cause);
+/*
+ * Ends ctx and all below it. The verdict: a cause's bits, and EXPIRED if time was up. Runs no code of the program, nor the
+ * allocator's. Returns what is left to discard.
+ */
+struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, uint64_t verdict);
 
 #endif

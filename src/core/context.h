@@ -53,7 +53,7 @@
  *                set by                          cleared by        goes with
  *   PENDING      mark                            commit, look      HELD and CHILDREN; never DONE
  *   DONE         mark, commit, look; at birth    nobody            never PENDING, TIMED
- *   EXPIRED      mark, look; at birth            nobody            DONE
+ *   EXPIRED      mark, look; at birth            nobody            DONE, or PENDING by an idle time-out
  *   TIMED        at birth                        who sets DONE     LIVE or PENDING: look may come before the commit
  *   HAS_FD       done_fd                         nobody            any
  *   UNSIGNALLED  done_fd, publish_anew           signal_done       HAS_FD, or is about to; may be spurious
@@ -73,7 +73,7 @@
  */
 #define CTX_PENDING      (UINT64_C(1) << 0)
 #define CTX_DONE         (UINT64_C(1) << 1)
-#define CTX_EXPIRED      (UINT64_C(1) << 2) /* with DONE: by its deadline */
+#define CTX_EXPIRED      (UINT64_C(1) << 2) /* it ends because time is up: err is -ETIMEDOUT */
 #define CTX_TIMED        (UINT64_C(1) << 3) /* not DONE: the clock can end it */
 #define CTX_HAS_FD       (UINT64_C(1) << 4) /* somebody asked for its fd */
 #define CTX_UNSIGNALLED  (UINT64_C(1) << 5) /* its fd is not readable yet; with DONE, whoever sees this makes it so */

@@ -25,6 +25,7 @@ enum kind {
 	KIND_WITH_FD,
 	KIND_WITH_SIGNALS,
 	KIND_WITH_PROCESS,
+	KIND_IDLE,
 	KIND_SHARD_OF_CHILDREN,
 	KIND_EXPIRY,
 	KIND_POLLING,   /* a parked waiter: see calls/waiter.h */

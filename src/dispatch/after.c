@@ -129,7 +129,7 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	atomic_init(&e->node.word, flags_of(KIND_EXPIRY) | CTX_DONE);
 	e->dispatcher = d;
 	e->more = NULL;
-	e->alarm.set = false;
+	e->alarm = (struct heap_node){ .kind = KIND_EXPIRY };
 	dispatcher_ref(d);
 	if (!add_expiry(n, e)) {
 		ctxfd_dispatcher_free(d);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What others do to a dispatcher under its lock: wake it, set its timer; and leave the lock for work in the tree. */
+/* What others do to a dispatcher under its lock: wake it, set its timer; and leave the lock for work in the tree, such as an end. */
 #include "dispatch/dispatcher.h"
 
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "core/cancel.h"
 #include "core/clock.h"
 #include "core/own.h"
 
@@ -90,4 +91,21 @@ void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage
 	dispatcher_unlock(d);
 	ctxfdi_discard(garbage);
 	dispatcher_lock(d);
+}
+
+int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict)
+{
+	struct ctxfd *dead, *garbage;
+
+	claim(dispatcher_is_locked(d));
+	if (!ctxfdi_own(n)) /* it is being freed, and waits for our lock */
+		return 0;
+	ctxfdi_dispatcher_step_out(d);
+	garbage = ctxfdi_cancel(n, verdict);
+	dead = ctxfdi_drop(n);
+	if (dead)
+		ctxfdi_detach(dead, &garbage);
+	ctxfdi_dispatcher_step_in(d);
+	ctxfdi_dispatcher_discard(d, garbage);
+	return 1;
 }

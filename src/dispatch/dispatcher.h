@@ -108,6 +108,12 @@ void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 /* The same: discards what is left of that work, for which it gives the lock back, since a value's destroy may run. */
 void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage);
 
+/*
+ * The same: ends n, LISTED, which the caller has found in a list of d's that n leaves before it is freed, and has taken out.
+ * Returns 1; 0 if n is being freed.
+ */
+int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict);
+
 /* All dispatchers of the program. The lock comes before all dispatchers' locks. */
 extern pthread_mutex_t ctxfdi_dispatchers_lock;
 extern struct link *ctxfdi_dispatchers;

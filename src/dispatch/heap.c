@@ -49,7 +49,7 @@ static struct heap_node *meld_all(struct heap_node *list)
 
 void ctxfdi_heap_add(struct heap_node **heap, struct heap_node *a, int64_t at)
 {
-	*a = (struct heap_node){ .at = at, .set = true };
+	*a = (struct heap_node){ .at = at, .set = true, .kind = a->kind };
 	*heap = meld(*heap, a);
 }
 

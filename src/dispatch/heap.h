@@ -13,6 +13,7 @@
 struct heap_node {
 	int64_t at;
 	bool set;
+	uint8_t kind;            /* whose it is: an enum kind; fixed */
 	struct heap_node *child; /* the first of those that are later */
 	struct heap_node *next;  /* the next child of the same parent */
 	struct heap_node *prev;  /* the previous one, or the parent */

@@ -12,6 +12,7 @@
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
+#include "dispatch/idle.h"
 #include "dispatch/loop.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -70,6 +71,17 @@ static void expire(struct ctxfd_dispatcher *d, struct expiry *e)
 	garbage = ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
 	ctxfdi_dispatcher_step_in(d);
 	ctxfdi_dispatcher_discard(d, garbage);
+}
+
+/* Under the lock, by who runs d: an alarm rings. How many contexts that ended. */
+static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now)
+{
+	claim(dispatcher_is_locked(d));
+	ctxfdi_heap_remove(&d->alarms, alarm);
+	if (alarm->kind == KIND_IDLE)
+		return ctxfdi_idle_rings(container_of(alarm, struct idle, alarm), now);
+	expire(d, container_of(alarm, struct expiry, alarm));
+	return 0;
 }
 
 /* The after-func whose fn this thread is in. */
@@ -203,10 +215,7 @@ static int serve(struct round *r)
 		done += ctxfdi_source_cancel(source_of(l));
 	}
 	while (r->forks == ctxfdi_forks && d->alarms && d->alarms->at <= now) {
-		struct expiry *e = container_of(d->alarms, struct expiry, alarm);
-
-		ctxfdi_heap_remove(&d->alarms, &e->alarm);
-		expire(d, e);
+		done += ring(d, d->alarms, now);
 		done += run_due(r); /* at once, while their memory is near */
 	}
 	return done + run_due(r);

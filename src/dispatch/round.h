@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a round serves besides sources: after-funcs, and expiries. */
+/* What a round serves besides sources and idle contexts: after-funcs, and expiries. */
 #ifndef ROUND_H
 #define ROUND_H
 

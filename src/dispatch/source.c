@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "core/cancel.h"
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
@@ -67,20 +66,9 @@ void ctxfdi_source_is_ready(struct source *s)
 
 int ctxfdi_source_cancel(struct source *s)
 {
-	struct ctxfd_dispatcher *d = s->dispatcher;
-	struct ctxfd *dead, *garbage;
+	int cause = atomic_load_explicit(&s->cause, memory_order_relaxed);
 
-	claim(dispatcher_is_locked(s->dispatcher));
-	if (!ctxfdi_own(&s->ctx)) /* it is being freed, and waits for our lock */
-		return 0;
-	ctxfdi_dispatcher_step_out(d);
-	garbage = ctxfdi_cancel(&s->ctx, atomic_load_explicit(&s->cause, memory_order_relaxed));
-	dead = ctxfdi_drop(&s->ctx);
-	if (dead)
-		ctxfdi_detach(dead, &garbage);
-	ctxfdi_dispatcher_step_in(d);
-	ctxfdi_dispatcher_discard(d, garbage);
-	return 1;
+	return ctxfdi_dispatcher_end(s->dispatcher, &s->ctx, cause_bits(cause));
 }
 
 /* ---- From outside ------------------------------------------------------------------------------------------------ */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Making contexts that end because of something outside: an fd, a process, a signal. */
+/* Making contexts that end because of something outside: an fd, a process, a signal, or that nothing happens. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/thread_cancel.h"
+#include "dispatch/idle.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -102,4 +103,22 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
 	}
 	thread_cancel_restore(before);
 	return ctxfdi_source_made(l ? &l->source : NULL, err);
+}
+
+/* The clock first, since the timeout counts from the call. */
+struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int cause)
+{
+	int64_t now = ctxfd_now();
+	struct ctxfd_dispatcher *d = NULL;
+	int err = parent ? 0 : -EINVAL;
+
+	if (timeout > INT64_MAX - now)
+		return ctxfd_with_cancel(parent);
+	if (!err && timeout > 0)
+		err = dispatcher_of(parent, &d);
+	if (err) {
+		errno = -err;
+		return NULL;
+	}
+	return ctxfdi_idle_new(parent, d, now, timeout, cause);
 }

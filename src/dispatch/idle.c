@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Contexts that end once nobody has touched them for some time; with.c makes them.
+ *
+ * A touch only notes the time, in `touched`. The alarm is set anew when it rings, for the end as the last touch has it.
+ *
+ * WHO WINS, touch or time-out? Both change `touched` by compare-and-swap. The dispatcher changes it from the time that it
+ * has judged by to IDLE_OVER, and then ends the context. A touch that comes first makes that swap fail, and counts. One
+ * that comes later finds IDLE_OVER, and waits until the end is visible: so nobody who has touched a context and still finds
+ * it live is mistaken. `touched` orders nothing else, so it is relaxed throughout.
+ */
+#include "dispatch/idle.h"
+
+#include <stdlib.h>
+
+#include "core/cancel.h"
+#include "core/tree.h"
+#include "core/wait.h"
+
+/* In `touched`: time is up. No touch is later. */
+#define IDLE_OVER INT64_MAX
+
+static struct idle *idle_of(struct ctxfd *n)
+{
+	return container_of(n, struct idle, ctx);
+}
+
+static uint64_t verdict_of(const struct idle *i)
+{
+	return cause_bits(i->cause) | CTX_EXPIRED;
+}
+
+/* When time is up, if it was touched then. */
+static int64_t end_of(const struct idle *i, int64_t touched)
+{
+	return i->timeout > INT64_MAX - touched ? INT64_MAX : touched + i->timeout;
+}
+
+static void set_alarm(struct idle *i, int64_t at)
+{
+	claim(dispatcher_is_locked(i->dispatcher));
+	ctxfdi_heap_add(&i->dispatcher->alarms, &i->alarm, at);
+}
+
+struct ctxfd *ctxfdi_idle_new(const struct ctxfd *parent, struct ctxfd_dispatcher *d, int64_t now, int64_t timeout,
+                              int cause)
+{
+	struct idle *i = malloc(sizeof *i);
+
+	if (!i)
+		return NULL;
+	i->dispatcher = d;
+	i->alarm = (struct heap_node){ .kind = KIND_IDLE };
+	i->timeout = timeout;
+	i->cause = cause;
+	atomic_init(&i->touched, d ? now : IDLE_OVER);
+	if (!d) {
+		ctxfdi_adopt(&i->ctx, parent, KIND_IDLE, INT64_MAX, 0);
+		ctxfdi_cancel(&i->ctx, verdict_of(i));
+	} else if (ctxfdi_adopt(&i->ctx, parent, KIND_IDLE, INT64_MAX, 0)) {
+		dispatcher_lock(d);
+		set_alarm(i, end_of(i, now));
+		ctxfdi_dispatcher_arm(d);
+		dispatcher_unlock(d);
+	}
+	return &i->ctx;
+}
+
+int ctxfdi_idle_rings(struct idle *i, int64_t now)
+{
+	int64_t touched = atomic_load_explicit(&i->touched, memory_order_relaxed);
+
+	do {
+		if (load_word(&i->ctx) & (CTX_PENDING | CTX_DONE))
+			return 0;
+		if (end_of(i, touched) > now) {
+			set_alarm(i, end_of(i, touched));
+			return 0;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(&i->touched, &touched, IDLE_OVER, memory_order_relaxed,
+	                                                memory_order_relaxed));
+	return ctxfdi_dispatcher_end(i->dispatcher, &i->ctx, verdict_of(i));
+}
+
+void ctxfdi_forget_idle(struct ctxfd *n)
+{
+	struct idle *i = idle_of(n);
+
+	if (!i->dispatcher)
+		return;
+	dispatcher_lock(i->dispatcher);
+	ctxfdi_heap_remove(&i->dispatcher->alarms, &i->alarm);
+	dispatcher_unlock(i->dispatcher);
+}
+
+void ctxfd_touch(struct ctxfd *ctx)
+{
+	int64_t now, touched;
+	struct idle *i;
+
+	if (!ctx || ctx->kind != KIND_IDLE)
+		return;
+	i = idle_of(ctx);
+	now = ctxfd_now();
+	touched = atomic_load_explicit(&i->touched, memory_order_relaxed);
+	while (touched < now) /* else another thread's is later, and does for both */
+		if (atomic_compare_exchange_weak_explicit(&i->touched, &touched, now, memory_order_relaxed,
+		                                          memory_order_relaxed))
+			return;
+	if (touched == IDLE_OVER)
+		ctxfdi_await_done(ctx, INT64_MAX);
+}
