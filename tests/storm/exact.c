@@ -186,6 +186,8 @@ static void make(const struct op *op, int a, int b)
 		ctx = ctxfd_with_dispatcher(of(a), loops[op->n & (LOOPS - 1)]);
 	else if (op->what == OP_WATCH)
 		ctx = ctxfd_with_fd(of(a), levers[lever].fd, POLLIN, LEVER_CAUSE + lever);
+	else if (op->what == OP_IDLE) /* not within this script */
+		ctx = ctxfd_with_idle(of(a), 3600 * CTXFD_SEC, 0);
 	else
 		ctx = ctxfd_with_cancel(of(a));
 	SAME(ctx, "no context: errno %d", errno);
@@ -358,6 +360,7 @@ static bool play_maker(const struct op *op)
 	case OP_MERGE:
 	case OP_WATCH:
 	case OP_LOOP:
+	case OP_IDLE:
 		if (op->x >= first && a != NOBODY && b != NOBODY)
 			make(op, a, b);
 		return true;
@@ -419,6 +422,9 @@ static void play_user(const struct op *op, int i)
 		cancel(i, 0, true);
 		model_release(&model, i);
 		vars[op->x] = NOBODY;
+		break;
+	case OP_TOUCH:
+		ctxfd_touch(of(i));
 		break;
 	case OP_FD:
 		ask_fd(i);

@@ -42,6 +42,8 @@ static const struct {
 	[OP_NULLS] = { "nulls", "" },
 	[OP_LOOP] = { "loop", ">xan" }, /* x = with_dispatcher(a, dispatcher n) */
 	[OP_EDGE] = { "edge", "n" },    /* run dispatcher n if an edge-triggered watch of its fd says so */
+	[OP_IDLE] = { "idle", ">xan" }, /* x = with_idle(a, n); 0 .. 3 as of a timeout */
+	[OP_TOUCH] = { "touch", "x" },
 };
 
 static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

@@ -64,6 +64,8 @@ enum what {
 	OP_NULLS,
 	OP_LOOP,
 	OP_EDGE,
+	OP_IDLE,
+	OP_TOUCH,
 	WHATS
 };
 

@@ -5,9 +5,10 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* Causes that cancels, levers and deadlines give; each by number. */
+/* Causes that cancels, levers, idle time-outs and deadlines give; each by number. */
 #define CANCEL_CAUSE   1000
 #define LEVER_CAUSE    900000
+#define IDLE_CAUSE     950000
 #define DEADLINE_CAUSE 1000000
 
 static uint64_t verdict(int err, int cause)
@@ -59,12 +60,22 @@ static bool is_ended(struct shadow *s, void *arg)
 	return atomic_load(&s->seen) || atomic_load(&s->cancelled);
 }
 
-/* By its lever, too, sooner or later. */
+static bool may_be_idle(struct shadow *s)
+{
+	return s->timeout >= 0 && atomic_load(&s->touched) + s->timeout <= ctxfd_now();
+}
+
+bool must_be_idle(struct shadow *s)
+{
+	return s->timeout >= 0 && atomic_load(&s->untouched) + s->timeout <= ctxfd_now();
+}
+
+/* By its lever or its time-out, too, sooner or later. */
 static bool may_be_ended(struct shadow *s, void *world)
 {
 	struct world *w = world;
 
-	return is_ended(s, NULL) || (s->lever >= 0 && atomic_load(&w->pulled[s->lever]));
+	return is_ended(s, NULL) || may_be_idle(s) || (s->lever >= 0 && atomic_load(&w->pulled[s->lever]));
 }
 
 bool must_be_done(struct world *w, int t, struct shadow *s)
@@ -125,6 +136,16 @@ static bool watches(struct shadow *s, void *cause)
 			broken(__VA_ARGS__); \
 	} while (0)
 
+/* i is the number of the shadow whose time-out it should have been. */
+static void check_idle(struct world *w, int t, struct shadow *n, int i)
+{
+	struct shadow *idle = &w->shadows[i];
+
+	CLAIM(i < atomic_load_explicit(&w->made, memory_order_relaxed) && below_any(w, t, n, &idle, 1),
+	      "#%d ended by the idle time-out of #%d, which is not above", number(w, n), i);
+	CLAIM(may_be_idle(idle), "#%d ended by the idle time-out of #%d, which was touched in time", number(w, n), i);
+}
+
 /* Somebody can have ended n so. */
 static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 {
@@ -133,6 +154,10 @@ static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 	int64_t before = atomic_load(&n->lived) ? n->deadline : INT64_MAX;
 	struct expiry e = { cause, ctxfd_now() };
 
+	if (err == -ETIMEDOUT && cause >= IDLE_CAUSE && cause < IDLE_CAUSE + MAX_SHADOWS) {
+		check_idle(w, t, n, cause - IDLE_CAUSE);
+		return;
+	}
 	if (err == -ETIMEDOUT) {
 		CLAIM(any_above(w, t, n, has_expired, &e), "#%d expired with cause %d, which no deadline gave",
 		      number(w, n), cause);
@@ -268,6 +293,17 @@ static struct ctxfd *make_timed(struct world *w, struct shadow *s, const struct 
 	return ctx;
 }
 
+static void make_idle(struct world *w, struct shadow *s, const struct op *op)
+{
+	int64_t timeout = odd_time(s->parent, op->n, w->start, true);
+
+	atomic_init(&s->touched, ctxfd_now());
+	s->timeout = timeout == INT64_MAX ? -1 : timeout < 0 ? 0 : timeout;
+	s->ctx = ctxfd_with_idle(s->parent->ctx, timeout, IDLE_CAUSE + number(w, s));
+	atomic_init(&s->untouched, ctxfd_now());
+	CLAIM(!s->ctx || s->timeout != 0 || ctxfd_err(s->ctx), "#%d is live, but its time-out is 0", number(w, s));
+}
+
 static void make_merge(struct shadow *s, const struct shadow *b)
 {
 	s->ctx = ctxfd_merge(s->parent->ctx, b->ctx);
@@ -293,9 +329,13 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 
 	if (i >= MAX_SHADOWS)
 		return NULL;
-	*s = (struct shadow){
-		.parent = a, .node = s, .made = op->what, .deadline = a->deadline, .expiry = a->expiry, .lever = -1
-	};
+	*s = (struct shadow){ .parent = a,
+		              .node = s,
+		              .made = op->what,
+		              .deadline = a->deadline,
+		              .expiry = a->expiry,
+		              .lever = -1,
+		              .timeout = -1 };
 	atomic_init(&s->fd, -1);
 	born = atomic_load(&a->node->seen);
 	switch (op->what) {
@@ -317,6 +357,9 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		pulled = atomic_load(&w->pulled[s->lever]);
 		s->ctx = ctxfd_with_fd(a->ctx, lever_fd(s->lever), POLLIN, LEVER_CAUSE + s->lever);
 		CLAIM(!s->ctx || pulled < 2 || ctxfd_err(s->ctx), "#%d is live, but its lever is pulled", i);
+		break;
+	case OP_IDLE:
+		make_idle(w, s, op);
 		break;
 	case OP_LOOP:
 		s->node = a->node;
@@ -363,6 +406,26 @@ void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bo
 			ctxfd_cancel(s->ctx);
 	}
 	atomic_store(&s->cancelled, true);
+}
+
+static void raise_to(_Atomic int64_t *time, int64_t at)
+{
+	int64_t was = atomic_load(time);
+
+	while (was < at && !atomic_compare_exchange_weak(time, &was, at))
+		continue;
+}
+
+/* What is no idle context is touched as well, and does not mind. */
+void touch_shadow(struct world *w, int t, struct shadow *s)
+{
+	int64_t before = ctxfd_now();
+
+	ctxfd_touch(s->ctx);
+	raise_to(&s->untouched, ctxfd_now());
+	if (!ctxfd_err(s->ctx))
+		raise_to(&s->touched, before);
+	look(w, t, s);
 }
 
 void ask_fd(struct world *w, int t, struct shadow *s)

@@ -12,6 +12,7 @@
  *   - done by a cancel: somebody has called one with this cause, on itself or an ancestor, and had it been seen live,
  *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
+ *     Done by an idle time-out: it has passed since the last touch that somebody saw it live after;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
 #ifndef SHADOW_H
@@ -46,6 +47,7 @@ struct shadow {
 	int expiry;        /* the cause that comes with it */
 	bool own_deadline; /* and that was given to this one */
 	int lever;         /* what it watches; -1: nothing */
+	int64_t timeout;   /* how long it may be idle; -1: it may */
 	struct value value;
 	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
 
@@ -54,6 +56,8 @@ struct shadow {
 	_Atomic bool cancelled;       /* a cancel of it has returned */
 	_Atomic int64_t cancel_began; /* the first that gave no cause; 0: none */
 	_Atomic int fd;               /* -1: nobody has it yet */
+	_Atomic int64_t touched;      /* a touch began, after which it was live; or its constructor; */
+	_Atomic int64_t untouched;    /* and when the last of all touches had returned */
 };
 
 /* An after-func. Its context may be gone, once it has run. */
@@ -133,6 +137,7 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 /* ---- Doing and asking -------------------------------------------------------------------------------------------- */
 
 void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close);
+void touch_shadow(struct world *w, int t, struct shadow *s);
 void look(struct world *w, int t, struct shadow *s);
 void ask_fd(struct world *w, int t, struct shadow *s);
 void ask_value(struct world *w, int t, struct shadow *s, int key);
@@ -143,6 +148,9 @@ void look_at_rest(struct world *w, struct shadow *s);
 
 /* Whether it is known to be done, without asking the library. */
 bool must_be_done(struct world *w, int t, struct shadow *s);
+
+/* At rest: whether it must end, as soon as its dispatcher comes to it, because nobody touches it. */
+bool must_be_idle(struct shadow *s);
 
 /* After-funcs: stopping one that there is none of does nothing. */
 void begin_errands(struct world *w);
