@@ -566,9 +566,9 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
 /*
  * DISPATCHERS. A dispatcher runs callbacks. The dispatcher of a context is that of the nearest ctxfd_with_dispatcher
  * above it, or else the library's own. It serves what is registered on the context: after-funcs, and the fds, signals,
- * processes and idle time-outs of contexts made from it. So a server with one loop per core makes one dispatcher per loop and derives
- * the requests of a loop from a context that names it. A library that registers an after-func on a request's context
- * is then called back on that request's loop.
+ * processes and idle timeouts of contexts made from it. So a server with one loop per core makes one dispatcher per loop
+ * and derives the requests of a loop from a context that names it. A library that registers an after-func on a request's
+ * context is then called back on that request's loop.
  *
  * A thread named "ctxfd" runs the library's own dispatcher. It starts when something is first registered there, and
  * sleeps when nothing is due. It has a stack of the default size. All signals are blocked in it except those that
@@ -626,9 +626,9 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
 /* ---- Other reasons to end ---------------------------------------------------------------------------------------- */
 
 /*
- * Children of `parent` that can be cancelled like any other context, and that also end by an event outside, or because
- * nothing happens. The parent's dispatcher watches for it (see above); if that is the library's own, its thread starts.
- * Each fd or process that is watched takes an fd of the library, and all signals together take one.
+ * Children of `parent` that can be cancelled like any other context, and that are also cancelled by an event outside.
+ * The parent's dispatcher watches for it (see above); if that is the library's own, its thread starts. Each fd or
+ * process that is watched takes an fd of the library, and all signals together take one.
  *
  * Errors of all of these, beyond those of every constructor: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's
  * limit of epoll watches).
@@ -686,25 +686,34 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
  */
 struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause) CTXFD_GIVES_;
 
+/* ---- Idle timeouts ----------------------------------------------------------------------------------------------- */
+
 /*
- * A child that ends, with -ETIMEDOUT, once nobody has touched it for `timeout` nanoseconds, and never earlier. The time
- * counts from this call, and from each ctxfd_touch anew. `cause` is what ctxfd_cause then returns; 0 means -ETIMEDOUT.
+ * A child that also ends, with -ETIMEDOUT, once nobody has touched it for `timeout` nanoseconds, and never earlier. The
+ * time counts from this call, and again from each ctxfd_touch. `cause` is what ctxfd_cause returns after that end; 0
+ * means -ETIMEDOUT.
  *
  * If `timeout` is 0 or negative, the child is done when this returns. INT64_MAX, or a timeout that overflows the clock,
- * means that it does not end so. A child of a done parent has the parent's end, whatever `timeout` is.
+ * means no timeout. A child of a done parent has the parent's err and cause, whatever `timeout` is.
  *
- * It is the dispatcher that ends it, not the clock: until it does, ctxfd_err returns 0, and a touch still counts. So the
- * end is no deadline: ctxfd_deadline and ctxfd_remaining do not tell of it. If the dispatcher is one that nobody runs,
- * the child never ends so. It takes no fd of its own.
+ * The parent's dispatcher ends the child, not the clock: until it has done so, ctxfd_err returns 0 and a touch counts.
+ * So this end is not a deadline, and ctxfd_deadline and ctxfd_remaining do not tell of it. If the dispatcher is the
+ * library's own, its thread starts. If nobody runs the dispatcher, the timeout does not end the child. The child takes
+ * no fd of the library.
+ *
+ * Errors, if the library's thread has to start: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll
+ * watches).
  */
 struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int cause) CTXFD_GIVES_;
 
 /*
- * Touches a context of ctxfd_with_idle: its timeout begins anew. If this returns and ctx is live, ctx does not end by its
- * timeout before that has passed since this call, however late the touch came. Contexts above ctx are not touched.
+ * Starts the timeout of ctx, a context of ctxfd_with_idle, anew. A touch counts if it comes before the end, however
+ * late: if ctx is live when this returns, its timeout ends it no earlier than `timeout` after this call. The contexts
+ * above ctx are not touched.
  *
- * Does nothing if ctx is NULL, is done, or was made in any other way, be it from a context of ctxfd_with_idle. Reads the
- * clock and stores it, with no lock and no system call; only a touch that comes while ctx is about to end waits for that.
+ * Does nothing if ctx is NULL or done, or of another kind, such as a child or a value context of one that could be
+ * touched. The call reads the clock and stores the time, with no lock and no system call. Only if the dispatcher is just
+ * ending ctx, it waits until ctx is done.
  */
 void ctxfd_touch(struct ctxfd *ctx);
 

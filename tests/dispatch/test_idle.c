@@ -613,6 +613,41 @@ static void goes_on_after_a_fork(void **state)
 	fork_and_end(true);
 }
 
+/* ---- Running out ------------------------------------------------------------------------------------------------- */
+
+static void no_memory_is_an_error(void **state)
+{
+	(void)state;
+	for (int64_t timeout = 0; timeout < 2; timeout++) {
+		fail_allocation(1);
+		errno = 0;
+		assert_null(ctxfd_with_idle(ctxfd_background(), timeout, CAUSE));
+		assert_int_equal(errno, ENOMEM);
+		assert_true(allocation_failed());
+	}
+}
+
+/* A child of a fork has no library's thread yet. */
+static int starts_the_thread(void *arg)
+{
+	struct ctxfd *ctx;
+
+	exhaust_fds();
+	ctx = ctxfd_with_idle(ctxfd_background(), 0, CAUSE);
+	require(ctx && ctxfd_err(ctx) == -ETIMEDOUT);
+	ctxfd_close(ctx);
+	ctx = ctxfd_with_idle(ctxfd_background(), INT64_MAX, CAUSE);
+	require(ctx && ctxfd_err(ctx) == 0);
+	ctxfd_close(ctx);
+	require(!ctxfd_with_idle(ctxfd_background(), 1, CAUSE) && errno == EMFILE);
+	free_fds();
+	ctx = ctxfd_with_idle(ctxfd_background(), 1, CAUSE);
+	require(ctx && ctxfd_wait(ctx) == -ETIMEDOUT);
+	ctxfd_close(ctx);
+	return 0;
+}
+IN_CHILD(starts_the_thread)
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -639,6 +674,8 @@ int main(void)
 		cmocka_unit_test(is_given_up_before_its_alarm),
 		cmocka_unit_test(a_crowd),
 		cmocka_unit_test(goes_on_after_a_fork),
+		cmocka_unit_test(no_memory_is_an_error),
+		cmocka_unit_test(starts_the_thread_),
 	};
 
 	make_stop();

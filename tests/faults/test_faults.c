@@ -112,7 +112,7 @@ static void use_inherited(const struct inherited *in)
 	DO(ctxfd_unref(in->done));
 }
 
-enum { ROOT, CHILD, TIMED, BELOW, MERGED, FD, SIGNALS, PROCESS, MEMBERS };
+enum { ROOT, CHILD, TIMED, BELOW, MERGED, FD, SIGNALS, PROCESS, IDLE, MEMBERS };
 
 struct world {
 	struct ctxfd *all[MEMBERS];
@@ -159,6 +159,8 @@ static void make_tree(struct world *w)
 	MAKE(w->all[BELOW], ctxfd_with_deadline(w->all[TIMED], INT64_MAX));
 	MAKE(w->all[MERGED], ctxfd_merge(w->all[BELOW], w->all[CHILD]));
 	MAKE(w->all[FD], ctxfd_with_fd(w->value, w->trigger[0], POLLIN, -6));
+	MAKE(w->all[IDLE], ctxfd_with_idle(w->value, 3600 * CTXFD_SEC, -9));
+	DO(ctxfd_touch(w->all[IDLE]));
 	w->pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (w->pidfd >= 0)
 		MAKE(w->all[PROCESS], ctxfd_with_process(w->all[ROOT], w->pidfd, -7));
@@ -301,7 +303,7 @@ static void use_dispatcher(struct world *w)
 {
 	struct ctxfd_dispatcher *d;
 	struct ctxfd_after *stopped;
-	struct ctxfd *soon, *watched;
+	struct ctxfd *soon, *watched, *idle;
 	const struct ctxfd *home;
 	int fd = -1;
 
@@ -326,6 +328,12 @@ static void use_dispatcher(struct world *w)
 	CHECK(ctxfd_after_func(soon, count_expiry, w, NULL), result == 0);
 	while (!w->expired)
 		serve(d, fd);
+	MAKE(idle, ctxfd_with_idle(home, CTXFD_MSEC, -9));
+	DO(ctxfd_touch(idle));
+	while (!ctxfd_err(idle))
+		serve(d, fd);
+	require(ctxfd_cause(idle) == -9);
+	DO(ctxfd_unref(idle));
 	DO(ctxfd_unref(soon));
 	DO(ctxfd_unref(watched));
 	DO(ctxfd_unref(home));

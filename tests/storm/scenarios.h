@@ -182,26 +182,26 @@ static const struct scenario {
 	{ "a source made while its fd becomes ready", "new a - | watch b a 1; look b | pull 1; look a | cause a" },
 	{ "a source ends an after-func's context",
 	  "new a -; watch b a 1; after b 1; free b | pull 1; cause a | stop 1" },
-	/* Idle time-outs. */
-	{ "a touch against an idle time-out", "loop c - 1; idle a c 10; clock 10 | serve 1; look a | touch a; look a" },
-	{ "touches by two threads against an idle time-out",
+	/* Idle timeouts. */
+	{ "a touch against an idle timeout", "loop c - 1; idle a c 10; clock 10 | serve 1; look a | touch a; look a" },
+	{ "touches by two threads against an idle timeout",
 	  "loop c - 1; idle a c 10; new b a; clock 11 | serve 1; look b | touch a; look b; serve 1 | touch a; look a" },
-	{ "touches at different times against an idle time-out",
+	{ "touches at different times against an idle timeout",
 	  "loop c - 1; idle a c 10; fd a | clock 10; serve 1; look a; edge 1 | touch a; clock 12; touch a; look a | "
 	  "clock 20; serve 1; look a" },
-	{ "a touch against an idle time-out and a cancel",
+	{ "a touch against an idle timeout and a cancel",
 	  "loop c - 1; idle a c 10; new b a; fd b; clock 10 | serve 1; look b | touch a; look b | cause a; look b" },
-	{ "a touch against an idle time-out and a cancel from above",
+	{ "a touch against an idle timeout and a cancel from above",
 	  "new p -; loop c p 1; idle a c 10; new b a; clock 10 | serve 1; look b | touch a; look b | cause p; look a" },
-	{ "a touch against an idle time-out and the free of all else",
+	{ "a touch against an idle timeout and the free of all else",
 	  "loop c - 1; idle a c 10; new b a; free c; clock 10 | edge 1; free a | touch a; free a | free b; free a" },
-	{ "an idle time-out against derive and merge",
+	{ "an idle timeout against derive and merge",
 	  "new p -; loop c - 1; idle a c 10; clock 10 | serve 1; look a | new b a; look b | merge d p a; look d; touch "
 	  "a; look d" },
-	{ "an idle time-out and a deadline above it",
+	{ "an idle timeout and a deadline above it",
 	  "deadline p - 10; loop c p 1; idle a c 10; new b a; fd b | clock 10; serve 1; look b | touch a; look b | "
 	  "look p; look a" },
-	{ "idle time-outs on the library's thread",
+	{ "idle timeouts on the library's thread",
 	  "idle a - 10; idle b a 10; fd b | clock 10; look b | touch b; look b | touch a; look a; free b" },
 	{ "an after-func touches the context that has been idle",
 	  "loop c - 1; idle a c 10; after a 0 1; new b a; clock 10 | serve 1; look a | touch a; look b | free a : "

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* Causes that cancels, levers, idle time-outs and deadlines give; each by number. */
+/* Causes that cancels, levers, idle timeouts and deadlines give; each by number. */
 #define CANCEL_CAUSE   1000
 #define LEVER_CAUSE    900000
 #define IDLE_CAUSE     950000
@@ -142,8 +142,8 @@ static void check_idle(struct world *w, int t, struct shadow *n, int i)
 	struct shadow *idle = &w->shadows[i];
 
 	CLAIM(i < atomic_load_explicit(&w->made, memory_order_relaxed) && below_any(w, t, n, &idle, 1),
-	      "#%d ended by the idle time-out of #%d, which is not above", number(w, n), i);
-	CLAIM(may_be_idle(idle), "#%d ended by the idle time-out of #%d, which was touched in time", number(w, n), i);
+	      "#%d ended by the idle timeout of #%d, which is not above", number(w, n), i);
+	CLAIM(may_be_idle(idle), "#%d ended by the idle timeout of #%d, which was touched in time", number(w, n), i);
 }
 
 /* Somebody can have ended n so. */

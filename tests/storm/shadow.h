@@ -12,7 +12,7 @@
  *   - done by a cancel: somebody has called one with this cause, on itself or an ancestor, and had it been seen live,
  *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
- *     Done by an idle time-out: it has passed since the last touch that somebody saw it live after;
+ *     Done by an idle timeout: it has passed since the last touch that somebody saw it live after;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
 #ifndef SHADOW_H

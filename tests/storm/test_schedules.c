@@ -341,7 +341,7 @@ static const struct climate climates[] = {
 	              [OP_LOOP] = 4,
 	              [OP_SERVE] = 3,
 	              [OP_EDGE] = 3 } },
-	/* Idle time-outs. */
+	/* Idle timeouts. */
 	{ .threads = 3,
 	  .setup = 4,
 	  .ops = 7,

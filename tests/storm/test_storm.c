@@ -331,7 +331,7 @@ static const struct climate climates[] = {
 	              [OP_LOOP] = 4,
 	              [OP_SERVE] = 2,
 	              [OP_EDGE] = 4 } },
-	/* Idle time-outs, which often meet a touch. */
+	/* Idle timeouts, which often meet a touch. */
 	{ .threads = 4,
 	  .setup = 8,
 	  .ops = 60,
