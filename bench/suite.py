@@ -6,9 +6,9 @@ from collections import namedtuple
 # name: as the subjects know it. args: one cell each. what: the library's work. floor: the least that work can be.
 # unit: of the samples. typical: judged by the middle round, not by the best one, see Cell.figure in report.py.
 # budget: milliseconds that a round may take. limit: the largest argument that a peer is asked to do, because it recurses or
-#   is quadratic. awake: keep the CPUs from halting, see bench/run. slow: one round a pass is enough.
-Row = namedtuple("Row", "name args what floor unit typical budget limit awake slow",
-                 defaults=[(0,), "", "", "ns", False, 8, {}, False, False])
+#   is quadratic. awake: keep the CPUs from halting, see bench/run. slow: one round a pass is enough. once: in one pass alone.
+Row = namedtuple("Row", "name args what floor unit typical budget limit awake slow once",
+                 defaults=[(0,), "", "", "ns", False, 8, {}, False, False, False])
 
 CHILDREN = (1, 10, 100, 1000, 10000, 100000)
 FDS = (1, 10, 100, 1000, 10000)
@@ -17,6 +17,7 @@ THREADS = (1, 2, 4)
 VALUES = (1, 10, 100)
 CPUS = (1, 2)
 DUE = 100000
+IDLE = 1000000
 BY_HAND = "write to an eventfd; epoll_wait, read, a queue of one, call"
 RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
@@ -118,6 +119,11 @@ GROUPS = [
         due("due/last-own", "by such a loop: from the deadline to the last one's call"),
         due("due/life-own", "by such a loop: CPU for all, with making and freeing"),
     ]),
+    ("Contexts that end when nobody touches them", [
+        Row("idle/touch", what="touch", floor="clock_gettime"),
+        Row("idle/life", (IDLE,), "N contexts: with_idle, ten times touch, its end, close: CPU time for each",
+            "malloc, clock_gettime, a store, a binary heap under a lock, one timerfd", budget=2000, slow=True, once=True),
+    ]),
     ("A call that has to wait, under a context of its own with a deadline; two threads take turns on N CPUs: for each turn", [
         call("call/recv", "with_timeout, ctxfd_recv, close; and a send", "ppoll with a time-out, recv; and a send"),
         call("call/send", "the same, ctxfd_send into a full buffer; and a recv", "ppoll, send; and a recv"),
@@ -153,6 +159,7 @@ GROUPS = [
         Row("bytes/plain", what="with_cancel", unit="B", slow=True),
         Row("bytes/timed", what="with_timeout", unit="B", slow=True),
         Row("bytes/value", what="with_value", unit="B", slow=True),
+        Row("bytes/idle", what="with_idle", unit="B", slow=True),
         Row("bytes/resident", what="with_cancel: pages of memory taken", unit="B", slow=True),
     ]),
     ("The benchmarks of Go's context package", [
@@ -307,6 +314,9 @@ FIGURES = [
     Figure("100,000 after-funcs due at once: CPU time for each, by Go", 0.5, "x", value=ratio("due/run", "go", DUE)),
     Figure("100,000 after-funcs due at once: lateness of the last, by Go", 1.0, "x", value=ratio("due/last", "go", DUE)),
     Figure("100,000 after-funcs due at once: CPU time for each, by libuv's timers", 1.0, "x", value=ratio("due/run", "uv", DUE)),
+    Figure("a touch of an idle context, by clock_gettime", 1.3, "x", value=ratio("idle/touch", "floor")),
+    Figure("1,000,000 idle contexts, touched ten times each: CPU time, by libuv's uv_timer_again", 1.0, "x", value=ratio("idle/life", "uv", IDLE)),
+    Figure("1,000,000 idle contexts, touched ten times each: CPU time, by Go's Timer.Reset", 1.0, "x", value=ratio("idle/life", "go", IDLE)),
     Figure("cancel to callback, by a loop and a queue by hand", 1.10, "x", value=ratio("after/run", "floor")),
     Figure("cancel to callback, by a loop and a queue by hand; CPUs kept from halting", 1.10, "x", value=ratio("after-awake/run", "floor")),
     *(Figure(f"{what}, under a context of its own, by ppoll and the call; {cpus}", 1.05, "x", value=in_turn(f"call/{row}", "floor", n))

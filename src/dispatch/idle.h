@@ -8,11 +8,11 @@
 /* Guarded by its dispatcher's lock, where not fixed or atomic. It is LISTED, by its alarm, which need not be set. */
 struct idle {
 	struct ctxfd ctx;
+	_Atomic int64_t touched; /* when it was touched last, or IDLE_OVER; beside ctx.kind, which a touch reads */
+	int64_t timeout;         /* fixed */
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive; NULL: born done, with no alarm */
 	struct heap_node alarm;
-	int64_t timeout;         /* fixed */
-	_Atomic int64_t touched; /* when it was touched last, or IDLE_OVER */
-	int cause;               /* fixed */
+	int cause; /* fixed */
 };
 
 /* Makes one, and sets its alarm; with no d, one whose time is up already. NULL with errno set. */

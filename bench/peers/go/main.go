@@ -402,6 +402,7 @@ func rows() map[string]func(b *bench) {
 		"value/hit": value(true, false), "value/miss": value(false, false),
 		"value-mixed/hit": value(true, true), "value-mixed/miss": value(false, true),
 		"due/run": allDue(dueRun), "due/last": allDue(dueLast), "due/life": allDue(dueLife),
+		"idle/touch": touch, "idle/life": idleLife, "bytes/idle": idleBytes,
 		"bytes/plain": heapBytes(plainChild), "bytes/timed": heapBytes(timedChild), "bytes/value": heapBytes(valueChild),
 		"go/common-parent": commonParent, "go/with-timeout": withTimeout,
 		"go/cancel-tree-background": cancelTree("background"), "go/cancel-tree-open": cancelTree("open"),
