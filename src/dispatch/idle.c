@@ -4,10 +4,13 @@
  *
  * A touch only notes the time, in `touched`. The alarm is set anew when it rings, for the end as the last touch has it.
  *
- * WHO WINS, touch or time-out? Both change `touched` by compare-and-swap. The dispatcher changes it from the time that it
- * has judged by to IDLE_OVER, and then ends the context. A touch that comes first makes that swap fail, and counts. One
- * that comes later finds IDLE_OVER, and waits until the end is visible: so nobody who has touched a context and still finds
- * it live is mistaken. `touched` orders nothing else, so it is relaxed throughout.
+ * WHO WINS, touch or timeout? Both change `touched` by compare-and-swap. The dispatcher changes it from the time that it
+ * has judged by to IDLE_OVER, and then ends the context. A touch that comes first makes this swap fail, and counts. A touch
+ * that comes later finds IDLE_OVER, and waits until the end is visible. So if a context is still live after a touch, the
+ * touch has counted. `touched` orders nothing else, so it is relaxed throughout.
+ *
+ * The alarm, and the dispatcher's use of a context that may be freed at any time, are as a source's (source.c): who frees
+ * the context takes the alarm away under the dispatcher's lock, and who ends it owns it meanwhile.
  */
 #include "dispatch/idle.h"
 
@@ -30,10 +33,10 @@ static uint64_t verdict_of(const struct idle *i)
 	return cause_bits(i->cause) | CTX_EXPIRED;
 }
 
-/* When time is up, if it was touched then. */
+/* When time is up. Does not overflow: after the constructor this is asked when the alarm has rung, as late as `timeout`. */
 static int64_t end_of(const struct idle *i, int64_t touched)
 {
-	return i->timeout > INT64_MAX - touched ? INT64_MAX : touched + i->timeout;
+	return touched + i->timeout;
 }
 
 static void set_alarm(struct idle *i, int64_t at)
@@ -103,7 +106,7 @@ void ctxfd_touch(struct ctxfd *ctx)
 	i = idle_of(ctx);
 	now = ctxfd_now();
 	touched = atomic_load_explicit(&i->touched, memory_order_relaxed);
-	while (touched < now) /* else another thread's is later, and does for both */
+	while (touched < now) /* else another thread's touch is later, and serves both */
 		if (atomic_compare_exchange_weak_explicit(&i->touched, &touched, now, memory_order_relaxed,
 		                                          memory_order_relaxed))
 			return;
