@@ -67,6 +67,8 @@ static void no_call_touches_errno(void **state)
 	KEEPS_VOID(ctxfd_unref(NULL));
 	KEEPS_VOID(ctxfd_cancel(NULL));
 	KEEPS_VOID(ctxfd_close(NULL));
+	KEEPS_VOID(ctxfd_touch(NULL));
+	KEEPS_VOID(ctxfd_touch(live));
 
 	KEEPS(ctxfd_poll(live, fds, 2, -1));
 	KEEPS(ctxfd_poll(live, fds, 1, CTXFD_MSEC));
