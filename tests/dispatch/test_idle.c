@@ -180,7 +180,7 @@ static void tells_of_no_deadline(void **state)
 {
 	struct ctxfd *ctx = idle(LONG, CAUSE), *parent = ctxfd_with_timeout(ctxfd_background(), LONG);
 	struct ctxfd *below = idle_below(parent, CTXFD_SEC, 0);
-	int64_t deadline = 17, above;
+	int64_t deadline = 17, above = 0;
 	char text[80];
 
 	(void)state;
