@@ -419,7 +419,7 @@ static void a_touch_waits_for_an_end_that_is_under_way(void **state)
 	wait_for(&there);
 	assert_int_equal(ctxfd_err(ctx), 0);
 	toucher = thread_start(touch, ctx);
-	thread_wait_asleep_in(toucher, SYS_futex);
+	thread_wait_asleep(toucher);
 	assert_int_equal(sem_post(&go), 0);
 	assert_int_equal((intptr_t)thread_join(toucher), -ETIMEDOUT);
 	assert_int_equal((intptr_t)thread_join(dispatcher), 1);
