@@ -717,6 +717,35 @@ struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int c
  */
 void ctxfd_touch(struct ctxfd *ctx);
 
+/* ---- Time to clean up -------------------------------------------------------------------------------------------- */
+
+/*
+ * A context for what is to be done after the end of parent, such as a rollback or a farewell to a peer. It has parent's
+ * values, but does not end with parent: it ends with -ETIMEDOUT `grace` nanoseconds after it, or when it is cancelled,
+ * also before parent has ended. `cause` is what ctxfd_cause returns after that end by time; 0 means -ETIMEDOUT. Make it
+ * before the work begins, so that memory cannot be short when it is time to clean up:
+ *
+ *     struct ctxfd *cleanup = ctxfd_with_grace(request, 2 * CTXFD_SEC, 0);
+ *
+ * The grace counts from the moment at which parent is cancelled or its deadline passes, however late anyone notices. If
+ * parent is done already, it counts from this call. It counts from one point in time for good, which ctxfd_deadline and
+ * ctxfd_remaining tell once parent has ended; before that they tell of no deadline, here and for what is derived from
+ * the context. (A merge tells of the grace of its first parent only.)
+ *
+ * With a `grace` of 0 or less it ends as soon as parent has ended, and is done when this returns if parent is done.
+ * With INT64_MAX, or if parent never ends, or if the time overflows the clock, it never ends by itself.
+ *
+ * Parent's dispatcher ends it, not the clock: until it has done so, ctxfd_err returns 0. If that is the library's own,
+ * its thread starts. If nobody runs the dispatcher, the context does not end by itself. It keeps parent alive, and takes
+ * no fd of the library.
+ *
+ * It follows Go's context.WithoutCancel, with a time-out that begins in a context.AfterFunc.
+ *
+ * Errors, if the library's thread has to start: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll
+ * watches).
+ */
+struct ctxfd *ctxfd_with_grace(const struct ctxfd *parent, int64_t grace, int cause) CTXFD_GIVES_;
+
 #ifdef __cplusplus
 }
 #endif

@@ -7,6 +7,7 @@
 #include "calls/call.h"
 #include "calls/waiter.h"
 #include "dispatch/after.h"
+#include "dispatch/grace.h"
 #include "dispatch/idle.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
@@ -33,6 +34,11 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_CALLING] = { .name = "calling", .flags = CTX_RINGS, .ring = ctxfdi_ring_call },
 	[KIND_POLLING] = { .name = "polling", .flags = CTX_RINGS, .ring = ctxfdi_ring_poller },
 	[KIND_COND_WAIT] = { .name = "cond_wait", .flags = CTX_RINGS, .ring = ctxfdi_ring_cond },
+	[KIND_GRACE] = { .name = "with_grace",
+	                 .flags = CTX_LISTED,
+	                 .deadline = ctxfdi_grace_deadline,
+	                 .before_free = ctxfdi_forget_grace },
+	[KIND_GRACE_WATCH] = { .name = "with_grace", .flags = CTX_RINGS, .ring = ctxfdi_begin_grace },
 	[KIND_DUMP] = { .name = "dump" },
 	[KIND_EXPIRY] = { .name = "expiry",
 	                  .flags = CTX_DISCARD,

@@ -95,7 +95,7 @@
 #define CTX_ALARMED      (UINT64_C(1) << 21) /* behind the shards comes its expiry; see after.c */
 #define CTX_LIBRARY      (UINT64_C(1) << 22) /* with ALARMED: the library's dispatcher has an alarm; see after.c */
 #define CTX_DISCARD      (UINT64_C(1) << 23) /* its kind has something to give up when it is freed (fixed) */
-#define CTX_RINGS        (UINT64_C(1) << 24) /* a parked waiter: the walk that ends it rings it, by its kind (fixed) */
+#define CTX_RINGS        (UINT64_C(1) << 24) /* it is parked: the walk that ends it rings it, by its kind (fixed) */
 
 #define CAUSE_SHIFT 32
 #define FLAGS_MASK  UINT64_C(0xffffffff)
@@ -124,6 +124,7 @@ struct ctxfd {
 	uint8_t kind;                     /* enum kind, for describe; fixed */
 	bool linked : 1;                  /* in the list of the nearest node above; fixed */
 	bool counted : 1;                 /* as one of parent's owners; fixed */
+	bool graced : 1;                  /* its kind has a deadline, or that of a context above it; fixed */
 	uint8_t shard;                    /* which shard of the list, from 1; 0: in the list itself; fixed */
 	uint8_t meetings;                 /* how often threads met at its lock; under the lock */
 };
@@ -133,6 +134,15 @@ struct merge {
 	struct ctxfd ctx;
 	struct ctxfd link;
 	struct ctxfd *entered_by; /* ctx or link: the way that the walk which holds ctx came */
+};
+
+/*
+ * A context that nothing above ends. `watch` is parked in the list of its parent, whose values it has and which it keeps
+ * alive, and tells of the parent's end.
+ */
+struct beside {
+	struct ctxfd ctx;
+	struct ctxfd watch;
 };
 
 /* A node without children whose end is somebody's business: see kind.h. */
@@ -193,6 +203,7 @@ static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum k
 	n->values = nearest_value(parent);
 	n->kind = (uint8_t)kind;
 	n->linked = n->counted = false;
+	n->graced = parent->graced;
 	n->shard = n->meetings = 0;
 }
 

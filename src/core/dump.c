@@ -24,6 +24,7 @@
 #include "core/fork.h"
 #include "core/futex.h"
 #include "core/lock.h"
+#include "core/look.h"
 #include "core/own.h"
 #include "core/shard.h"
 #include "core/thread_cancel.h"
@@ -76,10 +77,12 @@ static void add(struct snapshot *s, struct ctxfd *n, size_t parent)
 	struct entry *e = &s->entries[s->n++];
 
 	claim(s->n <= s->room);
+	if (n->kind == KIND_GRACE_WATCH)
+		n = &container_of(n, struct beside, watch)->ctx;
 	*e = (struct entry){
 		.ctx = n,
 		.word = load_word(n),
-		.deadline = n->deadline,
+		.deadline = ctxfdi_deadline_of(n),
 		.parent = parent,
 		.refs = atomic_load_explicit(&n->refs, memory_order_relaxed),
 		.fd = atomic_load_explicit(&n->fork_generation, memory_order_relaxed) == ctxfdi_forks
@@ -254,7 +257,7 @@ static void say_how_it_is(struct output *o, const struct entry *e, int64_t time)
 	}
 	say(o, w & CTX_PENDING ? "being cancelled" : "live");
 	if (e->deadline != INT64_MAX) {
-		int64_t left = (e->deadline - time) / CTXFD_MSEC;
+		int64_t left = e->deadline > time ? (e->deadline - time) / CTXFD_MSEC : 0;
 
 		say(o, ", %" PRId64 ".%03d s left", left / 1000, (int)(left % 1000));
 	}

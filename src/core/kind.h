@@ -26,12 +26,14 @@ enum kind {
 	KIND_WITH_SIGNALS,
 	KIND_WITH_PROCESS,
 	KIND_IDLE,
+	KIND_GRACE,
 	KIND_SHARD_OF_CHILDREN,
 	KIND_EXPIRY,
-	KIND_POLLING,   /* a parked waiter: see calls/waiter.h */
-	KIND_COND_WAIT, /* another */
-	KIND_CALLING,   /* another: see calls/call.c */
-	KIND_DUMP,      /* a cursor: see dump.c */
+	KIND_POLLING,     /* a parked waiter: see calls/waiter.h */
+	KIND_COND_WAIT,   /* another */
+	KIND_CALLING,     /* another: see calls/call.c */
+	KIND_GRACE_WATCH, /* the watch of a struct beside */
+	KIND_DUMP,        /* a cursor: see dump.c */
 	KINDS
 };
 
@@ -46,9 +48,11 @@ struct kind_row {
 	struct hook *(*ended)(struct hook *list, struct ctxfd **garbage);
 	/*
 	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
-	 * the walk: it takes no lock but one that is held for a few instructions, and waits for nothing.
+	 * the walk: it takes no lock under which anyone waits, for a walk least of all.
 	 */
 	void (*ring)(struct ctxfd *n);
+	/* When its kind ends n, if that is known only when n has been made: INT64_MAX until then. */
+	int64_t (*deadline)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
 	void (*before_free)(struct ctxfd *n);
 	/* For what has DISCARD: gives up all but n's own memory. May run code of the program; no lock is held. */

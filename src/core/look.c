@@ -84,9 +84,23 @@ int ctxfd_cause(const struct ctxfd *ctx)
 	return cause ? cause : err_of(w);
 }
 
+/* Of those above that get their deadline later only the nearest counts, since nothing above ends that one. */
+int64_t ctxfdi_deadline_of(const struct ctxfd *ctx)
+{
+	struct ctxfd *n = node_of(ctx);
+	int64_t fixed = n->deadline, known;
+
+	if (!n->graced)
+		return fixed;
+	while (!ctxfdi_kinds[n->kind].deadline)
+		n = node_of(n->parent);
+	known = ctxfdi_kinds[n->kind].deadline(n);
+	return known < fixed ? known : fixed;
+}
+
 bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline)
 {
-	int64_t at = node_of(ctx)->deadline;
+	int64_t at = ctxfdi_deadline_of(ctx);
 
 	if (at == INT64_MAX)
 		return false;
@@ -97,7 +111,7 @@ bool ctxfd_deadline(const struct ctxfd *ctx, int64_t *deadline)
 
 int64_t ctxfd_remaining(const struct ctxfd *ctx)
 {
-	int64_t at = node_of(ctx)->deadline, now;
+	int64_t at = ctxfdi_deadline_of(ctx), now;
 
 	if (at == INT64_MAX)
 		return INT64_MAX;

@@ -11,6 +11,9 @@
  */
 uint64_t ctxfdi_look(struct ctxfd *n);
 
+/* The deadline in effect, as far as it is known by now: INT64_MAX if there is none. */
+int64_t ctxfdi_deadline_of(const struct ctxfd *ctx);
+
 /*
  * In the child of a fork: what the first look at any context calls, before it looks; else NULL. Relaxed: it is set
  * while the child has one thread, and reset by what it calls.

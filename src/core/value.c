@@ -33,6 +33,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	v->kind = (uint8_t)kind;
 	v->linked = false;
 	v->counted = true;
+	v->graced = node->graced;
 	return v;
 }
 

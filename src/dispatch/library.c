@@ -129,6 +129,12 @@ static void start_again(void)
 	ctxfdi_library_start();
 }
 
+void ctxfdi_library_resume_later(void)
+{
+	if (!atomic_load_explicit(&ctxfdi_library_runs, memory_order_relaxed))
+		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
+}
+
 void ctxfdi_library_resume(void)
 {
 	if (library_ensure() != 0)

@@ -8,6 +8,7 @@
 extern struct ctxfd_dispatcher ctxfdi_library;
 int ctxfdi_library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
 void ctxfdi_library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
+void ctxfdi_library_resume_later(void); /* the same by the next look */
 extern _Atomic bool ctxfdi_library_runs;
 static inline int library_ensure(void)
 {

@@ -12,6 +12,7 @@
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
+#include "dispatch/grace.h"
 #include "dispatch/idle.h"
 #include "dispatch/loop.h"
 #include "dispatch/signals.h"
@@ -80,6 +81,8 @@ static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now
 	ctxfdi_heap_remove(&d->alarms, alarm);
 	if (alarm->kind == KIND_IDLE)
 		return ctxfdi_idle_rings(container_of(alarm, struct idle, alarm), now);
+	if (alarm->kind == KIND_GRACE)
+		return ctxfdi_grace_rings(container_of(alarm, struct grace, alarm), now);
 	expire(d, container_of(alarm, struct expiry, alarm));
 	return 0;
 }

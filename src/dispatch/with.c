@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/thread_cancel.h"
+#include "dispatch/grace.h"
 #include "dispatch/idle.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
@@ -121,4 +122,19 @@ struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int c
 		return NULL;
 	}
 	return ctxfdi_idle_new(parent, d, now, timeout, cause);
+}
+
+struct ctxfd *ctxfd_with_grace(const struct ctxfd *parent, int64_t grace, int cause)
+{
+	int64_t now = ctxfd_now();
+	struct ctxfd_dispatcher *d = NULL;
+	int err = parent ? 0 : -EINVAL;
+
+	if (!err && grace != INT64_MAX && !(load_word(node_of(parent)) & CTX_NEVER))
+		err = dispatcher_of(parent, &d);
+	if (err) {
+		errno = -err;
+		return NULL;
+	}
+	return ctxfdi_grace_new(parent, d, now, grace, cause);
 }

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Contexts that end some time after their parent; with.c makes them.
+ *
+ * A grace context is no child: nothing above ends it. What is in the parent's list is its `watch`, which a cancel's walk
+ * rings before the parent is seen done. That settles when the grace context ends, and sets the alarm for it. A parent with
+ * a deadline may end with no walk, by the clock. So from the beginning the alarm is set for the case that it does.
+ *
+ * `end` is settled once, by whoever first knows how the parent has ended: the walk, or who asks after the parent's
+ * deadline. All answers after that are the same. It orders nothing else, so it is relaxed: who sees the parent done by a
+ * cancel is behind the walk that settled it.
+ */
+#include "dispatch/grace.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/cancel.h"
+#include "core/look.h"
+#include "core/own.h"
+#include "core/tree.h"
+#include "dispatch/library.h"
+
+static struct grace *grace_of(struct ctxfd *n)
+{
+	return container_of(n, struct grace, beside.ctx);
+}
+
+static const struct ctxfd *parent_of(const struct grace *g)
+{
+	return node_of(g->beside.ctx.parent);
+}
+
+/* `grace` after that. */
+static int64_t after(const struct grace *g, int64_t at)
+{
+	return g->grace > INT64_MAX - at ? INT64_MAX : at + g->grace;
+}
+
+/* The parent has ended, at `at` unless its deadline came before that. Returns the end, which may be settled already. */
+static int64_t settle(struct grace *g, int64_t at)
+{
+	int64_t deadline = parent_of(g)->deadline, end = INT64_MAX, new = after(g, at < deadline ? at : deadline);
+
+	if (atomic_compare_exchange_strong_explicit(&g->end, &end, new, memory_order_relaxed, memory_order_relaxed))
+		return new;
+	return end;
+}
+
+/* When g ends; INT64_MAX: not known yet, or never. */
+static int64_t end_of(struct grace *g)
+{
+	int64_t end = atomic_load_explicit(&g->end, memory_order_relaxed), deadline = parent_of(g)->deadline;
+
+	return end == INT64_MAX && deadline <= ctxfd_now() ? settle(g, deadline) : end;
+}
+
+static void set_alarm(struct grace *g)
+{
+	struct ctxfd_dispatcher *d = g->dispatcher;
+	int64_t at = atomic_load_explicit(&g->end, memory_order_relaxed);
+
+	claim(dispatcher_is_locked(d));
+	if (at == INT64_MAX)
+		at = after(g, parent_of(g)->deadline);
+	ctxfdi_heap_remove(&d->alarms, &g->alarm);
+	if (at == INT64_MAX)
+		return;
+	ctxfdi_heap_add(&d->alarms, &g->alarm, at);
+	ctxfdi_dispatcher_arm(d);
+}
+
+static uint64_t verdict_of(const struct grace *g)
+{
+	return cause_bits(g->cause) | CTX_EXPIRED;
+}
+
+struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatcher *d, int64_t now, int64_t grace,
+                               int cause)
+{
+	struct grace *g = malloc(sizeof *g);
+
+	if (!g)
+		return NULL;
+	g->dispatcher = d;
+	g->alarm = (struct heap_node){ .kind = KIND_GRACE };
+	g->grace = grace > 0 ? grace : 0;
+	g->cause = cause;
+	atomic_init(&g->end, INT64_MAX);
+	ctxfdi_adopt_beside(&g->beside.ctx, parent, KIND_GRACE);
+	g->beside.watch.linked = false;
+	if (!d)
+		return &g->beside.ctx;
+	ctxfdi_look(node_of(parent));
+	/* From here on it may be rung at any moment; or there is nothing to be rung for, and the grace has begun. */
+	if (!ctxfdi_park(&g->beside.watch, parent, KIND_GRACE_WATCH)) {
+		atomic_store_explicit(&g->end, after(g, now), memory_order_relaxed);
+		if (!g->grace) {
+			ctxfdi_cancel(&g->beside.ctx, verdict_of(g));
+			return &g->beside.ctx;
+		}
+	}
+	dispatcher_lock(d);
+	set_alarm(g);
+	dispatcher_unlock(d);
+	return &g->beside.ctx;
+}
+
+int ctxfdi_grace_rings(struct grace *g, int64_t now)
+{
+	if (load_word(&g->beside.ctx) & (CTX_PENDING | CTX_DONE))
+		return 0;
+	if (end_of(g) > now) {
+		set_alarm(g);
+		return 0;
+	}
+	return ctxfdi_dispatcher_end(g->dispatcher, &g->beside.ctx, verdict_of(g));
+}
+
+/* The dispatcher's lock is held for system calls that do not wait, at most. */
+void ctxfdi_begin_grace(struct ctxfd *watch)
+{
+	struct grace *g = container_of(watch, struct grace, beside.watch);
+	int saved = errno;
+
+	settle(g, ctxfd_now());
+	dispatcher_lock(g->dispatcher);
+	set_alarm(g);
+	dispatcher_unlock(g->dispatcher);
+	if (g->dispatcher == &ctxfdi_library)
+		ctxfdi_library_resume_later();
+	errno = saved;
+}
+
+int64_t ctxfdi_grace_deadline(struct ctxfd *n)
+{
+	return end_of(grace_of(n));
+}
+
+void ctxfdi_forget_grace(struct ctxfd *n)
+{
+	struct grace *g = grace_of(n);
+
+	if (!g->dispatcher)
+		return;
+	/* We own the parent, so it cannot be free now. */
+	if (g->beside.watch.linked && ctxfdi_unpark(&g->beside.watch))
+		claim(false);
+	dispatcher_lock(g->dispatcher);
+	ctxfdi_heap_remove(&g->dispatcher->alarms, &g->alarm);
+	dispatcher_unlock(g->dispatcher);
+}
