@@ -10,6 +10,7 @@
 #include "dispatch/grace.h"
 #include "dispatch/idle.h"
 #include "dispatch/library.h"
+#include "dispatch/round.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
 
@@ -29,19 +30,24 @@ const struct kind_row ctxfdi_kinds[KINDS] = {
 	[KIND_WITH_FD] = { .name = "with_fd", .flags = CTX_LISTED, .before_free = ctxfdi_forget_fd },
 	[KIND_WITH_SIGNALS] = { .name = "with_signals", .flags = CTX_LISTED, .before_free = ctxfdi_forget_signals },
 	[KIND_WITH_PROCESS] = { .name = "with_process", .flags = CTX_LISTED, .before_free = ctxfdi_forget_fd },
-	[KIND_IDLE] = { .name = "with_idle", .flags = CTX_LISTED, .before_free = ctxfdi_forget_idle },
+	[KIND_IDLE] = { .name = "with_idle",
+	                .flags = CTX_LISTED,
+	                .alarm = ctxfdi_idle_rings,
+	                .before_free = ctxfdi_forget_idle },
 	[KIND_SHARD_OF_CHILDREN] = { .name = "shard", .flags = CTX_SHARD },
 	[KIND_CALLING] = { .name = "calling", .flags = CTX_RINGS, .ring = ctxfdi_ring_call },
 	[KIND_POLLING] = { .name = "polling", .flags = CTX_RINGS, .ring = ctxfdi_ring_poller },
 	[KIND_COND_WAIT] = { .name = "cond_wait", .flags = CTX_RINGS, .ring = ctxfdi_ring_cond },
 	[KIND_GRACE] = { .name = "with_grace",
 	                 .flags = CTX_LISTED,
+	                 .alarm = ctxfdi_grace_rings,
 	                 .deadline = ctxfdi_grace_deadline,
 	                 .before_free = ctxfdi_forget_grace },
 	[KIND_GRACE_WATCH] = { .name = "with_grace", .flags = CTX_RINGS, .ring = ctxfdi_begin_grace },
 	[KIND_DUMP] = { .name = "dump" },
 	[KIND_EXPIRY] = { .name = "expiry",
 	                  .flags = CTX_DISCARD,
+	                  .alarm = ctxfdi_expire,
 	                  .before_free = ctxfdi_forget_expiry,
 	                  .discard = ctxfdi_discard_expiry },
 };

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct ctxfd;
+struct heap_node;
 struct hook;
 
 enum kind {
@@ -51,6 +52,11 @@ struct kind_row {
 	 * the walk: it takes no lock under which anyone waits, for a walk least of all.
 	 */
 	void (*ring)(struct ctxfd *n);
+	/*
+	 * For what has an alarm in a dispatcher's heap, which has rung, at `now` or later, and is not set any more. Under the
+	 * dispatcher's lock, by who runs it. Returns how many contexts that has ended.
+	 */
+	int (*alarm)(struct heap_node *alarm, int64_t now);
 	/* When its kind ends n, if that is known only when n has been made: INT64_MAX until then. */
 	int64_t (*deadline)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */

@@ -106,8 +106,10 @@ struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatch
 	return &g->beside.ctx;
 }
 
-int ctxfdi_grace_rings(struct grace *g, int64_t now)
+int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
 {
+	struct grace *g = container_of(alarm, struct grace, alarm);
+
 	if (load_word(&g->beside.ctx) & (CTX_PENDING | CTX_DONE))
 		return 0;
 	if (end_of(g) > now) {

@@ -20,10 +20,8 @@ struct grace {
 struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatcher *d, int64_t now, int64_t grace,
                                int cause);
 
-/* Under the dispatcher's lock, by who runs it, at `now` or later: g's alarm has rung. How many contexts that ended. */
-int ctxfdi_grace_rings(struct grace *g, int64_t now);
-
 /* Kinds. */
+int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now);
 void ctxfdi_begin_grace(struct ctxfd *watch);
 int64_t ctxfdi_grace_deadline(struct ctxfd *n);
 void ctxfdi_forget_grace(struct ctxfd *n);

@@ -69,8 +69,9 @@ struct ctxfd *ctxfdi_idle_new(const struct ctxfd *parent, struct ctxfd_dispatche
 	return &i->ctx;
 }
 
-int ctxfdi_idle_rings(struct idle *i, int64_t now)
+int ctxfdi_idle_rings(struct heap_node *alarm, int64_t now)
 {
+	struct idle *i = container_of(alarm, struct idle, alarm);
 	int64_t touched = atomic_load_explicit(&i->touched, memory_order_relaxed);
 
 	do {

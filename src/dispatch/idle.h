@@ -19,10 +19,8 @@ struct idle {
 struct ctxfd *ctxfdi_idle_new(const struct ctxfd *parent, struct ctxfd_dispatcher *d, int64_t now, int64_t timeout,
                               int cause);
 
-/* Under the dispatcher's lock, by who runs it, at `now` or later: i's alarm has rung. How many contexts that ended. */
-int ctxfdi_idle_rings(struct idle *i, int64_t now);
-
 /* Kinds. */
+int ctxfdi_idle_rings(struct heap_node *alarm, int64_t now);
 void ctxfdi_forget_idle(struct ctxfd *n);
 
 #endif

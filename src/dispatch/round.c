@@ -12,8 +12,6 @@
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
-#include "dispatch/grace.h"
-#include "dispatch/idle.h"
 #include "dispatch/loop.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
@@ -58,20 +56,22 @@ static void collect(struct ctxfd_dispatcher *d)
 
 /* ---- What is due ------------------------------------------------------------------------------------------------- */
 
-/*
- * Under the lock, by who runs d. The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold.
- */
-static void expire(struct ctxfd_dispatcher *d, struct expiry *e)
+/* The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold. */
+int ctxfdi_expire(struct heap_node *alarm, int64_t now)
 {
+	struct expiry *e = container_of(alarm, struct expiry, alarm);
 	struct ctxfd *n = e->node.parent, *garbage;
+	struct ctxfd_dispatcher *d = e->dispatcher;
 
+	(void)now;
 	claim(dispatcher_is_locked(d));
 	if (!ctxfdi_hold_expired(n))
-		return;
+		return 0;
 	ctxfdi_dispatcher_step_out(d);
 	garbage = ctxfdi_tell_hooks(ctxfdi_end_hooks(n));
 	ctxfdi_dispatcher_step_in(d);
 	ctxfdi_dispatcher_discard(d, garbage);
+	return 0;
 }
 
 /* Under the lock, by who runs d: an alarm rings. How many contexts that ended. */
@@ -79,12 +79,7 @@ static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now
 {
 	claim(dispatcher_is_locked(d));
 	ctxfdi_heap_remove(&d->alarms, alarm);
-	if (alarm->kind == KIND_IDLE)
-		return ctxfdi_idle_rings(container_of(alarm, struct idle, alarm), now);
-	if (alarm->kind == KIND_GRACE)
-		return ctxfdi_grace_rings(container_of(alarm, struct grace, alarm), now);
-	expire(d, container_of(alarm, struct expiry, alarm));
-	return 0;
+	return ctxfdi_kinds[alarm->kind].alarm(alarm, now);
 }
 
 /* The after-func whose fn this thread is in. */

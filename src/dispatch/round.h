@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a round serves besides sources and idle contexts: after-funcs, and expiries. */
+/* What a round serves besides sources, and alarms of other kinds: after-funcs, and expiries. */
 #ifndef ROUND_H
 #define ROUND_H
 
@@ -39,6 +39,9 @@ static inline struct ctxfd_after *after_of(struct hook *h)
 {
 	return container_of(h, struct ctxfd_after, hook);
 }
+
+/* Kinds: the alarm of an expiry. */
+int ctxfdi_expire(struct heap_node *alarm, int64_t now);
 
 /* In the child of a fork, under all locks. */
 void ctxfdi_running_forked(void); /* this thread goes on with the functions that it is in */

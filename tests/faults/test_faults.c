@@ -303,7 +303,7 @@ static void use_dispatcher(struct world *w)
 {
 	struct ctxfd_dispatcher *d;
 	struct ctxfd_after *stopped;
-	struct ctxfd *soon, *watched, *idle;
+	struct ctxfd *soon, *watched, *idle, *grace;
 	const struct ctxfd *home;
 	int fd = -1;
 
@@ -333,6 +333,11 @@ static void use_dispatcher(struct world *w)
 	while (!ctxfd_err(idle))
 		serve(d, fd);
 	require(ctxfd_cause(idle) == -9);
+	MAKE(grace, ctxfd_with_grace(soon, CTXFD_MSEC, -10));
+	while (!ctxfd_err(grace))
+		serve(d, fd);
+	require(ctxfd_cause(grace) == -10);
+	DO(ctxfd_unref(grace));
 	DO(ctxfd_unref(idle));
 	DO(ctxfd_unref(soon));
 	DO(ctxfd_unref(watched));
