@@ -653,6 +653,7 @@ static struct {
 	pid_t waits; /* a thread */
 	volatile pid_t child;
 	volatile bool is_child;
+	int status;
 } forked;
 
 static void *cancel_once_it_sleeps(void *arg)
@@ -679,13 +680,10 @@ static void fork_and_cancel(int signal)
 
 static void *interrupt_by_a_fork(void *arg)
 {
-	int status;
-
 	tid_wait_asleep(forked.waits);
 	require(pthread_kill(*(pthread_t *)arg, SIGUSR1) == 0);
 	wait_until(forked.child > 0);
-	require(waitpid(forked.child, &status, 0) == forked.child);
-	require(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	require(waitpid(forked.child, &forked.status, 0) == forked.child);
 	ctxfd_cancel(forked.ctx);
 	return NULL;
 }
@@ -712,6 +710,7 @@ static void a_wait_goes_on_in_a_child_that_a_handler_forks(void **state)
 	thread_join(thread);
 	assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
 	ctxfd_close(forked.ctx);
+	assert_true(WIFEXITED(forked.status) && WEXITSTATUS(forked.status) == 0);
 }
 
 static pthread_key_t later; /* than the library's: it has its turn after that */
