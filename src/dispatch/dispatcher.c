@@ -9,6 +9,7 @@
 #include "core/cancel.h"
 #include "core/clock.h"
 #include "core/own.h"
+#include "core/wait.h"
 
 pthread_mutex_t ctxfdi_dispatchers_lock = PTHREAD_MUTEX_INITIALIZER;
 struct link *ctxfdi_dispatchers;
@@ -93,7 +94,7 @@ void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage
 	dispatcher_lock(d);
 }
 
-int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict)
+int ctxfdi_dispatcher_end_after(struct ctxfd_dispatcher *d, struct ctxfd *first, struct ctxfd *n, uint64_t verdict)
 {
 	struct ctxfd *dead, *garbage;
 
@@ -101,6 +102,8 @@ int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t 
 	if (!ctxfdi_own(n)) /* it is being freed, and waits for our lock */
 		return 0;
 	ctxfdi_dispatcher_step_out(d);
+	if (first)
+		ctxfdi_await_done(first, INT64_MAX);
 	garbage = ctxfdi_cancel(n, verdict);
 	dead = ctxfdi_drop(n);
 	if (dead)
@@ -108,4 +111,9 @@ int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t 
 	ctxfdi_dispatcher_step_in(d);
 	ctxfdi_dispatcher_discard(d, garbage);
 	return 1;
+}
+
+int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict)
+{
+	return ctxfdi_dispatcher_end_after(d, NULL, n, verdict);
 }

@@ -114,6 +114,9 @@ void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage
  */
 int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict);
 
+/* The same, once `first` is done, which n keeps alive and a walk is about to end. */
+int ctxfdi_dispatcher_end_after(struct ctxfd_dispatcher *d, struct ctxfd *first, struct ctxfd *n, uint64_t verdict);
+
 /* All dispatchers of the program. The lock comes before all dispatchers' locks. */
 extern pthread_mutex_t ctxfdi_dispatchers_lock;
 extern struct link *ctxfdi_dispatchers;

@@ -19,6 +19,7 @@
 #include "core/look.h"
 #include "core/own.h"
 #include "core/tree.h"
+#include "core/wait.h"
 #include "dispatch/library.h"
 
 static struct grace *grace_of(struct ctxfd *n)
@@ -26,7 +27,7 @@ static struct grace *grace_of(struct ctxfd *n)
 	return container_of(n, struct grace, beside.ctx);
 }
 
-static const struct ctxfd *parent_of(const struct grace *g)
+static struct ctxfd *parent_of(const struct grace *g)
 {
 	return node_of(g->beside.ctx.parent);
 }
@@ -35,6 +36,14 @@ static const struct ctxfd *parent_of(const struct grace *g)
 static int64_t after(const struct grace *g, int64_t at)
 {
 	return g->grace > INT64_MAX - at ? INT64_MAX : at + g->grace;
+}
+
+/* Whether the parent is seen done. The walk that ends it may be on its way: then `end` is settled, but it is not time yet. */
+static bool has_begun(const struct grace *g)
+{
+	uint64_t w = load_word(parent_of(g));
+
+	return w & CTX_DONE || (w & CTX_TIMED && parent_of(g)->deadline <= ctxfd_now());
 }
 
 /* The parent has ended, at `at` unless its deadline came before that. Returns the end, which may be settled already. */
@@ -47,7 +56,7 @@ static int64_t settle(struct grace *g, int64_t at)
 	return end;
 }
 
-/* When g ends; INT64_MAX: not known yet, or never. */
+/* The parent has ended: when g ends, or INT64_MAX. */
 static int64_t end_of(struct grace *g)
 {
 	int64_t end = atomic_load_explicit(&g->end, memory_order_relaxed), deadline = parent_of(g)->deadline;
@@ -95,6 +104,7 @@ struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatch
 	/* From here on it may be rung at any moment; or there is nothing to be rung for, and the grace has begun. */
 	if (!ctxfdi_park(&g->beside.watch, parent, KIND_GRACE_WATCH)) {
 		atomic_store_explicit(&g->end, after(g, now), memory_order_relaxed);
+		ctxfdi_await_done(parent_of(g), INT64_MAX); /* it may only be marked */
 		if (!g->grace) {
 			ctxfdi_cancel(&g->beside.ctx, verdict_of(g));
 			return &g->beside.ctx;
@@ -116,7 +126,8 @@ int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
 		set_alarm(g);
 		return 0;
 	}
-	return ctxfdi_dispatcher_end(g->dispatcher, &g->beside.ctx, verdict_of(g));
+	/* The walk that has settled it may not be over. */
+	return ctxfdi_dispatcher_end_after(g->dispatcher, parent_of(g), &g->beside.ctx, verdict_of(g));
 }
 
 /* The dispatcher's lock is held for system calls that do not wait, at most. */
@@ -136,7 +147,7 @@ void ctxfdi_begin_grace(struct ctxfd *watch)
 
 int64_t ctxfdi_grace_deadline(struct ctxfd *n)
 {
-	return end_of(grace_of(n));
+	return has_begun(grace_of(n)) ? end_of(grace_of(n)) : INT64_MAX;
 }
 
 void ctxfdi_forget_grace(struct ctxfd *n)

@@ -124,7 +124,8 @@ void begin_errands(struct world *w)
 /* Whether something may end s when nobody calls a function of ours. */
 static bool ends_by_itself(const struct world *w, const struct shadow *s)
 {
-	return s->node->deadline != INT64_MAX || uses(w->script, OP_WATCH) || uses(w->script, OP_IDLE);
+	return s->node->deadline != INT64_MAX || uses(w->script, OP_WATCH) || uses(w->script, OP_IDLE) ||
+	       uses(w->script, OP_GRACE);
 }
 
 void add_errand(struct world *w, struct hands *h, struct shadow *s, const struct op *op)

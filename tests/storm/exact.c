@@ -361,6 +361,7 @@ static bool play_maker(const struct op *op)
 	case OP_WATCH:
 	case OP_LOOP:
 	case OP_IDLE:
+	case OP_GRACE: /* as if it were a child */
 		if (op->x >= first && a != NOBODY && b != NOBODY)
 			make(op, a, b);
 		return true;

@@ -207,6 +207,28 @@ static const struct scenario {
 	  "loop c - 1; idle a c 10; after a 0 1; new b a; clock 10 | serve 1; look a | touch a; look b | free a : "
 	  "touch "
 	  "a; look a; close a" },
+	/* Graces. */
+	{ "a grace against its parent's cancel",
+	  "new p -; new b p; loop c p 1; grace a c 0; new d a | cause p; look a | serve 1; look d | look a; look d" },
+	{ "a grace against cancel and free",
+	  "new p -; loop c p 1; grace a c 0; free c | cause p; free p | look a; free a | edge 1" },
+	{ "a grace against its own cancel",
+	  "new p -; loop c p 1; grace a c 0; fd a | cause p; look a | cause a; look a | serve 1; look a" },
+	{ "a grace made while its parent ends",
+	  "new p -; new b p; loop c p 1 | cause p; look b | grace a c 0; look a; serve 1; look a | look p" },
+	{ "a grace and a deadline",
+	  "deadline p - 10; loop c p 1; grace a c 5; new d a | clock 10; look a; serve 1; look d | cause p; look a | "
+	  "look a; clock 15; serve 1; look d" },
+	{ "a grace and a cancel from above",
+	  "new r -; new p r; loop c p 1; grace a c 0; free c | cause r; look a | free p; serve 1 | look a; free a" },
+	{ "graces on the library's thread",
+	  "new p -; grace a p 0; grace b a 0; fd b | cause p; look a; look b | look a | look b; free a" },
+	{ "a merge with a grace against cancels", "new p -; loop c p 1; grace a c 0; new q -; merge d a q; look d | "
+	                                          "cause p; look d | serve 1; look d | cause q" },
+	{ "a grace in a crowd",
+	  "new p -; split p; loop c p 1; grace a c 0 | cause p; look a | free a | serve 1; free p" },
+	{ "dump against graces",
+	  "new p -; loop c p 1; grace a c 0; new d a | tell p; look a | cause p; serve 1 | free d; free a" },
 	/* After-funcs that have an errand on their own context, while its owners leave. */
 	{ "fn registers and stops on an orphaned context",
 	  "new p -; new a p; after a 1 1; free a | cause p; free p | stop 1 : after a 1; stop 1" },

@@ -44,6 +44,7 @@ static const struct {
 	[OP_EDGE] = { "edge", "n" },    /* run dispatcher n if an edge-triggered watch of its fd says so */
 	[OP_IDLE] = { "idle", ">xan" }, /* x = with_idle(a, n); 0 .. 3 as of a timeout */
 	[OP_TOUCH] = { "touch", "x" },
+	[OP_GRACE] = { "grace", ">xan" }, /* x = with_grace(a, n), the same */
 };
 
 static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

@@ -66,6 +66,7 @@ enum what {
 	OP_EDGE,
 	OP_IDLE,
 	OP_TOUCH,
+	OP_GRACE,
 	WHATS
 };
 

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "core/context.h"
+
 /* Causes that cancels, levers, idle timeouts and deadlines give; each by number. */
 #define CANCEL_CAUSE   1000
 #define LEVER_CAUSE    900000
 #define IDLE_CAUSE     950000
+#define GRACE_CAUSE    970000
 #define DEADLINE_CAUSE 1000000
 
 static uint64_t verdict(int err, int cause)
@@ -33,6 +36,12 @@ static int number(struct world *w, const struct shadow *s)
 
 /* ---- Looking upwards --------------------------------------------------------------------------------------------- */
 
+/* What nothing above ends. */
+static bool outlives(const struct shadow *s)
+{
+	return s->made == OP_WITHOUT || s->made == OP_GRACE;
+}
+
 /* Whether f holds for a node above s, or s's own. */
 static bool any_above(struct world *w, int t, struct shadow *s, bool (*f)(struct shadow *s, void *arg), void *arg)
 {
@@ -43,7 +52,7 @@ static bool any_above(struct world *w, int t, struct shadow *s, bool (*f)(struct
 	while (n > 0) {
 		struct shadow *at = w->stack[t][--n];
 
-		for (; at && w->stamp[t][number(w, at)] != stamp; at = at->made == OP_WITHOUT ? NULL : at->parent) {
+		for (; at && w->stamp[t][number(w, at)] != stamp; at = outlives(at) ? NULL : at->parent) {
 			w->stamp[t][number(w, at)] = stamp;
 			if (at->node == at && f(at, arg))
 				return true;
@@ -69,6 +78,19 @@ static bool may_be_idle(struct shadow *s, void *arg)
 bool must_be_idle(struct shadow *s)
 {
 	return s->timeout >= 0 && atomic_load(&s->untouched) + s->timeout <= ctxfd_now();
+}
+
+bool must_be_over(struct shadow *s)
+{
+	int64_t at;
+
+	return s->grace >= 0 && ctxfd_deadline(s->ctx, &at) && at <= ctxfd_now();
+}
+
+static bool may_be_over(struct shadow *s, void *arg)
+{
+	(void)arg;
+	return must_be_over(s);
 }
 
 /* By its lever or its time-out, too, sooner or later. */
@@ -148,6 +170,32 @@ static void check_idle(struct world *w, int t, struct shadow *n, int i)
 	      i);
 }
 
+/* i is the number of the shadow whose grace it should have been. */
+static void check_grace(struct world *w, int t, struct shadow *n, int i)
+{
+	struct shadow *g = &w->shadows[i];
+
+	CLAIM(i < atomic_load_explicit(&w->made, memory_order_relaxed) && below_any(w, t, n, &g, 1),
+	      "#%d ended by the grace of #%d, which is not above", number(w, n), i);
+	CLAIM(ctxfd_err(g->parent->ctx), "#%d is over, but its parent is live", i);
+	CLAIM(must_be_over(g), "#%d is over before its time", i);
+}
+
+/* What a grace context tells. */
+static void ask_grace(struct world *w, struct shadow *g)
+{
+	int ended = ctxfd_err(g->parent->ctx);
+	int64_t at = INT64_MAX, was = 0;
+
+	if (!ctxfd_deadline(g->ctx, &at)) {
+		CLAIM(!ended || g->grace == INT64_MAX, "#%d does not tell its deadline", number(w, g));
+		return;
+	}
+	CLAIM(ctxfd_err(g->parent->ctx), "#%d tells a deadline, but its parent is live", number(w, g));
+	if (!atomic_compare_exchange_strong(&g->told, &was, at))
+		CLAIM(was == at, "#%d tells another deadline, later by %lld", number(w, g), (long long)(at - was));
+}
+
 /* Somebody can have ended n so. */
 static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 {
@@ -158,6 +206,10 @@ static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 
 	if (err == -ETIMEDOUT && cause >= IDLE_CAUSE && cause < IDLE_CAUSE + MAX_SHADOWS) {
 		check_idle(w, t, n, cause - IDLE_CAUSE);
+		return;
+	}
+	if (err == -ETIMEDOUT && cause >= GRACE_CAUSE && cause < GRACE_CAUSE + MAX_SHADOWS) {
+		check_grace(w, t, n, cause - GRACE_CAUSE);
 		return;
 	}
 	if (err == -ETIMEDOUT) {
@@ -221,6 +273,8 @@ void look(struct world *w, int t, struct shadow *s)
 		note(w, t, n, err, cause);
 	else
 		atomic_store(&n->lived, true);
+	if (n->grace >= 0)
+		ask_grace(w, n);
 }
 
 void look_at_rest(struct world *w, struct shadow *s)
@@ -231,7 +285,8 @@ void look_at_rest(struct world *w, struct shadow *s)
 
 	look(w, 0, s);
 	err = ctxfd_err(s->ctx);
-	CLAIM(!err || ended || n->deadline <= ctxfd_now() || any_above(w, 0, n, may_be_idle, NULL),
+	CLAIM(!err || ended || n->deadline <= ctxfd_now() || any_above(w, 0, n, may_be_idle, NULL) ||
+	              any_above(w, 0, n, may_be_over, NULL),
 	      "#%d: err %d, but nobody ended it", number(w, n), err);
 	look(w, 0, s);
 }
@@ -280,6 +335,10 @@ static struct ctxfd *make_timed(struct world *w, struct shadow *s, const struct 
 	CLAIM(ctx, "no memory");
 	after = ctxfd_now();
 	ctxfd_deadline(ctx, &got);
+	if (ctx->graced) { /* an earlier one may have become known */
+		CLAIM(got <= ctx->deadline, "#%d: deadline %" PRId64, number(w, s), got);
+		got = ctx->deadline;
+	}
 	if (!timeout) {
 		CLAIM(got == (at < s->deadline ? at : s->deadline), "#%d: deadline %" PRId64, number(w, s), got);
 	} else if (at > INT64_MAX - after) {
@@ -305,6 +364,16 @@ static void make_idle(struct world *w, struct shadow *s, const struct op *op)
 	s->ctx = ctxfd_with_idle(s->parent->ctx, timeout, IDLE_CAUSE + number(w, s));
 	atomic_init(&s->untouched, ctxfd_now());
 	CLAIM(!s->ctx || s->timeout != 0 || ctxfd_err(s->ctx), "#%d is live, but its time-out is 0", number(w, s));
+}
+
+static void make_grace(struct world *w, struct shadow *s, const struct op *op)
+{
+	int64_t grace = odd_time(s->parent, op->n, w->start, true);
+
+	s->deadline = INT64_MAX;
+	s->expiry = 0;
+	s->grace = grace < 0 ? 0 : grace;
+	s->ctx = ctxfd_with_grace(s->parent->ctx, grace, GRACE_CAUSE + number(w, s));
 }
 
 static void make_merge(struct shadow *s, const struct shadow *b)
@@ -338,7 +407,8 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		              .deadline = a->deadline,
 		              .expiry = a->expiry,
 		              .lever = -1,
-		              .timeout = -1 };
+		              .timeout = -1,
+		              .grace = -1 };
 	atomic_init(&s->fd, -1);
 	born = atomic_load(&a->node->seen);
 	switch (op->what) {
@@ -363,6 +433,10 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		break;
 	case OP_IDLE:
 		make_idle(w, s, op);
+		break;
+	case OP_GRACE:
+		born = 0;
+		make_grace(w, s, op);
 		break;
 	case OP_LOOP:
 		s->node = a->node;

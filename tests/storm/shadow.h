@@ -13,6 +13,7 @@
  *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
  *     Done by an idle timeout: it has passed since the last touch that somebody saw it live after;
+ *   - a grace context is done by its time only when its parent is, at the time that it tells from then on;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
 #ifndef SHADOW_H
@@ -48,6 +49,7 @@ struct shadow {
 	bool own_deadline; /* and that was given to this one */
 	int lever;         /* what it watches; -1: nothing */
 	int64_t timeout;   /* how long it may be idle; -1: it may */
+	int64_t grace;     /* how long it outlives its parent, which does not end it; -1: it is no grace context */
 	struct value value;
 	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
 
@@ -58,6 +60,7 @@ struct shadow {
 	_Atomic int fd;               /* -1: nobody has it yet */
 	_Atomic int64_t touched;      /* a touch began, after which it was live; or its constructor; */
 	_Atomic int64_t untouched;    /* and when the last of all touches had returned */
+	_Atomic int64_t told;         /* when it will end, as it told somebody; 0: nobody */
 };
 
 /* An after-func. Its context may be gone, once it has run. */
@@ -151,6 +154,7 @@ bool must_be_done(struct world *w, int t, struct shadow *s);
 
 /* At rest: whether it must end, as soon as its dispatcher comes to it, because nobody touches it. */
 bool must_be_idle(struct shadow *s);
+bool must_be_over(struct shadow *s); /* the same, because its grace is over */
 
 /* After-funcs: stopping one that there is none of does nothing. */
 void begin_errands(struct world *w);

@@ -87,6 +87,7 @@ static bool play_maker(struct world *w, int t, struct hands *h, const struct op 
 	case OP_WATCH:
 	case OP_LOOP:
 	case OP_IDLE:
+	case OP_GRACE:
 		make(w, t, h, op);
 		return true;
 	case OP_REF:
@@ -251,7 +252,9 @@ void begin_world(struct world *w, const struct script *script)
 	for (int i = 0; i < MAX_MAIL; i++)
 		w->mail[i] = NULL;
 	for (int i = 0; i < 2; i++) {
-		w->shadows[i] = (struct shadow){ .made = WHATS, .deadline = INT64_MAX, .lever = -1, .timeout = -1 };
+		w->shadows[i] = (struct shadow){
+			.made = WHATS, .deadline = INT64_MAX, .lever = -1, .timeout = -1, .grace = -1
+		};
 		w->shadows[i].ctx = (struct ctxfd *)(uintptr_t)roots[i];
 		w->shadows[i].node = &w->shadows[i];
 		w->shadows[i].fd = -1;
@@ -281,7 +284,7 @@ static void look_at_all(struct world *w, const struct hands *h)
 	for (int v = 0; v < MAX_VARS; v++) {
 		struct shadow *s = h->has[v];
 
-		if (s && ((s->lever >= 0 && atomic_load(&w->pulled[s->lever])) || must_be_idle(s)))
+		if (s && ((s->lever >= 0 && atomic_load(&w->pulled[s->lever])) || must_be_idle(s) || must_be_over(s)))
 			let_end(w, s);
 		if (s)
 			look_at_rest(w, s);
