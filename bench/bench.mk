@@ -28,6 +28,12 @@ BENCH_SUBJECTS += $(BENCH)/subjects/uring
 endif
 endif
 
+# Servers, each with time limits by hand and with contexts: see bench/servers.py.
+BENCH_SERVERS := $(foreach s,epoll threads,$(BENCH)/servers/$(s)-by-hand $(BENCH)/servers/$(s)-contexts)
+ifeq ($(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes),yes)
+BENCH_SERVERS += $(BENCH)/servers/uring-by-hand $(BENCH)/servers/uring-contexts
+endif
+
 # A peer that is not installed is not built, and the run says which those are.
 ifeq ($(shell echo '\#include <stop_token>' | $(CXX) -std=c++20 -E -x c++ - >/dev/null 2>&1 && echo yes),yes)
 BENCH_PEERS += $(BENCH)/subjects/stop
@@ -57,6 +63,15 @@ $(BENCH)/subjects/uring: $(BENCH_URING_OBJ) $(BENCH_RUNTIME) $(BUILD)/libctxfd-u
 	@mkdir -p $(@D)
 	$(call quiet,LD)$(CC) -pthread $^ $(BENCH_URING_LIBS) $(BENCH_LINK) -o $@
 
+$(BENCH)/servers/%-by-hand: bench/servers/%.c bench/servers/http.h bench/servers/limits.h
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) $< $(BENCH_URING_LIBS) $(BENCH_LINK) -o $@
+
+$(BENCH)/servers/%-contexts: bench/servers/%.c bench/servers/http.h bench/servers/limits.h $(BUILD)/libctxfd.a $(filter %-uring.a,$(LIBS))
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=gnu11 -DCONTEXTS $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) $< $(filter %-uring.a,$(LIBS)) $(BUILD)/libctxfd.a \
+		$(BENCH_URING_LIBS) $(BENCH_LINK) -o $@
+
 $(BENCH)/subjects/stop: bench/peers/stop.cc $(BENCH_RUNTIME) bench/bench.h
 	@mkdir -p $(@D)
 	$(call quiet,CXX)$(CXX) -std=c++20 $(BENCH_CFLAGS) -Wall -Wextra -Wshadow -Ibench -pthread $< $(BENCH_RUNTIME) $(BENCH_LINK) -o $@
@@ -80,7 +95,7 @@ $(BENCH)/subjects/go: $(wildcard bench/peers/go/*.go)
 	$(call quiet,GO)GO111MODULE=off GOCACHE=$(abspath $(BENCH))/go-cache go build -o $@ ./bench/peers/go
 
 # The second make finds what the first may have had to install.
-.PHONY: bench bench-peers bench-smoke bench-deps bench-run bench-run-peers bench-run-smoke
+.PHONY: bench bench-peers bench-servers bench-smoke bench-deps bench-run bench-run-peers bench-run-servers bench-run-smoke
 bench: ## the benchmarks without peers: at most three minutes, one table
 	@$(DEPS) $(BENCH_NEEDS)
 	+@$(AGAIN) bench-run
@@ -88,6 +103,10 @@ bench: ## the benchmarks without peers: at most three minutes, one table
 bench-peers: bench-deps ## the benchmarks with the peers, which it installs
 	@$(DEPS) $(BENCH_NEEDS)
 	+@$(AGAIN) bench-run-peers
+
+bench-servers: bench-deps ## servers with contexts by the same without, under wrk: two minutes
+	@$(DEPS) $(BENCH_NEEDS)
+	+@$(AGAIN) bench-run-servers
 
 bench-smoke: ## each row of each benchmark for a moment: does it work?
 	@$(DEPS) $(BENCH_NEEDS)
@@ -99,8 +118,11 @@ bench-deps: ## installs the peers of the benchmarks, and what counts and draws
 bench-run: $(BENCH_SUBJECTS)
 	@bench/run --out $(BENCH) $^
 
-bench-run-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS)
-	@bench/run --peers --out $(BENCH) $^
+bench-run-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS) | $(BENCH_SERVERS)
+	@bench/run --peers --servers $(BENCH)/servers --out $(BENCH) $^
 
-bench-run-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS)
-	@bench/run --smoke --out $(BENCH)/smoke $^
+bench-run-servers: $(BENCH_SERVERS)
+	@bench/run --only server/ --servers $(BENCH)/servers --out $(BENCH)/servers
+
+bench-run-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS) | $(BENCH_SERVERS)
+	@bench/run --smoke --servers $(BENCH)/servers --out $(BENCH)/smoke $^

@@ -19,6 +19,9 @@ CPUS = (1, 2)
 DUE = 100000
 IDLE = 1000000
 BY_HAND = "write to an eventfd; epoll_wait, read, a queue of one, call"
+SERVERS = (("epoll", "a dispatcher; for each request a context with a deadline and an after-func", "limits in lists by time"),
+           ("uring", "the same, and operations in a scope", "limits in lists by time"),
+           ("threads", "a thread a connection; ctxfd_recv, ctxfd_send", "poll, recv, send"))
 RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
 
@@ -28,6 +31,11 @@ def wake(name, what, floor, awake=False):
 
 def due(name, what):
     return Row(name, (DUE,), what, "a binary heap under a lock, one timerfd, epoll_wait", typical=name.startswith("due/last"), budget=80, slow=True)
+
+
+def server(figure):
+    return [Row(f"server/{kind}/{figure}", what=what, floor=by_hand, unit="1/s" if figure == "rate" else "ns", typical=True)
+            for kind, what, by_hand in SERVERS]
 
 
 def call(name, what, floor):
@@ -155,6 +163,9 @@ GROUPS = [
         Row("uring/after-each", what="one scope; an after-func with ctxfd_uring_cancel", floor="by hand: malloc, in and out of a locked list, free"),
         Row("uring/scope-each", what="a scope each", floor="by hand: an eventfd, POLL_ADD and its removal"),
     ]),
+    ("HTTP servers with an idle limit and a request limit, under wrk: requests a second", server("rate")),
+    ("The same: 99th percentile of the latency", server("p99")),
+    ("The same: CPU time of the server for each request, the kernel's included", server("cpu")),
     ("Bytes for each of a million, malloc's overhead included", [
         Row("bytes/plain", what="with_cancel", unit="B", slow=True),
         Row("bytes/timed", what="with_timeout", unit="B", slow=True),
@@ -324,6 +335,10 @@ FIGURES = [
       for n, cpus in ((1, "one CPU"), (2, "two CPUs"))),
     Figure("ctxfd_call, by a hand-over to a parked thread", 1.2, "x", value=in_turn("handover", "floor")),
     Figure("a group of 100 threads, by pthread_create and pthread_join", 1.1, "x", value=in_turn("group/threads", "floor", 100)),
+    *(Figure(f"requests a second of a server, {what}, by the same without contexts", 0.97, "x", True, in_turn(f"server/{kind}/rate", "floor"))
+      for kind, what in (("epoll", "epoll"), ("uring", "io_uring"), ("threads", "a thread a connection"))),
+    *(Figure(f"p99 of a server, {what}, by the same without contexts", 1.03, "x", value=in_turn(f"server/{kind}/p99", "floor"))
+      for kind, what in (("epoll", "epoll"), ("uring", "io_uring"), ("threads", "a thread a connection"))),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
 ]

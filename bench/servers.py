@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""
+Servers, end to end: bench/servers/ compiled with contexts and with time limits by hand, on one CPU, driven by wrk on the
+others. Both of a pair run all the time, and wrk goes to one and the other by turns, so that neighbours can be compared.
+"""
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import suite
+
+KINDS = ("epoll", "uring", "threads")
+SUBJECTS = {"floor": "by-hand", "ctxfd": "contexts"}
+PAIRS = 9
+SECONDS = 2  # a turn of wrk, which knows whole seconds alone
+CONNECTIONS = 32
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "servers", "wrk.lua")
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+NEVER = b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Failure(Exception):
+    pass
+
+
+def check(ok, what):
+    if not ok:
+        raise Failure(what)
+
+
+class Server:
+    def __init__(self, directory, kind, subject, *options):
+        self.name = f"{kind}-{SUBJECTS[subject]}"
+        self.cpus = sorted(os.sched_getaffinity(0))
+        self.p = subprocess.Popen([os.path.join(directory, self.name), *options], stdout=subprocess.PIPE)
+        os.sched_setaffinity(self.p.pid, self.cpus[-1:])
+        if not select.select([self.p.stdout], [], [], 10)[0]:
+            raise Failure(f"{self.name}: does not start")
+        line = self.p.stdout.readline()
+        check(line, f"{self.name}: status {self.p.poll()}")
+        self.port = int(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.p.kill()
+        self.p.wait()
+        self.p.stdout.close()
+
+    def cpu_ns(self):
+        """What all threads of the server have used, those too that have ended."""
+        return time.clock_gettime_ns((~self.p.pid << 3) | 2)
+
+    def turn(self, seconds):
+        """Requests a second, the 99th percentile of their latency in ns, and the server's CPU time for each in ns."""
+        others = self.cpus[:-1] or self.cpus
+        before = self.cpu_ns()
+        out = subprocess.run(["wrk", "-t", str(len(others)), "-c", str(CONNECTIONS), "-d", str(seconds), "-s", SCRIPT, f"http://127.0.0.1:{self.port}/"],
+                             stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, others)).stdout.decode()
+        used = self.cpu_ns() - before
+        words = next((line.split()[1:] for line in out.splitlines() if line.startswith("done")), None)
+        check(words and words[3] == "0" and float(words[0]) > 0, f"{self.name}: {' '.join(out.split())[-200:]}")
+        requests, us, p99 = map(float, words[:3])
+        return requests * 1e6 / us, p99 * 1000, used / requests
+
+
+def kinds(directory):
+    return [k for k in KINDS if os.access(os.path.join(directory, f"{k}-contexts"), os.X_OK)]
+
+
+def rows(kind):
+    return [f"server/{kind}/{what}" for what in ("rate", "p99", "cpu")]
+
+
+def pair(results, directory, kind):
+    cells = [row for _, group in suite.GROUPS for row in group if row.name in rows(kind)]
+    with Server(directory, kind, "floor") as floor, Server(directory, kind, "ctxfd") as ctxfd:
+        both = [("floor", floor), ("ctxfd", ctxfd)]
+        for _, server in both:
+            server.turn(1)
+        for number in range(PAIRS):
+            sys.stderr.write(f"server/{kind}: pair {number + 1} of {PAIRS}\n")
+            for subject, server in both if number % 2 else both[::-1]:
+                figures = dict(zip(rows(kind), server.turn(SECONDS)))
+                for row in cells:
+                    results.add(row, 0, subject, [figures[row.name]])
+
+
+def measure(results, directory, only, failures):
+    """Adds what the servers do to the results."""
+    if not shutil.which("wrk"):
+        sys.stderr.write("wrk is not there: servers are not measured\n")
+        return
+    for kind in kinds(directory):
+        if any(name.startswith(only) for name in rows(kind)):
+            try:
+                pair(results, directory, kind)
+            except Failure as f:
+                failures.append(str(f))
+
+
+# ---- Do they all do the same? -----------------------------------------------------------------------------------------
+
+IDLE, LATE = 0.3, 0.1  # seconds
+
+
+def connect(server):
+    s = socket.create_connection(("127.0.0.1", server.port))
+    s.settimeout(20)
+    return s
+
+
+def receive(s, end):
+    """What comes until it ends so; or until the server closes."""
+    got = b""
+    while not (end and got.endswith(end)):
+        try:
+            more = s.recv(4096)
+        except ConnectionResetError:
+            break
+        if not more:
+            break
+        got += more
+    return got
+
+
+def answers(server):
+    with connect(server) as s:
+        for request in (GET, GET + GET):
+            s.sendall(request)
+            expected = request.count(b"GET")
+            got = b""
+            while got.count(b"Hello\n") < expected:
+                more = receive(s, b"Hello\n")
+                check(more.startswith(b"HTTP/1.1 200 "), f"{server.name}: answers {more!r}")
+                got += more
+        s.sendall(GET[:9])
+        s.sendall(GET[9:])
+        check(receive(s, b"Hello\n").startswith(b"HTTP/1.1 200 "), f"{server.name}: a request in two pieces")
+
+
+def ends(server, sent, limit, expected):
+    """Sends, sees the connection closed, not early, after what is expected. What went before does not count."""
+    with connect(server) as s:
+        for _ in range(2):
+            s.sendall(GET)
+            receive(s, b"Hello\n")
+            time.sleep(limit / 2)
+        s.sendall(GET)
+        receive(s, b"Hello\n")
+        began = time.monotonic()
+        s.sendall(sent)
+        got = receive(s, None)
+        took = time.monotonic() - began
+        check(took >= limit - 0.002, f"{server.name}: {sent[:10]!r}: closed after {took:.3f} s of {limit}")
+        check(took < limit + 10, f"{server.name}: {sent[:10]!r}: closed after {took:.3f} s of {limit}")
+        check(got.startswith(expected), f"{server.name}: {sent[:10]!r}: {got!r}")
+
+
+def try_out(directory, kind, subject):
+    limits = ("-i", str(int(IDLE * 1000)), "-r", str(int(LATE * 1000)))
+    with Server(directory, kind, subject, *limits) as server:
+        answers(server)
+        ends(server, b"", IDLE, b"")
+        ends(server, GET[:9], LATE, b"")
+        ends(server, NEVER, LATE, b"HTTP/1.1 503 ")
+        answers(server)
+
+
+def drive(directory, kind, subject):
+    with Server(directory, kind, subject) as server:
+        server.turn(1)
+
+
+def smoke(directory, failures):
+    """Whether every server answers, and ends what is idle or late: only then can they be compared."""
+    for kind in kinds(directory):
+        for subject in SUBJECTS:
+            try:
+                try_out(directory, kind, subject)
+                if subject == "ctxfd" and shutil.which("wrk"):
+                    drive(directory, kind, subject)
+            except (Failure, OSError) as f:
+                failures.append(f"{kind} {subject}: {f}")
