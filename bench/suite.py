@@ -14,6 +14,7 @@ CHILDREN = (1, 10, 100, 1000, 10000, 100000)
 FDS = (1, 10, 100, 1000, 10000)
 DEPTHS = (1, 10, 100, 1000, 10000, 100000, 1000000)
 THREADS = (1, 2, 4)
+REQUESTS = (1, 10, 100, 1000, 10000)
 VALUES = (1, 10, 100)
 CPUS = (1, 2)
 DUE = 100000
@@ -163,6 +164,9 @@ GROUPS = [
         Row("uring/after-each", what="one scope; an after-func with ctxfd_uring_cancel", floor="by hand: malloc, in and out of a locked list, free"),
         Row("uring/scope-each", what="a scope each", floor="by hand: an eventfd, POLL_ADD and its removal"),
     ]),
+    ("The life of a request, with N of them in flight: a deadline, an after-func, three looks, its end", [
+        Row("request", REQUESTS, "with_timeout, after_func, err, after_stop, close", "malloc, clock_gettime, in and out of two locked lists, free"),
+    ]),
     ("HTTP servers with an idle limit and a request limit, under wrk: requests a second", server("rate")),
     ("The same: 99th percentile of the latency", server("p99")),
     ("The same: CPU time of the server for each request, the kernel's included", server("cpu")),
@@ -197,6 +201,7 @@ INSTRUCTIONS = [
 
 # File, title, x label, [(row, subject), ...]; None is every subject that has the row.
 PLOTS = [
+    ("request", "A request with a context, a deadline and an after-func, ns from begin to end", "requests in flight", [("request", None)]),
     ("cancel-children", "Cancel a root with N children, ns a child", "children", [("cancel/children", None)]),
     ("cancel-children-fd", "The same, every child with its fd", "children", [("cancel/children+fd", None)]),
     ("cancel-chain", "Cancel a chain, ns a link", "depth", [("cancel/chain", None)]),

@@ -222,3 +222,75 @@ static void connect_disconnect(struct bench *b)
 	g_object_unref(c);
 }
 BENCH("glib", "after/stop", connect_disconnect)
+
+/* What bench/request.c does. The deadline is a source of the main loop's, which cancels. */
+struct request {
+	struct child child;
+	gulong after;
+	GSource *deadline;
+};
+
+static void count_call(GCancellable *c, gpointer calls)
+{
+	(void)c;
+	++*(int *)calls;
+}
+
+static gboolean cancel_late(gpointer c)
+{
+	g_cancellable_cancel(c);
+	return G_SOURCE_REMOVE;
+}
+
+static void begin(struct request *r, GCancellable *server, GMainContext *loop, int *calls)
+{
+	r->child = child(server);
+	r->deadline = g_timeout_source_new(60000);
+	g_source_set_callback(r->deadline, cancel_late, r->child.own, NULL);
+	g_source_attach(r->deadline, loop);
+	r->after = g_cancellable_connect(r->child.own, G_CALLBACK(count_call), calls, NULL);
+}
+
+static bool end(struct request *r)
+{
+	bool live = true;
+
+	for (int i = 0; i < 3; i++)
+		live &= !g_cancellable_is_cancelled(r->child.own);
+	g_cancellable_disconnect(r->child.own, r->after);
+	g_source_destroy(r->deadline);
+	g_source_unref(r->deadline);
+	drop(r->child);
+	return live;
+}
+
+static void request_life(struct bench *b)
+{
+	struct request *all = calloc((size_t)b->arg, sizeof(*all));
+	GMainContext *loop = g_main_context_new();
+	GCancellable *server = g_cancellable_new();
+	long oldest = 0;
+	bool live = true;
+	int calls = 0;
+
+	bench_check(all);
+	for (long i = 0; i < b->arg; i++)
+		begin(&all[i], server, loop, &calls);
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			live &= end(&all[oldest]);
+			begin(&all[oldest], server, loop, &calls);
+			if (++oldest == b->arg)
+				oldest = 0;
+		}
+		bench_stop(b, b->n);
+		bench_check(live && calls == 0);
+	}
+	for (long i = 0; i < b->arg; i++)
+		end(&all[i]);
+	g_object_unref(server);
+	g_main_context_unref(loop);
+	free(all);
+}
+BENCH("glib", "request", request_life)

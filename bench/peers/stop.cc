@@ -5,8 +5,10 @@
 #include <condition_variable>
 #include <deque>
 #include <malloc.h>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <unistd.h>
 #include <vector>
@@ -262,6 +264,66 @@ void callback(struct bench *b)
 	bench_check(ran);
 }
 BENCH("stop", "after/stop", callback)
+
+// What bench/request.c does. There are no deadlines: a map of those to come, for a thread that would stop what is due.
+struct request {
+	using deadlines = std::multimap<int64_t, std::stop_source>;
+	struct count {
+		int &calls;
+		void operator()() const
+		{
+			calls++;
+		}
+	};
+
+	static inline std::mutex lock;
+	static inline deadlines due;
+
+	child own;
+	std::stop_callback<count> after;
+	deadlines::iterator deadline;
+
+	request(const std::stop_source &server, int &calls) : own(server), after(own.source.get_token(), count{ calls })
+	{
+		std::lock_guard guard(lock);
+
+		deadline = due.emplace_hint(due.end(), bench_now() + INT64_C(60000000000), own.source);
+	}
+
+	~request()
+	{
+		std::lock_guard guard(lock);
+
+		due.erase(deadline);
+	}
+};
+
+void request_life(struct bench *b)
+{
+	std::stop_source server;
+	std::deque<std::optional<request>> all(static_cast<size_t>(b->arg));
+	size_t oldest = 0;
+	bool live = true;
+	int calls = 0;
+
+	for (auto &r : all)
+		r.emplace(server, calls);
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			auto &r = all[oldest];
+
+			for (int j = 0; j < 3; j++)
+				live &= !r->own.source.stop_requested();
+			r.emplace(server, calls);
+			if (++oldest == all.size())
+				oldest = 0;
+		}
+		bench_stop(b, b->n);
+		bench_check(live && calls == 0);
+	}
+}
+BENCH("stop", "request", request_life)
 
 void bytes(struct bench *b)
 {

@@ -4,7 +4,10 @@
 
 package main
 
-import "context"
+import (
+	"context"
+	"sync"
+)
 
 // afterFunc is what programs wrote before context.AfterFunc came.
 func afterFunc(c context.Context, f func()) {
@@ -12,4 +15,23 @@ func afterFunc(c context.Context, f func()) {
 		<-c.Done()
 		f()
 	}()
+}
+
+// stoppable is the same for those that are taken back. When both channels are ready, select takes either.
+func stoppable(c context.Context, f func()) (stop func() bool) {
+	var once sync.Once
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-c.Done():
+			once.Do(f)
+		case <-stopped:
+		}
+	}()
+	return func() bool {
+		first := false
+		once.Do(func() { first = true })
+		close(stopped)
+		return first
+	}
 }

@@ -401,6 +401,7 @@ func rows() map[string]func(b *bench) {
 		"threads/shared": threads(true), "threads/separate": threads(false),
 		"value/hit": value(true, false), "value/miss": value(false, false),
 		"value-mixed/hit": value(true, true), "value-mixed/miss": value(false, true),
+		"request": requestLife,
 		"due/run": allDue(dueRun), "due/last": allDue(dueLast), "due/life": allDue(dueLife),
 		"idle/touch": touch, "idle/life": idleLife, "bytes/idle": idleBytes,
 		"bytes/plain": heapBytes(plainChild), "bytes/timed": heapBytes(timedChild), "bytes/value": heapBytes(valueChild),
