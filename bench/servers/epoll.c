@@ -48,7 +48,6 @@ static bool go_on(struct connection *c)
 	if (n > 0) {
 		c->out += n;
 		c->left -= (size_t)n;
-		limits_touch(&c->limits);
 	}
 	if (full != c->full)
 		watch(EPOLL_CTL_MOD, c->fd, full ? EPOLLOUT : EPOLLIN, c);

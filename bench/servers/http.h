@@ -3,7 +3,7 @@
  * What the servers of the benchmark have in common: as much of HTTP/1.1 as wrk speaks. Each server is compiled twice,
  * with its time limits written by hand and (CONTEXTS) kept by contexts. Both keep the same two:
  *
- *     a connection without traffic is closed after -i milliseconds (60 s)
+ *     a connection from which nothing comes for -i milliseconds (60 s) is closed
  *     a request that is not answered -r milliseconds (10 s) after its first byte is ended, with 503 if all of it has come
  *
  * GET /never is a request that nobody answers. All the others are answered at once.

@@ -166,7 +166,6 @@ static bool answer(struct connection *c, const struct answer *with)
 
 	for (; sent < with->size && n > 0; sent += n > 0 ? (size_t)n : 0)
 		n = transmit(c, with->bytes + sent, with->size - sent);
-	connection_touch(c);
 	return n > 0;
 }
 

@@ -164,8 +164,8 @@ static void connection_completed(struct connection *c, int res)
 		connection_close(c);
 		return;
 	}
-	limits_touch(&c->limits);
 	if (!c->left) {
+		limits_touch(&c->limits);
 		c->in.have += (size_t)res;
 		serve(c);
 		return;
