@@ -273,8 +273,6 @@ def write(r, machine, took, out, partial):
     with open(os.path.join(out, "results.json"), "w") as f:
         json.dump(as_json(r, m), f, indent=1)
         f.write("\n")
-    if partial:
-        return
     if not shutil.which("gnuplot"):
         print("gnuplot is not there: no plots")
         return
