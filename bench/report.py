@@ -200,7 +200,7 @@ METHOD = """Figure: the least of the rounds' medians, or their median for the la
 threads meet (threads, go/common-parent, go/with-timeout, server). Median, p99, p99.9: of batches of some 20 us, or of single events.
 Spread: between the quartiles of the rounds. Subjects take turns, round by round, in processes of their own with a second
 thread parked. x floor, x peer: by the floor's figure and by the best peer's; of what is judged by the median, the median of the
-ratios round by round. ns, unless the heading says bytes. After the bar: what the floor does."""
+ratios round by round. ns, unless the heading says else. After the bar: what the floor does."""
 
 
 def table(r, m, took, partial):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """
 Servers, end to end: bench/servers/ compiled with contexts and with time limits by hand, on one CPU, driven by wrk on the
-others. Both of a pair run all the time, and wrk goes to one and the other by turns, so that neighbours can be compared.
+others. Both of a pair run all the time, and wrk goes to one and the other by turns, so that neighbours can be compared; then
+to both at once, for the CPU time.
 """
 
 import os
@@ -11,13 +12,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import suite
 
 KINDS = ("epoll", "uring", "threads")
 SUBJECTS = {"floor": "by-hand", "ctxfd": "contexts"}
-PAIRS = 9
+PAIRS = 8
 SECONDS = 2  # a turn of wrk, which knows whole seconds alone
+TOGETHER = 12
 CONNECTIONS = 32
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "servers", "wrk.lua")
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -74,22 +77,45 @@ def kinds(directory):
     return [k for k in KINDS if os.access(os.path.join(directory, f"{k}-contexts"), os.X_OK)]
 
 
-def rows(kind):
-    return [f"server/{kind}/{what}" for what in ("rate", "p99", "cpu")]
+class Rows:
+    """The rows of one kind of server, to which figures are added."""
+
+    def __init__(self, results, kind):
+        self.results, self.kind = results, kind
+        self.of = {row.name: row for _, group in suite.GROUPS for row in group}
+
+    def add(self, subject, figure, value):
+        self.results.add(self.of[f"server/{self.kind}/{figure}"], 0, subject, [value])
+
+
+def by_turns(both, rows):
+    """Rate and latency: wrk goes to one and the other. Every other pair begins with the other."""
+    for number in range(PAIRS):
+        sys.stderr.write(f"server/{rows.kind}: pair {number + 1} of {PAIRS}\n")
+        for subject, server in both if number % 2 else both[::-1]:
+            rate, p99, _ = server.turn(SECONDS)
+            rows.add(subject, "rate", rate)
+            rows.add(subject, "p99", p99 / 1000)
+
+
+def at_once(both, rows):
+    """CPU time: both share the CPU, so that other work on the machine, and a CPU that changes its speed, do the same to both."""
+    with ThreadPoolExecutor(len(both)) as pool:
+        for number in range(TOGETHER):
+            sys.stderr.write(f"server/{rows.kind}: both at once, {number + 1} of {TOGETHER}\n")
+            turns = [(subject, pool.submit(server.turn, 1)) for subject, server in both]
+            for subject, turn in turns:
+                rows.add(subject, "cpu", turn.result()[2])
 
 
 def pair(results, directory, kind):
-    cells = [row for _, group in suite.GROUPS for row in group if row.name in rows(kind)]
+    rows = Rows(results, kind)
     with Server(directory, kind, "floor") as floor, Server(directory, kind, "ctxfd") as ctxfd:
         both = [("floor", floor), ("ctxfd", ctxfd)]
         for _, server in both:
             server.turn(1)
-        for number in range(PAIRS):
-            sys.stderr.write(f"server/{kind}: pair {number + 1} of {PAIRS}\n")
-            for subject, server in both if number % 2 else both[::-1]:
-                figures = dict(zip(rows(kind), server.turn(SECONDS)))
-                for row in cells:
-                    results.add(row, 0, subject, [figures[row.name]])
+        by_turns(both, rows)
+        at_once(both, rows)
 
 
 def measure(results, directory, only, failures):
@@ -98,7 +124,8 @@ def measure(results, directory, only, failures):
         sys.stderr.write("wrk is not there: servers are not measured\n")
         return
     for kind in kinds(directory):
-        if any(name.startswith(only) for name in rows(kind)):
+        name = f"server/{kind}/"
+        if name.startswith(only) or only.startswith(name):
             try:
                 pair(results, directory, kind)
             except Failure as f:
