@@ -122,7 +122,7 @@ bench-run-peers: $(BENCH_SUBJECTS) $(BENCH_PEERS) | $(BENCH_SERVERS)
 	@bench/run --peers --servers $(BENCH)/servers --out $(BENCH) $^
 
 bench-run-servers: $(BENCH_SERVERS)
-	@bench/run --only server/ --servers $(BENCH)/servers --out $(BENCH)/servers
+	@bench/run --only server/ --servers $(BENCH)/servers --out $(BENCH)/served
 
 bench-run-smoke: $(BENCH_SUBJECTS) $(BENCH_PEERS) | $(BENCH_SERVERS)
 	@bench/run --smoke --servers $(BENCH)/servers --out $(BENCH)/smoke $^
