@@ -175,7 +175,7 @@ void ctxfdi_await_expected(const struct ctxfd *ctx, int fd, int events)
 {
 	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
 
-	ctxfdi_poll_under(ctx, both, 1, ctxfd_now() + 10 * CTXFD_MSEC);
+	ctxfdi_poll_under(ctx, both, 1, ctxfd_now() + 100 * CTXFD_MSEC);
 }
 
 void ctxfdi_expect(int fd, int events, bool waited)

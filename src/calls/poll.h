@@ -29,7 +29,7 @@ int ctxfdi_await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain
 /*
  * WHETHER TO TRY FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to wait
  * for it the next time too. So it polls first then, and makes no call in vain. If that is wrong it costs a poll. One call
- * in eight tries first, and if it need not wait those that follow do the same. And the poll lasts 10 ms at most, then
+ * in eight tries first, and if it need not wait those that follow do the same. And the poll lasts 100 ms at most, then
  * comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that never polls ready.
  * Only for what comes in: most descriptors take bytes long before they poll writable.
  */
