@@ -369,7 +369,7 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - retry after EINTR. To interrupt them, end the context;
  *   - wait on blocking and non-blocking descriptors alike, and leave their flags unchanged. They ignore a socket's
  *     SO_RCVTIMEO and SO_SNDTIMEO; the context replaces them;
- *   - may poll before they read or accept, for 10 ms at most, if the thread's last such call on that number had to
+ *   - may poll before they read or accept, for 100 ms at most, if the thread's last such call on that number had to
  *     wait. What would not have waited still gives its result, even if ctx ends meanwhile;
  *   - need no done fd. When a thread first has to wait in one of them, the library makes an fd for the thread and
  *     keeps it until the thread ends. If there is no fd or no memory for that, they wait all the same, and notice the
@@ -393,7 +393,7 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
  * the plain calls. A read of no bytes returns 0, or an error, at once.
  * Returns the number of bytes (0 at the end of a file), err, or -errno.
  *
- * A descriptor with O_NONBLOCK is not polled before the call, except for those 10 ms. A blocking one that supports neither
+ * A descriptor with O_NONBLOCK is not polled before the call, except for those 100 ms. A blocking one that supports neither
  * MSG_DONTWAIT nor RWF_NOWAIT, such as a terminal, is polled until it is ready, with these consequences:
  *
  *   - The call is made only after the descriptor has polled ready, even if the plain call would not wait. Some devices
