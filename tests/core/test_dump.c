@@ -88,14 +88,17 @@ static void a_tree_in_the_order_of_making(void **state)
 static void how_each_has_ended(void **state)
 {
 	struct ctxfd *a = ctxfd_with_cancel(ctxfd_background()), *b = ctxfd_with_cancel(a);
-	struct ctxfd *late = ctxfd_with_deadline_cause(a, ctxfd_now() - 1, -EPROTO);
+	struct ctxfd *late = ctxfd_with_deadline_cause(a, ctxfd_now() - 1, -EPROTO), *same = ctxfd_with_cancel(b);
 
+	ctxfd_cancel_cause(same, -ECANCELED); /* which is no news */
 	ctxfd_cancel_cause(b, -ECONNRESET);
 	ASSERT_DUMPED(a,
 	              "with_cancel %p: live, 1 reference\n"
 	              "  with_cancel %p: done: context canceled, cause %d: %s, 1 reference\n"
+	              "    with_cancel %p: done: context canceled, 1 reference\n"
 	              "  with_deadline %p: done: context deadline exceeded, cause %d: %s, 1 reference\n",
-	              P(a), P(b), -ECONNRESET, strerror(ECONNRESET), P(late), -EPROTO, strerror(EPROTO));
+	              P(a), P(b), -ECONNRESET, strerror(ECONNRESET), P(same), P(late), -EPROTO, strerror(EPROTO));
+	ctxfd_unref(same);
 	ctxfd_unref(b);
 	ctxfd_unref(late);
 	ctxfd_cancel(a);
@@ -250,6 +253,27 @@ static void a_wide_tree(void **state)
 	ctxfd_unref(root);
 }
 
+/* Nothing is left behind, whenever there is no more. */
+static void without_memory_it_says_so(void **state)
+{
+	static struct ctxfd *children[1000];
+	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background());
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC), err = -ENOMEM;
+
+	for (int i = 0; i < 1000; i++)
+		children[i] = ctxfd_with_cancel(i < 500 ? root : children[i - 500]);
+	for (int n = 1; err; n++) {
+		assert_int_equal(err, -ENOMEM);
+		fail_allocation(n);
+		err = ctxfd_dump(root, null);
+		assert_true(n > 1 || err);
+	}
+	close(null);
+	for (int i = 0; i < 1000; i++)
+		ctxfd_unref(children[i]);
+	ctxfd_unref(root);
+}
+
 /* ---- Where it goes ----------------------------------------------------------------------------------------------- */
 
 static void errors_are_told(void **state)
@@ -365,6 +389,7 @@ int main(void)
 		cmocka_unit_test(a_crowd_is_listed_as_any),
 		cmocka_unit_test(a_deep_tree_needs_little_stack),
 		cmocka_unit_test(a_wide_tree),
+		cmocka_unit_test(without_memory_it_says_so),
 		cmocka_unit_test(errors_are_told),
 		cmocka_unit_test(a_pipe_that_does_not_wait_is_waited_for),
 		cmocka_unit_test(others_come_and_go),

@@ -83,7 +83,8 @@ static void it_counts_from_the_deadline(void **state)
 {
 	int64_t deadline = now() + BRIEF;
 	struct ctxfd *parent = ctxfd_with_deadline(ctxfd_background(), deadline), *ctx = grace_below(parent, LONG);
-	struct ctxfd *brief = grace_below(parent, BRIEF), *asked = grace_below(parent, LONG);
+	struct ctxfd *brief = grace_below(parent, BRIEF), *other = ctxfd_with_deadline(ctxfd_background(), deadline);
+	struct ctxfd *asked = grace_below(other, LONG);
 
 	(void)state;
 	ASSERT_NO_DEADLINE(ctx);
@@ -100,6 +101,7 @@ static void it_counts_from_the_deadline(void **state)
 	ctxfd_close(ctx);
 	ctxfd_close(brief);
 	ctxfd_close(asked);
+	ctxfd_unref(other);
 	ctxfd_unref(parent);
 }
 

@@ -633,6 +633,22 @@ static void a_program_may_change_its_mind_again_and_again(void **state)
 	dispose(SIGUSR1, SIG_DFL);
 }
 
+static void a_handler_that_comes_again_is_known(void **state)
+{
+	struct ctxfd *ctx[9];
+
+	dispose(SIGUSR1, SIG_DFL);
+	ctxfd_close(hears(ctxfd_background(), SIGUSR1));
+	for (int i = 0; i < 9; i++) {
+		dispose(SIGUSR1, i % 2 ? another_1 : another_2);
+		ctx[i] = hears(ctxfd_background(), SIGUSR1);
+	}
+	for (int i = 0; i < 9; i++)
+		ctxfd_close(ctx[i]);
+	assert_true(is_disposed(SIGUSR1, another_2));
+	dispose(SIGUSR1, SIG_DFL);
+}
+
 static void a_handler_for_once_is_called_once(void **state)
 {
 	struct sigaction action = { .sa_handler = handle, .sa_flags = (int)SA_RESETHAND };
@@ -961,6 +977,7 @@ int main(void)
 		cmocka_unit_test(a_handler_may_be_interrupted_by_another),
 		cmocka_unit_test(handlers_may_be_stacked),
 		cmocka_unit_test(a_program_may_change_its_mind_again_and_again),
+		cmocka_unit_test(a_handler_that_comes_again_is_known),
 		cmocka_unit_test(a_handler_for_once_is_called_once),
 		cmocka_unit_test(nobody_is_asked_again_and_again),
 		cmocka_unit_test(what_nobody_wants_any_more_goes_back),

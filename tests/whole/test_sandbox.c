@@ -446,6 +446,7 @@ static int reading_and_writing_work(void *sandbox)
 	fd = inotify_init1(IN_CLOEXEC); /* no event ever comes */
 	require(fd >= 0);
 	require(ctxfd_read(ctx, fd, buf, 0) == 0);
+	require(ctxfd_read(ctx, -1, buf, 0) == -EBADF);
 	close(fd);
 	ctxfd_unref(ctx);
 	return 0;
