@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+#
+# The programs of src/examples/with, each of which needs another library: here is which one. They are built twice, as a user
+# would and under AddressSanitizer, and the tests run both. A compiler that is there says what it thinks of them.
+
+WITH_curl_multi    := libcurl
+
+WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
+WITH_TESTS := $(basename $(notdir $(wildcard tests/with/test_*.py)))
+WITH_DEPS := $(sort $(foreach w,$(WITH),$(WITH_$(notdir $w))))
+
+# Headers of others are system headers, which get no warnings of ours.
+with_cflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(filter-out libev,$(WITH_$(1)))))
+with_libs = $(if $(filter-out libev,$(WITH_$(1))),$(shell $(PKG_CONFIG) --libs $(filter-out libev,$(WITH_$(1))))) $(if $(filter libev,$(WITH_$(1))),-lev)
+
+$(BUILD)/with/%: src/examples/with/%.c src/examples/with/command.h $(BUILD)/libctxfd.a
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(FLAGS) $(call with_cflags,$*) $(LDFLAGS) -o $@ $< $(BUILD)/libctxfd.a $(call with_libs,$*) $(LDLIBS)
+
+with: $(addprefix $(BUILD)/,$(WITH))
+
+check-with: ## the programs that use ctxfd with libcurl, libuv, libpq and so on, against real servers: two minutes
+	@$(DEPS) cc pkg-config python3 asan $(WITH_DEPS) $(WITH_SERVERS)
+	+@$(CHECK) with
+	+@$(CHECK) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' with
+	@BUILD='$(BUILD)' VARIANT=with CC='$(CC)' tests/tools/run $(or $(TESTS),$(WITH_TESTS))
+
+.PHONY: with check-with
