@@ -4,16 +4,23 @@
 # would and under AddressSanitizer, and the tests run both. A compiler that is there says what it thinks of them.
 
 WITH_curl_multi    := libcurl
+WITH_libuv         := libuv
+WITH_libevent      := libevent
+WITH_glib          := glib-2.0
+WITH_sd_event      := libsystemd
+WITH_libev         := libev
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
 WITH_TESTS := $(basename $(notdir $(wildcard tests/with/test_*.py)))
 WITH_DEPS := $(sort $(foreach w,$(WITH),$(WITH_$(notdir $w))))
 
-# Headers of others are system headers, which get no warnings of ours.
-with_cflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(filter-out libev,$(WITH_$(1)))))
-with_libs = $(if $(filter-out libev,$(WITH_$(1))),$(shell $(PKG_CONFIG) --libs $(filter-out libev,$(WITH_$(1))))) $(if $(filter libev,$(WITH_$(1))),-lev)
+# What pkg-config says of program $(1)'s library. (libev has no file there.) Headers of others get no warnings of ours.
+with_pc = $(if $(WITH_PC_$(1)),$(shell $(PKG_CONFIG) $(2) $(WITH_PC_$(1))))
+$(foreach w,$(WITH),$(eval WITH_PC_$(notdir $w) := $(filter-out libev,$(WITH_$(notdir $w)))))
+with_cflags = $(patsubst -I%,-isystem %,$(call with_pc,$(1),--cflags))
+with_libs = $(call with_pc,$(1),--libs) $(if $(filter libev,$(WITH_$(1))),-lev)
 
-$(BUILD)/with/%: src/examples/with/%.c src/examples/with/command.h $(BUILD)/libctxfd.a
+$(BUILD)/with/%: src/examples/with/%.c $(wildcard src/examples/with/*.h) $(BUILD)/libctxfd.a
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(FLAGS) $(call with_cflags,$*) $(LDFLAGS) -o $@ $< $(BUILD)/libctxfd.a $(call with_libs,$*) $(LDLIBS)
 

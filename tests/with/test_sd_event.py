@@ -1,0 +1,8 @@
+#!/usr/bin/env -S python3 -B
+# SPDX-License-Identifier: MIT
+# variants: with
+"""sd_event: a done fd and a dispatcher's in its loop."""
+
+from loops import main_for
+
+main_for("sd_event")
