@@ -149,6 +149,7 @@ class Server:
             self.serve(connection)
 
     def stop(self):
+        """Afterwards .connections has all that there were."""
         self.stopped = True
         socket.create_connection(("127.0.0.1", self.port)).close()
         self.threads[0].join()

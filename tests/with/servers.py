@@ -34,9 +34,6 @@ class Postgres:
         answer = self.ask(f"select count(*) from pg_stat_activity where application_name = '{name}' and state = 'active'")
         return int(answer) if answer else 0
 
-    def was_called_by(self, name):
-        return f"application_name={name}" in self.process.said()
-
 
 @contextlib.contextmanager
 def postgres():
@@ -46,8 +43,7 @@ def postgres():
         data, port = path + "/data", free_port()
         subprocess.run([binaries + "/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8"],
                        check=True, stdout=subprocess.DEVNULL, timeout=LIMIT * 4, cwd=path, **who)
-        argv = [binaries + "/postgres", "-D", data, "-k", path, "-h", "127.0.0.1", "-p", str(port), "-F",
-                "-c", "log_connections=on"]
+        argv = [binaries + "/postgres", "-D", data, "-k", path, "-h", "127.0.0.1", "-p", str(port), "-F"]
         with running(argv, cwd=path, **who) as process:
             server = Postgres(path, port, process)
             wait_until(lambda: server.ask("select 1") == "1", "PostgreSQL answers")

@@ -67,7 +67,7 @@ def deadline(start):
 def already_done(start):
     with Web() as web:
         start("curl_multi", 0, *web.urls("slow", "slow")).ends(1, [], EXPIRED)
-        equal(len(web.connections), 0, "connections")
+    equal(len(web.connections), 0, "connections")
 
 
 main()
