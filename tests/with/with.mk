@@ -10,9 +10,10 @@ WITH_glib          := glib-2.0
 WITH_sd_event      := libsystemd
 WITH_libev         := libev
 WITH_libpq         := libpq
+WITH_openssl       := libssl libcrypto
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
-WITH_SERVERS := postgres redis-server
+WITH_SERVERS := postgres redis-server openssl
 WITH_TESTS := $(basename $(notdir $(wildcard tests/with/test_*.py)))
 WITH_DEPS := $(sort $(foreach w,$(WITH),$(WITH_$(notdir $w))))
 

@@ -137,9 +137,9 @@ static int query(const struct ctxfd *ctx, PGconn *conn, const char *sql)
 
 int main(int argc, char **argv)
 {
-	struct ctxfd *ctx = command_context(argc == 4 ? argv[1] : "0");
+	struct ctxfd *ctx = command_context(argc > 1 ? argv[1] : "0");
 	PGconn *conn;
-	int err = ctx ? ctxfd_err(ctx) : -errno;
+	int err = !ctx ? -errno : argc == 4 ? ctxfd_err(ctx) : -EINVAL;
 
 	if (!err) { /* a done context does not connect */
 		conn = PQconnectStart(argv[2]);
