@@ -103,7 +103,7 @@ class Program:
         took = time.monotonic() - self.started
         for reader in self.readers:
             reader.join()
-        said = f"{self.out} {self.err}"
+        said = f"{self.out} {self.err}"[:1000]
         assert is_ == code, f"{self.name} exits with {is_} instead of {code}: {said}"
         if out is not None:
             equal(self.out, out, f"{self.name}'s output")

@@ -11,6 +11,7 @@ WITH_sd_event      := libsystemd
 WITH_libev         := libev
 WITH_libpq         := libpq
 WITH_openssl       := libssl libcrypto
+WITH_sqlite        := sqlite3
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
 WITH_SERVERS := postgres redis-server openssl
