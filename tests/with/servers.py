@@ -48,3 +48,32 @@ def postgres():
             server = Postgres(path, port, process)
             wait_until(lambda: server.ask("select 1") == "1", "PostgreSQL answers")
             yield server
+
+
+class Redis:
+    def __init__(self, port):
+        self.port = port
+
+    def ask(self, *words):
+        """The answer, as the protocol has it; None if there is none."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT) as connection:
+            connection.sendall((" ".join(words) + "\r\nQUIT\r\n").encode())
+            with connection.makefile() as answer:
+                return answer.read()
+        return None
+
+    def blocked(self):
+        """How many clients wait in a command that blocks."""
+        return int(re.search(r"blocked_clients:(\d+)", self.ask("INFO", "clients")).group(1))
+
+
+@contextlib.contextmanager
+def redis():
+    who = unprivileged("redis")
+    with folder(who.get("user")) as path:
+        port = free_port()
+        argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", path, "--daemonize", "no"]
+        with running(argv, cwd=path, **who):
+            server = Redis(port)
+            wait_until(lambda: server.ask("PING"), "Redis answers")
+            yield server

@@ -12,6 +12,8 @@ WITH_libev         := libev
 WITH_libpq         := libpq
 WITH_openssl       := libssl libcrypto
 WITH_sqlite        := sqlite3
+WITH_hiredis       := hiredis
+WITH_hiredis_async := hiredis libevent
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
 WITH_SERVERS := postgres redis-server openssl
