@@ -14,6 +14,7 @@ WITH_openssl       := libssl libcrypto
 WITH_sqlite        := sqlite3
 WITH_hiredis       := hiredis
 WITH_hiredis_async := hiredis libevent
+WITH_c_ares        := libcares
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
 WITH_SERVERS := postgres redis-server openssl
