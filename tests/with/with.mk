@@ -15,6 +15,7 @@ WITH_sqlite        := sqlite3
 WITH_hiredis       := hiredis
 WITH_hiredis_async := hiredis libevent
 WITH_c_ares        := libcares
+WITH_microhttpd    := libmicrohttpd libpq hiredis
 
 WITH      := $(patsubst src/examples/%.c,%,$(wildcard src/examples/with/*.c))
 WITH_SERVERS := postgres redis-server openssl

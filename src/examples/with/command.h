@@ -12,15 +12,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A context that ends with SIGINT, or after so many milliseconds; 0: it is done already. NULL and errno on failure. */
-static inline struct ctxfd *command_context(const char *milliseconds)
+/* A context that ends with SIGINT. NULL and errno on failure. */
+static inline struct ctxfd *command_until_interrupt(void)
 {
-	struct ctxfd *interrupt, *ctx;
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
-	interrupt = ctxfd_with_signals(ctxfd_background(), &set);
+	return ctxfd_with_signals(ctxfd_background(), &set);
+}
+
+/* A context that also ends after so many milliseconds; 0: it is done already. NULL and errno on failure. */
+static inline struct ctxfd *command_context(const char *milliseconds)
+{
+	struct ctxfd *interrupt = command_until_interrupt(), *ctx;
+
 	if (!interrupt)
 		return NULL;
 	ctx = ctxfd_with_timeout(interrupt, atoi(milliseconds) * CTXFD_MSEC);

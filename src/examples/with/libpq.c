@@ -1,153 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libpq MILLISECONDS CONNINFO SQL: a query that stops on the server when its context ends.
- *
- * - Nothing blocks inside libpq: the calls that start, and ctxfd_poll on PQsocket between them. Give hostaddr rather than host
- *   where a slow name server matters: PQconnectStart looks the name up itself.
- * - To hang up is not enough. The server goes on with a query whose client is gone, so it must be told, by a cancel request.
- *   That request needs time too, when the context has none left: it goes out under a context of its own.
+ * libpq MILLISECONDS CONNINFO SQL: a query that stops on the server when its context ends: see libpq_query.h.
  */
 #include "command.h"
 
-#include <libpq-fe.h>
-
-#define CLEAN_UP (5 * CTXFD_SEC)
-
-/* Waits until fd is ready. Returns 0, err, or -errno. */
-static int wait_for(const struct ctxfd *ctx, int fd, short events)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-	int n = fd < 0 ? -EIO : ctxfd_poll(ctx, &p, 1, -1);
-
-	return n < 0 ? n : 0;
-}
-
-/* PQconnectdb under ctx, for a connection that PQconnectStart has made. Returns 0, err, or -errno. */
-static int finish_connect(const struct ctxfd *ctx, PGconn *conn)
-{
-	PostgresPollingStatusType wants = PGRES_POLLING_WRITING;
-	int err = 0;
-
-	if (PQstatus(conn) == CONNECTION_BAD)
-		return -ECONNREFUSED;
-	while (!err && wants != PGRES_POLLING_OK) {
-		err = wait_for(ctx, PQsocket(conn), wants == PGRES_POLLING_READING ? POLLIN : POLLOUT);
-		if (!err)
-			wants = PQconnectPoll(conn);
-		if (wants == PGRES_POLLING_FAILED)
-			err = -ECONNREFUSED;
-	}
-	return err;
-}
-
-#ifdef LIBPQ_HAS_ASYNC_CANCEL /* libpq 17, which encrypts the request if the connection is */
-static int send_cancel(const struct ctxfd *ctx, PGconn *conn)
-{
-	PGcancelConn *cancel = PQcancelCreate(conn);
-	PostgresPollingStatusType wants = PGRES_POLLING_WRITING;
-	int err = PQcancelStart(cancel) ? 0 : -EIO;
-
-	while (!err && wants != PGRES_POLLING_OK) {
-		err = wait_for(ctx, PQcancelSocket(cancel), wants == PGRES_POLLING_READING ? POLLIN : POLLOUT);
-		if (!err)
-			wants = PQcancelPoll(cancel);
-		if (wants == PGRES_POLLING_FAILED)
-			err = -EIO;
-	}
-	PQcancelFinish(cancel);
-	return err;
-}
-#else
-/* PQcancel blocks, and may do so for minutes if the network is gone. But it may be called on any thread. */
-static int blocking_cancel(void *arg)
-{
-	char message[256];
-
-	return PQcancel(arg, message, sizeof(message)) ? 0 : -EIO;
-}
-
-static void free_cancel(void *arg)
-{
-	PQfreeCancel(arg);
-}
-
-static int send_cancel(const struct ctxfd *ctx, PGconn *conn)
-{
-	PGcancel *cancel = PQgetCancel(conn);
-	int result = 0, err = cancel ? ctxfd_call(ctx, blocking_cancel, cancel, free_cancel, &result) : -ENOMEM;
-
-	if (!err || err != ctxfd_err(ctx))
-		PQfreeCancel(cancel); /* otherwise ctxfd_call does */
-	return err ? err : result;
-}
-#endif
-
-/* Sends what is to be sent, and reads until PQgetResult need not wait. Returns 0, err, or -errno. */
-static int wait_for_result(const struct ctxfd *ctx, PGconn *conn)
-{
-	int unsent, err;
-
-	while ((unsent = PQflush(conn)) >= 0) {
-		if (!unsent && !PQisBusy(conn))
-			return 0;
-		err = wait_for(ctx, PQsocket(conn), (short)(unsent ? POLLIN | POLLOUT : POLLIN));
-		if (err)
-			return err;
-		if (!PQconsumeInput(conn))
-			break;
-	}
-	return -EIO;
-}
-
-/* Reads all results, and prints the first column. After that, the connection can be used again. Returns 0, err, or -errno. */
-static int read_results(const struct ctxfd *ctx, PGconn *conn)
-{
-	PGresult *result;
-	int err = 0, wait_err, row;
-
-	while (!(wait_err = wait_for_result(ctx, conn)) && (result = PQgetResult(conn))) {
-		if (PQresultStatus(result) == PGRES_FATAL_ERROR)
-			err = -EREMOTEIO;
-		for (row = 0; row < PQntuples(result); row++)
-			puts(PQgetvalue(result, row, 0));
-		PQclear(result);
-	}
-	return wait_err ? wait_err : err;
-}
-
-/* Returns 0, err, or -errno. Whichever it is, the server does not work on the query any more, if the server can be reached. */
-static int query(const struct ctxfd *ctx, PGconn *conn, const char *sql)
-{
-	struct ctxfd *clean_up;
-	int err = ctxfd_err(ctx);
-
-	if (err)
-		return err;
-	if (PQsetnonblocking(conn, 1) || !PQsendQuery(conn, sql))
-		return -EIO;
-	err = read_results(ctx, conn);
-	if (!err || err != ctxfd_err(ctx))
-		return err;
-	clean_up = ctxfd_with_timeout(ctxfd_background(), CLEAN_UP);
-	if (clean_up && send_cancel(clean_up, conn) == 0)
-		read_results(clean_up, conn); /* which fail, or have come at the last moment */
-	ctxfd_close(clean_up);
-	return err;
-}
+#include "libpq_query.h"
 
 int main(int argc, char **argv)
 {
 	struct ctxfd *ctx = command_context(argc > 1 ? argv[1] : "0");
-	PGconn *conn;
-	int err = !ctx ? -errno : argc == 4 ? ctxfd_err(ctx) : -EINVAL;
+	int err = !ctx ? -errno : argc == 4 ? query_once(ctx, argv[2], argv[3], stdout) : -EINVAL;
 
-	if (!err) { /* a done context does not connect */
-		conn = PQconnectStart(argv[2]);
-		err = conn ? finish_connect(ctx, conn) : -ENOMEM;
-		if (!err)
-			err = query(ctx, conn, argv[3]);
-		PQfinish(conn);
-	}
 	ctxfd_close(ctx);
 	return command_end("libpq", err);
 }
