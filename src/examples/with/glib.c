@@ -98,11 +98,5 @@ static int run(struct job *job)
 
 int main(int argc, char **argv)
 {
-	struct job job;
-	int err = job_open(&job, argc > 1 ? argv[1] : "10000");
-
-	if (!err)
-		err = run(&job);
-	job_close(&job);
-	return command_end("glib", err);
+	return job_main("glib", argc, argv, run);
 }

@@ -72,11 +72,18 @@ static inline int job_open(struct job *job, const char *milliseconds)
 	return err;
 }
 
-static inline void job_close(struct job *job)
+/* The whole command, with a function that runs the loop until the job is over. Returns the exit code. */
+static inline int job_main(const char *name, int argc, char **argv, int (*run)(struct job *))
 {
-	ctxfd_after_stop(job->after);
-	ctxfd_close(job->ctx);
-	ctxfd_dispatcher_free(job->dispatcher);
+	struct job job;
+	int err = job_open(&job, argc > 1 ? argv[1] : "10000");
+
+	if (!err)
+		err = run(&job);
+	ctxfd_after_stop(job.after);
+	ctxfd_close(job.ctx);
+	ctxfd_dispatcher_free(job.dispatcher);
+	return command_end(name, err);
 }
 
 #endif

@@ -6,7 +6,7 @@
  * - Nothing blocks inside libpq: the calls that start, and ctxfd_poll on PQsocket between them. Give hostaddr rather than host
  *   where a slow name server matters: PQconnectStart looks the name up itself.
  * - To hang up is not enough. The server goes on with a query whose client is gone, so it must be told, by a cancel request.
- *   That request needs time too, when the context has none left: it goes out under a context of its own.
+ *   That request needs time when the context has none left, so it has a context of its own, by ctxfd_with_grace.
  */
 #ifndef LIBPQ_QUERY_H
 #define LIBPQ_QUERY_H
@@ -124,20 +124,16 @@ static int read_results(const struct ctxfd *ctx, PGconn *conn, FILE *out)
 /* Returns 0, err, or -errno. Whichever it is, the server does not work on the query any more, if the server can be reached. */
 static int query(const struct ctxfd *ctx, PGconn *conn, const char *sql, FILE *out)
 {
-	struct ctxfd *clean_up;
-	int err = ctxfd_err(ctx);
+	CTXFD_SCOPED struct ctxfd *clean_up = ctxfd_with_grace(ctx, CLEAN_UP, 0);
+	int err = clean_up ? ctxfd_err(ctx) : -errno;
 
 	if (err)
 		return err;
 	if (PQsetnonblocking(conn, 1) || !PQsendQuery(conn, sql))
 		return -EIO;
 	err = read_results(ctx, conn, out);
-	if (!err || err != ctxfd_err(ctx))
-		return err;
-	clean_up = ctxfd_with_timeout(ctxfd_background(), CLEAN_UP);
-	if (clean_up && send_cancel(clean_up, conn) == 0)
+	if (err && err == ctxfd_err(ctx) && send_cancel(clean_up, conn) == 0)
 		read_results(clean_up, conn, out); /* which fail, or have come at the last moment */
-	ctxfd_close(clean_up);
 	return err;
 }
 

@@ -7,7 +7,7 @@
  * - Do not call sqlite3_interrupt in an after-func instead. It stops only what runs at that moment: if it comes just before
  *   sqlite3_step it does nothing, and the statement runs on. It does not end the sleep of sqlite3_busy_timeout. And it stops all
  *   statements of the connection, those of others and the ROLLBACK among them.
- * - To roll back takes a context of its own: under the one that has ended the handlers would stop the ROLLBACK too.
+ * - To roll back takes a context of its own: under the one that has ended the handlers would stop the ROLLBACK too. ctxfd_with_grace makes it.
  */
 #include "command.h"
 
@@ -70,24 +70,18 @@ static int run(struct database *db, const struct ctxfd *ctx, const char *sql)
 	return err ? err : code == SQLITE_NOMEM ? -ENOMEM : -EINVAL;
 }
 
-static void roll_back(struct database *db)
-{
-	CTXFD_SCOPED struct ctxfd *clean_up = ctxfd_with_timeout(ctxfd_background(), CLEAN_UP);
-
-	if (!sqlite3_get_autocommit(db->sqlite)) /* otherwise SQLite has rolled back by itself, or nothing had begun */
-		run(db, clean_up ? clean_up : ctxfd_background(), "ROLLBACK");
-}
-
 static int transaction(struct database *db, const struct ctxfd *ctx, const char *sql)
 {
-	int err = run(db, ctx, "BEGIN IMMEDIATE");
+	CTXFD_SCOPED struct ctxfd *clean_up = ctxfd_with_grace(ctx, CLEAN_UP, 0);
+	int err = clean_up ? run(db, ctx, "BEGIN IMMEDIATE") : -errno;
 
 	if (!err)
 		err = run(db, ctx, sql);
 	if (!err)
 		err = run(db, ctx, "COMMIT");
-	if (err)
-		roll_back(db);
+	if (err &&
+	    !sqlite3_get_autocommit(db->sqlite)) /* otherwise nothing had begun, or SQLite has rolled back by itself */
+		run(db, clean_up, "ROLLBACK");
 	return err;
 }
 
