@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The programs of src/examples/with, each of which needs another library: here is which one. They are built twice, as a user
-# would and under AddressSanitizer, and the tests run both. A compiler that is there says what it thinks of them.
+# would and under AddressSanitizer, and the tests run both. `make with CC=clang WERROR=-Werror` is what clang says of them.
 
 WITH_curl_multi    := libcurl
 WITH_libuv         := libuv
@@ -32,9 +32,9 @@ $(BUILD)/with/%: src/examples/with/%.c $(wildcard src/examples/with/*.h) $(BUILD
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(FLAGS) $(call with_cflags,$*) $(LDFLAGS) -o $@ $< $(BUILD)/libctxfd.a $(call with_libs,$*) $(LDLIBS)
 
-with: $(addprefix $(BUILD)/,$(WITH))
+with: $(addprefix $(BUILD)/,$(WITH)) ## the programs that use other libraries, into build/with
 
-check-with: ## the programs that use ctxfd with libcurl, libuv, libpq and so on, against real servers: two minutes
+check-with: ## the programs that use ctxfd with libcurl, libuv, libpq and so on, against real servers: one minute
 	@$(DEPS) cc pkg-config python3 asan $(WITH_DEPS) $(WITH_SERVERS)
 	+@$(CHECK) with
 	+@$(CHECK) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' with

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * c_ares MILLISECONDS SERVER[:PORT] NAME: looks up a name, until its context ends. (ctxfd_getaddrinfo of ctxfd_net.h does that
- * with the C library's resolver, on a thread.)
+ * c_ares MILLISECONDS SERVER[:PORT] NAME: looks up a name, until its context ends. (ctxfd_getaddrinfo of ctxfd_net.h
+ * does that with the C library's resolver, on a thread.)
  *
- * - c-ares says by a callback which sockets to wait for, and by ares_timeout how long. ctxfd_poll waits for them and the context.
- * - ares_cancel is what stops the queries. Call it before the memory of the callbacks' argument goes: they are called in there,
- *   with ARES_ECANCELLED. A channel belongs to one thread at a time, so no after-func calls it.
+ * - c-ares says by a callback which sockets to wait for, and by ares_timeout how long. ctxfd_poll waits for them and
+ *   the context.
+ * - ares_cancel is what stops the queries. Call it before the memory of the callbacks' argument goes: they are called
+ *   in there, with ARES_ECANCELLED. A channel belongs to one thread at a time, so no after-func calls it.
  */
 #include "command.h"
 

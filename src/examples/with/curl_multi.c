@@ -3,8 +3,8 @@
  * curl_multi MILLISECONDS URL...: asks several servers at once. The first good answer ends the other transfers.
  *
  * - The done fd is an extra fd of curl_multi_poll, so one call waits for the transfers and for the context.
- * - curl_multi_remove_handle is what stops a transfer, on the thread that runs the multi handle. No after-func may call it:
- *   of a multi handle's functions, other threads may call curl_multi_wakeup alone.
+ * - curl_multi_remove_handle is what stops a transfer, on the thread that runs the multi handle. No after-func may call
+ *   it: of a multi handle's functions, other threads may call curl_multi_wakeup alone.
  *
  * A transfer that is removed while libcurl's thread looks up a name may wait for that thread. Where that matters, use a
  * libcurl that is built with c-ares.
@@ -58,7 +58,10 @@ static struct transfer *good_one(CURLM *multi)
 	return t;
 }
 
-/* Runs the transfers until one has succeeded, all have failed, or ctx has ended. Stores the winner. Returns 0 or -errno. */
+/*
+ * Runs the transfers until one has succeeded, all have failed, or ctx has ended. Stores the winner. Returns 0 or
+ * -errno.
+ */
 static int run(const struct ctxfd *ctx, CURLM *multi, struct transfer **winner)
 {
 	struct curl_waitfd done = { .fd = ctxfd_done_fd(ctx), .events = CURL_WAIT_POLLIN };

@@ -3,9 +3,10 @@
  * glib MILLISECONDS: a context and a dispatcher in a main loop of GLib. GTK and GIO run on the same.
  *
  * - g_unix_fd_source_new watches an fd. The done fd stays readable for good, so its callback returns G_SOURCE_REMOVE.
- * - The source holds a reference on its context, and gives it up in its GDestroyNotify, which runs when the source has been removed.
- * - A loop needs one source for its dispatcher, however many contexts have their after-funcs there. Its callback returns
- *   G_SOURCE_CONTINUE.
+ * - The source holds a reference on its context, and gives it up in its GDestroyNotify, which runs when the source has
+ *   been removed.
+ * - A loop needs one source for its dispatcher, however many contexts have their after-funcs there. Its callback
+ *   returns G_SOURCE_CONTINUE.
  */
 #include "job.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hiredis MILLISECONDS HOST PORT COMMAND ARG...: a blocking command of Redis that ends with its context: see hiredis_command.h.
+ * hiredis MILLISECONDS HOST PORT COMMAND ARG...: a blocking command of Redis that ends with its context: see
+ * hiredis_command.h.
  */
 #include "command.h"
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hiredis_async MILLISECONDS HOST PORT COMMAND ARG...: a command of Redis on a loop (libevent's) that ends with its context.
+ * hiredis_async MILLISECONDS HOST PORT COMMAND ARG...: a command of Redis on a loop (libevent's) that ends with its
+ * context.
  *
- * - A redisAsyncContext belongs to the loop's thread. So the after-func that ends it must run there: the command's context is below
- *   one that names the loop's dispatcher.
- * - redisAsyncFree is what ends a command: it calls the callbacks that still wait, with a NULL reply. redisAsyncDisconnect waits for
- *   the replies first.
- * - A context that ends a single command of a busy connection must not free the connection: have its callback ignore the reply.
+ * - A redisAsyncContext belongs to the loop's thread. So the after-func that ends it must run there: the command's
+ *   context is below one that names the loop's dispatcher.
+ * - redisAsyncFree is what ends a command: it calls the callbacks that still wait, with a NULL reply.
+ *   redisAsyncDisconnect waits for the replies first.
+ * - A context that ends a single command of a busy connection must not free the connection: have its callback ignore
+ *   the reply.
  */
 #include "command.h"
 

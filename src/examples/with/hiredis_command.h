@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A blocking command of Redis that ends with its context. hiredis.c is a command that makes one, and microhttpd.c a server that
- * makes many.
+ * A blocking command of Redis that ends with its context. hiredis.c is a command that makes one, and microhttpd.c a
+ * server that makes many.
  *
- * - redisCommand blocks in a read that nothing but its socket can end. An after-func shuts the socket down. A shutdown lasts, so it
- *   may come before the read begins. The connection is lost by that: the reply might still come, and nobody could tell whose it is.
- *   (redisSetTimeout would do for a deadline, but not for a cancel.)
- * - Stop the after-func before the connection is freed or goes back to a pool. It has not run if ctxfd_after_stop returns true.
+ * - redisCommand blocks in a read that nothing but its socket can end. An after-func shuts the socket down. A shutdown
+ *   lasts, so it may come before the read begins. The connection is lost by that: the reply might still come, and
+ *   nobody could tell whose it is. (redisSetTimeout would do for a deadline, but not for a cancel.)
+ * - Stop the after-func before the connection is freed or goes back to a pool. It has not run if ctxfd_after_stop
+ *   returns true.
  * - hiredis writes without MSG_NOSIGNAL. Ignore SIGPIPE, as you would for a server that hangs up.
  */
 #ifndef HIREDIS_COMMAND_H

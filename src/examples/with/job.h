@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the programs with a loop share. A job waits for a line on standard input, unless its context ends first. The end is told
- * twice: by the done fd, which the loop watches, and by an after-func, which the dispatcher runs on the loop's thread.
+ * What the programs with a loop share. A job waits for a line on standard input, unless its context ends first. The end
+ * is told twice: by the done fd, which the loop watches, and by an after-func, which the dispatcher runs on the loop's
+ * thread.
  */
 #ifndef JOB_H
 #define JOB_H

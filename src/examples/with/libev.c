@@ -3,9 +3,10 @@
  * libev MILLISECONDS: a context and a dispatcher in a loop of libev.
  *
  * - The done fd stays readable for good, so call ev_io_stop when its watcher has fired, or it fires for ever.
- * - The watcher holds a reference on its context until after ev_io_stop. libev takes the fd out of its epoll set only in its next
- *   round, but finds out by itself if the number has gone to another file by then.
- * - A loop needs one watcher for its dispatcher, however many contexts have their after-funcs there. It needs no ev_async.
+ * - The watcher holds a reference on its context until after ev_io_stop. libev takes the fd out of its epoll set only
+ *   in its next round, but finds out by itself if the number has gone to another file by then.
+ * - A loop needs one watcher for its dispatcher, however many contexts have their after-funcs there. It needs no
+ *   ev_async.
  */
 #include "job.h"
 

@@ -3,10 +3,10 @@
  * libevent MILLISECONDS: a context and a dispatcher in a loop of libevent.
  *
  * - The event of a done fd has no EV_PERSIST: the fd stays readable for good, so one event is all there is to hear.
- * - libevent keeps its events by the number of the fd. So the event holds a reference on its context until it is freed; otherwise
- *   the number could go to another context, whose end the loop would never hear of.
- * - The event of a dispatcher has EV_PERSIST. The loop needs one, however many contexts have their after-funcs there, and needs
- *   no evthread_use_pthreads for it.
+ * - libevent keeps its events by the number of the fd. So the event holds a reference on its context until it is freed;
+ *   otherwise the number could go to another context, whose end the loop would never hear of.
+ * - The event of a dispatcher has EV_PERSIST. The loop needs one, however many contexts have their after-funcs there,
+ *   and needs no evthread_use_pthreads for it.
  */
 #include "job.h"
 

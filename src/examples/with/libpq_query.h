@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A query of PostgreSQL that stops on the server when its context ends. libpq.c is a command that makes one, and microhttpd.c a
- * server that makes many.
+ * A query of PostgreSQL that stops on the server when its context ends. libpq.c is a command that makes one, and
+ * microhttpd.c a server that makes many.
  *
- * - Nothing blocks inside libpq: the calls that start, and ctxfd_poll on PQsocket between them. Give hostaddr rather than host
- *   where a slow name server matters: PQconnectStart looks the name up itself.
- * - To hang up is not enough. The server goes on with a query whose client is gone, so it must be told, by a cancel request.
- *   That request needs time when the context has none left, so it has a context of its own, by ctxfd_with_grace.
+ * - Nothing blocks inside libpq: the calls that start, and ctxfd_poll on PQsocket between them. Give hostaddr rather
+ *   than host where a slow name server matters: PQconnectStart looks the name up itself.
+ * - To hang up is not enough. The server goes on with a query whose client is gone, so it must be told, by a cancel
+ *   request. That request needs time when the context has none left, so it has a context of its own, by
+ *   ctxfd_with_grace.
  */
 #ifndef LIBPQ_QUERY_H
 #define LIBPQ_QUERY_H
@@ -105,7 +106,10 @@ static int wait_for_result(const struct ctxfd *ctx, PGconn *conn)
 	return -EIO;
 }
 
-/* Reads all results, and writes the first column to out. After that, the connection can be used again. Returns 0, err, or -errno. */
+/*
+ * Reads all results, and writes the first column to out. After that, the connection can be used again. Returns 0, err,
+ * or -errno.
+ */
 static int read_results(const struct ctxfd *ctx, PGconn *conn, FILE *out)
 {
 	PGresult *result;
@@ -121,7 +125,10 @@ static int read_results(const struct ctxfd *ctx, PGconn *conn, FILE *out)
 	return wait_err ? wait_err : err;
 }
 
-/* Returns 0, err, or -errno. Whichever it is, the server does not work on the query any more, if the server can be reached. */
+/*
+ * Returns 0, err, or -errno. Whichever it is, the server does not work on the query any more, if the server can be
+ * reached.
+ */
 static int query(const struct ctxfd *ctx, PGconn *conn, const char *sql, FILE *out)
 {
 	CTXFD_SCOPED struct ctxfd *clean_up = ctxfd_with_grace(ctx, CLEAN_UP, 0);

@@ -2,10 +2,12 @@
 /*
  * libuv MILLISECONDS: a context and a dispatcher in a loop of libuv.
  *
- * - A uv_poll_t watches an fd. The done fd stays readable for good, so stop the watch when it has fired, or it fires for ever.
- * - The watch holds a reference on its context until after uv_poll_stop. That is enough: libuv has then let go of the fd, though
- *   the memory of the uv_poll_t is libuv's until the callback of uv_close.
- * - A loop needs one watch for its dispatcher, however many contexts have their after-funcs there. It needs no uv_async_t.
+ * - A uv_poll_t watches an fd. The done fd stays readable for good, so stop the watch when it has fired, or it fires
+ *   for ever.
+ * - The watch holds a reference on its context until after uv_poll_stop. That is enough: libuv has then let go of the
+ *   fd, though the memory of the uv_poll_t is libuv's until the callback of uv_close.
+ * - A loop needs one watch for its dispatcher, however many contexts have their after-funcs there. It needs no
+ *   uv_async_t.
  */
 #include "job.h"
 
@@ -44,7 +46,9 @@ static void on_ready(uv_poll_t *handle, int status, int events)
 		uv_stop(handle->loop);
 }
 
-/* fd may be -errno, from ctxfd_done_fd or ctxfd_dispatcher_fd, which is an error of libuv's too. Returns 0 or -errno. */
+/*
+ * fd may be -errno, from ctxfd_done_fd or ctxfd_dispatcher_fd, which is an error of libuv's too. Returns 0 or -errno.
+ */
 static int watch(uv_loop_t *loop, uv_poll_t *handle, int fd, struct watches *w)
 {
 	int err = fd < 0 ? fd : uv_poll_init(loop, handle, fd);

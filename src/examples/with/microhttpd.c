@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * microhttpd MILLISECONDS CONNINFO REDIS-HOST REDIS-PORT: a web server whose requests ask Redis and PostgreSQL. Each request has a
- * context, which ends when its client hangs up, when its time is over, or when the server stops at Ctrl-C. What the request has
- * started ends with it, on the other servers too.
+ * microhttpd MILLISECONDS CONNINFO REDIS-HOST REDIS-PORT: a web server whose requests ask Redis and PostgreSQL. Each
+ * request has a context, which ends when its client hangs up, when its time is over, or when the server stops at
+ * Ctrl-C. What the request has started ends with it, on the other servers too.
  *
  * - A thread per connection (libmicrohttpd's) may block, since all that it calls takes the context.
- * - ctxfd_with_fd watches the connection's socket meanwhile: libmicrohttpd itself does not, while its handler runs. POLLRDHUP also
- *   comes from a client that has only shut down its writing side; for those pass 0.
- * - The context is closed before the handler returns, for the socket is libmicrohttpd's, and the next request on it is another one.
+ * - ctxfd_with_fd watches the connection's socket meanwhile: libmicrohttpd itself does not, while its handler runs.
+ *   POLLRDHUP also comes from a client that has only shut down its writing side; for those pass 0.
+ * - The context is closed before the handler returns, for the socket is libmicrohttpd's, and the next request on it is
+ *   another one.
  * - Stop in this order: end the server's context, then MHD_stop_daemon, which waits for the handlers.
  */
 #define _GNU_SOURCE /* POLLRDHUP */

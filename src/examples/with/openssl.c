@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * openssl MILLISECONDS HOST PORT CA LINE: sends a line by TLS, and prints what comes back. One context ends all of it: the lookup
- * of the name, the connection, the handshake, and every read and write.
+ * openssl MILLISECONDS HOST PORT CA LINE: sends a line by TLS, and prints what comes back. One context ends all of it:
+ * the lookup of the name, the connection, the handshake, and every read and write.
  *
- * - The BIO reads by ctxfd_recv and writes by ctxfd_send, so OpenSSL needs no retries: to it, the stream blocks. An end of the
- *   context is an error for good, and the BIO sets no retry flag.
+ * - The BIO reads by ctxfd_recv and writes by ctxfd_send, so OpenSSL needs no retries: to it, the stream blocks. An end
+ *   of the context is an error for good, and the BIO sets no retry flag.
  * - After such an error the SSL object is only good for SSL_free. Do not call SSL_shutdown then, as its manual says.
  */
 #include "command.h"

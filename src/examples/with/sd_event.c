@@ -3,8 +3,8 @@
  * sd_event MILLISECONDS: a context and a dispatcher in an sd-event loop.
  *
  * - The source of a done fd is SD_EVENT_ONESHOT: the fd stays readable for good, so one event is all there is to hear.
- * - The source holds a reference on its context. Its destroy callback gives it up, and with it the fd, when sd-event has let go of
- *   it. The fd itself is the context's: no sd_event_source_set_io_fd_own.
+ * - The source holds a reference on its context. Its destroy callback gives it up, and with it the fd, when sd-event
+ *   has let go of it. The fd itself is the context's: no sd_event_source_set_io_fd_own.
  * - A loop needs one source for its dispatcher, however many contexts have their after-funcs there.
  */
 #include "job.h"

@@ -2,12 +2,13 @@
 /*
  * sqlite MILLISECONDS DATABASE SQL: runs a statement in a transaction, which is rolled back if its context ends.
  *
- * - SQLite runs on the caller's thread, so it must ask. The progress handler asks ctxfd_err, which costs a few nanoseconds. The
- *   busy handler waits for a lock of somebody else's by ctxfd_sleep, which ends with the context.
- * - Do not call sqlite3_interrupt in an after-func instead. It stops only what runs at that moment: if it comes just before
- *   sqlite3_step it does nothing, and the statement runs on. It does not end the sleep of sqlite3_busy_timeout. And it stops all
- *   statements of the connection, those of others and the ROLLBACK among them.
- * - To roll back takes a context of its own: under the one that has ended the handlers would stop the ROLLBACK too. ctxfd_with_grace makes it.
+ * - SQLite runs on the caller's thread, so it must ask. The progress handler asks ctxfd_err, which costs a few
+ *   nanoseconds. The busy handler waits for a lock of somebody else's by ctxfd_sleep, which ends with the context.
+ * - Do not call sqlite3_interrupt in an after-func instead. It stops only what runs at that moment: if it comes just
+ *   before sqlite3_step it does nothing, and the statement runs on. It does not end the sleep of sqlite3_busy_timeout.
+ *   And it stops all statements of the connection, those of others and the ROLLBACK among them.
+ * - To roll back takes a context of its own: under the one that has ended the handlers would stop the ROLLBACK too.
+ *   ctxfd_with_grace makes it.
  */
 #include "command.h"
 
