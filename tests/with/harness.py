@@ -55,13 +55,14 @@ def equal(is_, should_be, what):
 class Program:
     """A program that runs, and its lines of output as they come."""
 
-    def __init__(self, argv):
+    def __init__(self, argv, descriptors=None):
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env["ASAN_OPTIONS"] = "exitcode=99:detect_leaks=1"
         self.started = time.monotonic()
         self.name = os.path.basename(argv[0])
         # With the signal blocked, nothing that waits is interrupted by it, and only the context can end the wait.
-        self.process = subprocess.Popen(["env", "--block-signal=INT", *argv], stdin=subprocess.PIPE,
+        few = ["prlimit", f"--nofile={descriptors}"] if descriptors else []
+        self.process = subprocess.Popen(["env", "--block-signal=INT", *few, *argv], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=env)
         self.out, self.err = [], []
         self.readers = [threading.Thread(target=self.read, args=pair) for pair in
@@ -94,15 +95,20 @@ class Program:
         self.process.stdin.write(text)
         self.process.stdin.flush()
 
-    def ends(self, code, out=None, err=None):
-        """Waits for its end, and compares what it said. Returns the seconds that it ran."""
+    def end(self):
+        """Waits for its end. Returns the exit code, or the negative signal, and the seconds that it ran."""
         try:
-            is_ = self.process.wait(LIMIT)
+            code = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} does not end: {self.out} {self.err}") from None
         took = time.monotonic() - self.started
         for reader in self.readers:
             reader.join()
+        return code, took
+
+    def ends(self, code, out=None, err=None):
+        """Waits for its end, and compares what it said. Returns the seconds that it ran."""
+        is_, took = self.end()
         said = f"{self.out} {self.err}"[:1000]
         assert is_ == code, f"{self.name} exits with {is_} instead of {code}: {said}"
         if out is not None:
@@ -207,6 +213,16 @@ def running(argv, **options):
                 process.wait()
 
 
+def few_descriptors(start, name, *args, aborts=None):
+    """A program that would reach its deadline ends with a message and a code however few descriptors it may have. With some
+    numbers, some libraries cannot but abort: by that signal."""
+    for descriptors in range(5, 17):
+        program = start(name, 50, *args, descriptors=descriptors)
+        code, _ = program.end()
+        if aborts is None or code != -aborts:
+            assert code == 1 and program.err, f"{descriptors} descriptors: exits with {code}: {program.out} {program.err}"
+
+
 def main():
     """Runs the tests of the script with each build, and prints TAP."""
     sys.stdout.reconfigure(line_buffering=True)
@@ -220,8 +236,8 @@ def main():
             name = f"{function.__name__} ({build})"
             programs = []
 
-            def start(program, *args):
-                programs.append(Program([os.path.join(path, program), *map(str, args)]))
+            def start(program, *args, **options):
+                programs.append(Program([os.path.join(path, program), *map(str, args)], **options))
                 return programs[-1]
             try:
                 function(start)

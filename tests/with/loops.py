@@ -8,8 +8,8 @@ def told(end):
     return [f"after-func: {end}, on the loop's thread", f"done fd: {end}"]
 
 
-def main_for(name):
-    """Runs the tests with the program of that name."""
+def main_for(name, aborts=None):
+    """Runs the tests with the program of that name. If the library cannot have the descriptors it needs, it may abort."""
     def ends_with(program, end):
         took = program.ends(1, err=end)
         equal(sorted(program.out), told(end), "what was told")
@@ -35,6 +35,10 @@ def main_for(name):
     @test
     def already_done(start):
         ends_with(start(name, 0), EXPIRED)
+
+    @test
+    def out_of_descriptors(start):
+        few_descriptors(start, name, aborts=aborts)
 
     main()
 

@@ -53,3 +53,7 @@ def tests_of(name, server):
         with Server(lambda connection: None) as nobody:
             call(start, 0, "PING", port=nobody.port).ends(1, [], EXPIRED)
         equal(len(nobody.connections), 0, "connections")
+
+    @test
+    def out_of_descriptors(start):
+        few_descriptors(start, name, "127.0.0.1", server.port, "BLPOP", "nothing", 0)

@@ -76,4 +76,10 @@ def already_done(start):
     equal(server.asked, [], "questions")
 
 
+@test
+def out_of_descriptors(start):
+    with NameServer() as server:
+        few_descriptors(start, "c_ares", server.address, "slow.test")
+
+
 main()

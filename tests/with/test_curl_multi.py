@@ -70,4 +70,10 @@ def already_done(start):
     equal(len(web.connections), 0, "connections")
 
 
+@test
+def out_of_descriptors(start):
+    with Web() as web:
+        few_descriptors(start, "curl_multi", *web.urls("slow", "slow"))
+
+
 main()

@@ -3,6 +3,8 @@
 # variants: with
 """glib: a done fd and a dispatcher's in its loop."""
 
+import signal
+
 from loops import main_for
 
-main_for("glib")
+main_for("glib", aborts=signal.SIGTRAP)

@@ -58,5 +58,10 @@ def already_done(start):
     equal(len(nobody.connections), 0, "connections")
 
 
+@test
+def out_of_descriptors(start):
+    few_descriptors(start, "libpq", pg.conninfo("few"), SLEEP)
+
+
 with postgres() as pg:
     main()

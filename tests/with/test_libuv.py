@@ -3,6 +3,8 @@
 # variants: with
 """libuv: a done fd and a dispatcher's in its loop."""
 
+import signal
+
 from loops import main_for
 
-main_for("libuv")
+main_for("libuv", aborts=signal.SIGABRT)

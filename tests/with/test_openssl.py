@@ -104,5 +104,10 @@ def already_done(start):
     equal(len(nobody.connections), 0, "connections")
 
 
+@test
+def out_of_descriptors(start):
+    few_descriptors(start, "openssl", "localhost", server.port, server.ca, "nothing")
+
+
 with folder() as here, Tls(here) as server:
     main()

@@ -111,4 +111,10 @@ def already_done(start):
         db.unchanged()
 
 
+@test
+def out_of_descriptors(start):
+    with database() as db, db.locked():
+        few_descriptors(start, "sqlite", db.path, "select 1")
+
+
 main()
