@@ -28,6 +28,11 @@ def refused(start):
 
 
 @test
+def not_a_query(start):
+    call(start, "copy", LONG, "copy (select 1) to stdout").ends(1, [], "Operation not supported")
+
+
+@test
 def cancel(start):
     program = call(start, "cancel", LONG, SLEEP)
     wait_until(lambda: pg.running("cancel") == 1, "the query runs")

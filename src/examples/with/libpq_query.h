@@ -113,16 +113,20 @@ static int wait_for_result(const struct ctxfd *ctx, PGconn *conn)
 static int read_results(const struct ctxfd *ctx, PGconn *conn, FILE *out)
 {
 	PGresult *result;
-	int err = 0, wait_err, row;
+	ExecStatusType status;
+	int err = 0, stop = 0, row;
 
-	while (!(wait_err = wait_for_result(ctx, conn)) && (result = PQgetResult(conn))) {
-		if (PQresultStatus(result) == PGRES_FATAL_ERROR)
+	while (!stop && !(stop = wait_for_result(ctx, conn)) && (result = PQgetResult(conn))) {
+		status = PQresultStatus(result);
+		if (status == PGRES_FATAL_ERROR)
 			err = -EREMOTEIO;
+		if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT) /* would come again and again */
+			stop = -EOPNOTSUPP;
 		for (row = 0; row < PQntuples(result); row++)
 			fprintf(out, "%s\n", PQgetvalue(result, row, 0));
 		PQclear(result);
 	}
-	return wait_err ? wait_err : err;
+	return stop ? stop : err;
 }
 
 /*

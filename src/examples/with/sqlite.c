@@ -14,7 +14,7 @@
 
 #include <sqlite3.h>
 
-#define STEPS    1000 /* of SQLite's virtual machine between two questions: some 10 microseconds */
+#define STEPS    1000 /* of SQLite's virtual machine between two questions: some tens of microseconds */
 #define CLEAN_UP (5 * CTXFD_SEC)
 
 /* A connection belongs to one thread at a time, and so does the context that its handlers ask. */
