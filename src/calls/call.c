@@ -3,8 +3,8 @@
  * ctxfd_call: a function that nothing can interrupt runs on a thread of the library's, so that its caller need not stay
  * for it.
  *
- * A WORKER is such a thread and its record. Either it is in the pool's list of idle ones; or one call has it, from `take`
- * to `release`, until fn has returned; or fn still runs and the call has left it: it is abandoned, and the thread itself
+ * A WORKER is such a thread and its record. Either it is in the pool's list of idle ones; or one call has it, from
+ * `take_worker` to `release`, until fn has returned; or fn still runs and the call has left it: it is abandoned, and the thread itself
  * releases it. The worker's state decides, under its lock, who was first: the call that leaves, or fn as it begins and as
  * it returns.
  *
@@ -174,7 +174,7 @@ static void thread_ends(void *arg)
 	job_ends(w, -ECANCELED, true);
 }
 
-static void *serve(void *arg)
+static void *run_jobs(void *arg)
 {
 	struct worker *w = arg;
 	int result;
@@ -206,7 +206,7 @@ static int start_thread(struct worker *w)
 	w->state = PARKED;
 	w->gone = false;
 	w->forks = ctxfdi_forks;
-	return ctxfdi_thread_create(&w->thread, serve, w);
+	return ctxfdi_thread_create(&w->thread, run_jobs, w);
 }
 
 /* One more worker for one more job: 0 or -errno. */
@@ -236,7 +236,7 @@ static struct worker *pop(struct worker **list)
 }
 
 /* A worker that waits for its job: 0 or -errno. */
-static int take(struct worker **taken)
+static int take_worker(struct worker **taken)
 {
 	struct worker *spare = NULL;
 	bool full;
@@ -357,7 +357,7 @@ int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*
 
 	if (ctxfd_err(ctx) != 0)
 		return refuse(ctx, arg, drop);
-	err = take(&w);
+	err = take_worker(&w);
 	if (err)
 		return err;
 	if (!park(w, ctx)) {

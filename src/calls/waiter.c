@@ -25,7 +25,7 @@ _Thread_local struct waiter *ctxfdi_own_waiter;
 
 /* ---- Wakers ------------------------------------------------------------------------------------------------------ */
 
-static bool make_readable(int fd)
+static bool ring_waker(int fd)
 {
 	static const struct itimerspec past = { .it_value = { .tv_nsec = 1 } };
 	uint64_t one = 1;
@@ -33,7 +33,7 @@ static bool make_readable(int fd)
 	return ioctl(fd, TFD_IOC_SET_TICKS, &one) == 0 || timerfd_settime(fd, TFD_TIMER_ABSTIME, &past, NULL) == 0;
 }
 
-static void make_unreadable(int fd)
+static void silence_waker(int fd)
 {
 	static const struct itimerspec never;
 
@@ -59,7 +59,7 @@ void ctxfdi_ring_poller(struct ctxfd *n)
 	int saved = errno;
 
 	if (w->generation == ctxfdi_forks)
-		w->rung = make_readable(w->fd);
+		w->rung = ring_waker(w->fd);
 	errno = saved;
 }
 
@@ -138,7 +138,7 @@ bool ctxfdi_waiter_unpark(struct waiter *w)
 
 	w->parked = false;
 	if (rung && w->generation == ctxfdi_forks)
-		make_unreadable(w->fd);
+		silence_waker(w->fd);
 	if (dead) /* last: what a value's destroy does may be another wait */
 		ctxfdi_dispose(dead);
 	return rung;

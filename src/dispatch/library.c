@@ -34,14 +34,14 @@ struct ctxfd_dispatcher ctxfdi_library = {
 
 _Atomic bool ctxfdi_library_runs;
 
-static enum { NONE, STARTING, RUNS, ENDING } state;
+static enum { NO_THREAD, STARTING, RUNS, EXITING } state;
 static pthread_t thread;
 static _Thread_local bool is_library_thread;
 
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
 
 /* A function of the program has ended the thread: the next one takes over, at once if there is something to do. */
-static void thread_ends(void *unused)
+static void library_thread_ends(void *unused)
 {
 	bool again;
 
@@ -50,7 +50,7 @@ static void thread_ends(void *unused)
 	again = state == RUNS;
 	if (again) {
 		pthread_detach(pthread_self());
-		state = NONE;
+		state = NO_THREAD;
 		atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	}
 	dispatcher_unlock(&ctxfdi_library);
@@ -63,13 +63,13 @@ static bool is_over(unsigned forks)
 	bool over;
 
 	dispatcher_lock(&ctxfdi_library);
-	over = state == ENDING || forks != ctxfdi_forks;
+	over = state == EXITING || forks != ctxfdi_forks;
 	dispatcher_unlock(&ctxfdi_library);
 	return over;
 }
 
 /* Only sleeps here: poll takes nothing out of the set, and what is in it stays ready until run has dealt with it. */
-static void *serve(void *unused)
+static void *library_thread(void *unused)
 {
 	/* In a function that it runs: then the thread ends with that, in the child. */
 	unsigned forks = ctxfdi_forks;
@@ -78,7 +78,7 @@ static void *serve(void *unused)
 
 	is_library_thread = true;
 	prctl(PR_SET_NAME, "ctxfd");
-	pthread_cleanup_push(thread_ends, NULL);
+	pthread_cleanup_push(library_thread_ends, NULL);
 	while (!is_over(forks)) {
 		set = (struct pollfd){ .fd = ctxfdi_library.epoll, .events = POLLIN };
 		if (poll(&set, 1, -1) < 0) {
@@ -103,14 +103,14 @@ int ctxfdi_library_start(void)
 	dispatcher_lock(&ctxfdi_library);
 	while (state == STARTING)
 		dispatcher_wait(&ctxfdi_library);
-	if (state == NONE) {
+	if (state == NO_THREAD) {
 		state = STARTING;
 		dispatcher_unlock(&ctxfdi_library);
 		err = ctxfdi_dispatcher_open(&ctxfdi_library);
 		if (err >= 0)
-			err = ctxfdi_thread_create(&thread, serve, NULL);
+			err = ctxfdi_thread_create(&thread, library_thread, NULL);
 		dispatcher_lock(&ctxfdi_library);
-		state = err ? NONE : RUNS;
+		state = err ? NO_THREAD : RUNS;
 		if (err && ctxfdi_library.epoll >= 0)
 			ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 		pthread_cond_broadcast(&ctxfdi_library.idle);
@@ -186,7 +186,7 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 	ctxfdi_dispatcher_forked(&ctxfdi_library);
 	if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due.first)
 		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
-	state = NONE;
+	state = NO_THREAD;
 	is_library_thread = false;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	ctxfdi_dispatch_after_fork();
@@ -206,7 +206,7 @@ __attribute__((destructor)) static void end_thread(void)
 	dispatcher_lock(&ctxfdi_library);
 	idle = state == RUNS && !ctxfdi_library.serving;
 	if (idle) {
-		state = ENDING;
+		state = EXITING;
 		ctxfdi_library.closed = true; /* what comes due from here on could wait for who exits */
 		/* Whatever it has taken: it is to look at `state`. */
 		atomic_store_explicit(&ctxfdi_library.woken, false, memory_order_relaxed);
@@ -219,7 +219,7 @@ __attribute__((destructor)) static void end_thread(void)
 	dispatcher_lock(&ctxfdi_library);
 	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	ctxfdi_library.closed = false;
-	state = NONE;
+	state = NO_THREAD;
 	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	dispatcher_unlock(&ctxfdi_library);
 }
