@@ -249,7 +249,9 @@ run-tests: $(if $(filter plain clang,$(VARIANT)),libs) $(HARNESS) $(BUILD)/tests
 # ---- Install -------------------------------------------------------------------------------------------------------
 
 HEADERS := $(filter-out $(if $(URING_SRC),,%_uring.h),$(wildcard include/*.h))
-PCS     := ctxfd.pc $(if $(URING_SRC),ctxfd-uring.pc)
+# What tells other build systems where the library is: src/packaging/NAME.in, with the folders filled in.
+TELLING := $(patsubst %,pkgconfig/%.pc,ctxfd $(if $(URING_SRC),ctxfd-uring)) \
+	$(patsubst %,cmake/ctxfd/ctxfd-%.cmake,config config-version)
 MAN     := $(wildcard src/man/*.[1-9])
 # Where each page goes: man3/ctxfd_cancel.3
 man_path = man$(subst .,,$(suffix $(1)))/$(notdir $(1))
@@ -261,20 +263,21 @@ MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m
 # Both libraries' files, since an uninstall need not know what was built.
 INSTALLED = $(addprefix $(INCLUDEDIR)/,$(notdir $(wildcard include/*.h))) \
 	$(foreach l,ctxfd ctxfd-uring,$(addprefix $(LIBDIR)/,lib$(l).a lib$(l).so lib$(l).so.0 pkgconfig/$(l).pc)) \
+	$(addprefix $(LIBDIR)/,$(filter cmake/%,$(TELLING))) \
 	$(foreach m,$(MAN),$(MANDIR)/$(call man_path,$(m))) \
 	$(foreach l,$(MAN_LINKS),$(MANDIR)/$(firstword $(subst =, ,$(l))))
 # A folder that install makes, or a file, can be read by all, whatever the umask of who types it.
 INTO = umask 022; to=$(call quoted,$(DESTDIR));
 
-install: libs ## headers, libraries, pkg-config files and man pages, under PREFIX (and DESTDIR)
-	@$(INTO) mkdir -p "$$to$(INCLUDEDIR)" "$$to$(LIBDIR)/pkgconfig" $(addprefix "$$to$(MANDIR)"/,$(sort $(foreach m,$(MAN),$(dir $(call man_path,$(m))))))
+install: libs ## headers, libraries, files for pkg-config and CMake, man pages, under PREFIX (and DESTDIR)
+	@$(INTO) mkdir -p "$$to$(INCLUDEDIR)" $(addprefix "$$to$(LIBDIR)"/,$(sort $(dir $(TELLING)))) $(addprefix "$$to$(MANDIR)"/,$(sort $(foreach m,$(MAN),$(dir $(call man_path,$(m))))))
 	@$(INTO) install -m 644 $(HEADERS) "$$to$(INCLUDEDIR)"
 	@$(INTO) install -m 644 $(filter %.a,$(LIBS)) "$$to$(LIBDIR)"
 	@$(INTO) install -m 755 $(patsubst %.so,%.so.0,$(filter %.so,$(LIBS))) "$$to$(LIBDIR)"
 	@$(INTO) for l in $(notdir $(filter %.so,$(LIBS))); do ln -sf $$l.0 "$$to$(LIBDIR)/$$l" || exit 1; done
-	@$(INTO) for p in $(PCS); do rm -f "$$to$(LIBDIR)/pkgconfig/$$p"; \
+	@$(INTO) for f in $(TELLING); do rm -f "$$to$(LIBDIR)/$$f"; \
 		sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' \
-		-e 's,@VERSION@,$(VERSION),' src/$$p.in >"$$to$(LIBDIR)/pkgconfig/$$p" || exit 1; done
+		-e 's,@VERSION@,$(VERSION),' src/packaging/$${f##*/}.in >"$$to$(LIBDIR)/$$f" || exit 1; done
 	@$(INTO) for m in $(foreach m,$(MAN),$(call man_path,$(m))); do \
 		install -m 644 src/man/$${m##*/} "$$to$(MANDIR)/$$m" || exit 1; done
 	@$(INTO) for l in $(MAN_LINKS); do rm -f "$$to$(MANDIR)/$${l%=*}"; \
@@ -284,6 +287,7 @@ install: libs ## headers, libraries, pkg-config files and man pages, under PREFI
 
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
 	@$(INTO) rm -f $(INSTALLED:%="$$to"%)
+	@$(INTO) rmdir "$$to$(LIBDIR)/cmake/ctxfd" 2>/dev/null || true
 
 # ---- The rest ------------------------------------------------------------------------------------------------------
 

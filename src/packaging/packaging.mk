@@ -2,6 +2,12 @@
 #
 # Further ways to have the library: one file, a tarball, Debian packages.
 
+# What users do to have it, by the tools that they have. (The variant is that of the scripts that `make check` leaves to this.)
+check-package: ## users' programs by CMake, meson and Debian packages, and the ABI; installs these tools
+	@$(DEPS) $(DEPS_CHECK) cmake meson ninja debhelper lintian abidiff
+	+@$(CHECK) VARIANT=package TESTS='$(or $(TESTS),$(notdir $(basename $(shell grep -l '^\# variants:.* package' tests/package/*.sh))))' \
+		libs run-tests
+
 # ---- One file ------------------------------------------------------------------------------------------------------
 
 ONE_DIR    := $(BUILD)/amalgamation
@@ -28,4 +34,4 @@ $(BUILD)/obj/one.o: $(ONE)/ctxfd.c $(ONE)/ctxfd.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -Wall -Wextra $(WERROR) $(CFLAGS) -fexceptions -c -o $@ $<
 
-.PHONY: amalgamation check-amalgamation
+.PHONY: check-package amalgamation check-amalgamation

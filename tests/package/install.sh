@@ -48,13 +48,18 @@ use() {
 			[ "$said" = 'context canceled, context deadline exceeded' ] || fail "The $program program, $lang, said: $said"
 		done
 	done
+	# Wholly static, as `pkg-config --static` says.
+	$CC -std=gnu11 $(pkg-config --static --cflags ctxfd) tests/package/install_use.c -o "$dir/static" -static \
+		$(pkg-config --static --libs ctxfd) || fail "It does not link with -static."
+	[ "$("$dir/static")" = 'context canceled, context deadline exceeded' ] || fail "The program with -static failed."
 	[ "$(pkg-config --modversion ctxfd)" = "$version" ] || fail "pkg-config knows another version than $version."
 }
 
 version=$(sed -n 's/^#define CTXFD_VERSION_MAJOR //p' include/ctxfd.h).$(
 	sed -n 's/^#define CTXFD_VERSION_MINOR //p' include/ctxfd.h
 )
-core="$(ls include/*.h | grep -v uring | tr '\n' ' ')"'lib/libctxfd.a lib/libctxfd.so lib/libctxfd.so.0 lib/pkgconfig/ctxfd.pc'
+core="$(ls include/*.h | grep -v uring | tr '\n' ' ')"'lib/libctxfd.a lib/libctxfd.so lib/libctxfd.so.0 lib/pkgconfig/ctxfd.pc
+	lib/cmake/ctxfd/ctxfd-config.cmake lib/cmake/ctxfd/ctxfd-config-version.cmake'
 uring='include/ctxfd_uring.h lib/libctxfd-uring.a lib/libctxfd-uring.so lib/libctxfd-uring.so.0
 	lib/pkgconfig/ctxfd-uring.pc'
 man=
