@@ -34,4 +34,27 @@ $(BUILD)/obj/one.o: $(ONE)/ctxfd.c $(ONE)/ctxfd.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -Wall -Wextra $(WERROR) $(CFLAGS) -fexceptions -c -o $@ $<
 
-.PHONY: check-package amalgamation check-amalgamation
+# ---- A tarball -----------------------------------------------------------------------------------------------------
+
+DIST := ctxfd-$(VERSION)
+GIT  := git -c safe.directory='*' -c core.abbrev=12 -c tar.umask=022
+
+# git archive gives all files the commit's time: one commit, one tarball, whoever makes it and when.
+dist: $(BUILD)/dist/meson.build ## a tarball of what is committed, which is a meson subproject too, and ctxfd.wrap, in build/dist
+	@left=$$($(GIT) status --porcelain src include) && test -z "$$left" || { echo 'Commit first: the tarball has what is committed.'; exit 1; }
+	@$(GIT) archive --prefix=$(DIST)/ --add-file=$< HEAD >$(BUILD)/dist/$(DIST).tar
+	@gzip -9nf $(BUILD)/dist/$(DIST).tar
+	@cd $(BUILD)/dist && printf '%s\n' '[wrap-file]' 'directory = $(DIST)' 'source_filename = $(DIST).tar.gz' \
+		"source_hash = $$(sha256sum $(DIST).tar.gz | cut -d ' ' -f 1)" '' '[provide]' 'dependency_names = ctxfd, ctxfd-uring' >ctxfd.wrap
+	@echo "$(BUILD)/dist/$(DIST).tar.gz is commit $$($(GIT) rev-parse --short HEAD)."
+
+# 'src/a.c', 'src/b.c',
+comma := ,
+meson_list = $(patsubst %,'%'$(comma),$(1))
+
+$(BUILD)/dist/meson.build: src/packaging/meson.build.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's,@VERSION@,$(VERSION),' -e "s;@SOURCES@;$(call meson_list,$(SRC));" -e "s;@HEADERS@;$(call meson_list,$(ONE_HEADER));" \
+		-e "s;@URING_SOURCES@;$(call meson_list,$(wildcard src/uring/*.c));" $< >$@
+
+.PHONY: dist check-package amalgamation check-amalgamation
