@@ -3,10 +3,17 @@
 # Further ways to have the library: one file, a tarball, Debian packages.
 
 # What users do to have it, by the tools that they have. (The variant is that of the scripts that `make check` leaves to this.)
-check-package: ## users' programs by CMake, meson and Debian packages, and the ABI; installs these tools
-	@$(DEPS) $(DEPS_CHECK) cmake meson ninja debhelper lintian abidiff
+check-package: ## users' programs by CMake, meson and Debian packages; installs these tools
+	@$(DEPS) $(DEPS_CHECK) cmake meson ninja debhelper lintian
 	+@$(CHECK) VARIANT=package TESTS='$(or $(TESTS),$(notdir $(basename $(shell grep -l '^\# variants:.* package' tests/package/*.sh))))' \
 		libs run-tests
+
+# ---- The ABI -------------------------------------------------------------------------------------------------------
+
+abi: libs ## writes down anew what programs rely on (src/packaging/abi.txt), after a change that is meant
+	@src/packaging/abi $(BUILD) '$(CC)' >$(BUILD)/abi.txt
+	@test -n '$(URING_SRC)' || { echo 'This needs liburing, or half of it would be lost.'; exit 1; }
+	@diff src/packaging/abi.txt $(BUILD)/abi.txt; cp $(BUILD)/abi.txt src/packaging/abi.txt
 
 # ---- One file ------------------------------------------------------------------------------------------------------
 
@@ -57,4 +64,4 @@ $(BUILD)/dist/meson.build: src/packaging/meson.build.in FORCE
 	@sed -e 's,@VERSION@,$(VERSION),' -e "s;@SOURCES@;$(call meson_list,$(SRC));" -e "s;@HEADERS@;$(call meson_list,$(ONE_HEADER));" \
 		-e "s;@URING_SOURCES@;$(call meson_list,$(wildcard src/uring/*.c));" $< >$@
 
-.PHONY: dist check-package amalgamation check-amalgamation
+.PHONY: abi dist check-package amalgamation check-amalgamation

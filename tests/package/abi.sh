@@ -3,8 +3,9 @@
 # variants: plain clang
 #
 # What the libraries show to the outside: that headers, version maps, shared and static libraries agree on what the
-# public functions are; that these do not call each other through the PLT; that the headers stand on their own in every
-# language they are promised for; and that const protects a context from being cancelled.
+# public functions are; that these, and the public structs, are as src/packaging/abi.txt says (`make abi` writes it);
+# that they do not call each other through the PLT; that the headers stand on their own in every language they are
+# promised for; and that const protects a context from being cancelled.
 
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
@@ -71,6 +72,15 @@ if [ -e "$BUILD/libctxfd-uring.so" ]; then
 	# liburing's own header is not as clean.
 	agree ctxfd_uring.h ctxfd-uring.map libctxfd-uring 3 "$(pkg-config --cflags liburing) -Wno-error"
 fi
+
+# Symbols, declarations and structs are what they were, unless that was written down with the change.
+"$PWD/src/packaging/abi" "$BUILD" "$CC" >"$dir/abi" || complain "src/packaging/abi fails."
+if [ -e "$BUILD/libctxfd-uring.so" ]; then cat src/packaging/abi.txt; else grep -v '^[a-z]*ctxfd[-_]uring' src/packaging/abi.txt; fi >"$dir/abi.was"
+if grep -q '\.res: ' "$dir/abi"; then cat "$dir/abi.was"; else grep -v '\(: [0-9]* + [0-9]*\|: size .*\)$' "$dir/abi.was"; fi >"$dir/header"
+diff "$dir/header" "$dir/abi" >"$dir/diff" || complain "\
+What programs rely on is other (>) than src/packaging/abi.txt says (<). If something is gone or changed, a program that was built
+against a release before breaks: that takes another SONAME. What is new takes a new CTXFD_VERSION_MINOR, once this version was released.
+If all that is as it should be, write it down: make abi"
 
 # refuses NAME: a line that must compile for struct ctxfd *ctx, and not for const struct ctxfd *ctx.
 refuses() {
