@@ -64,4 +64,11 @@ $(BUILD)/dist/meson.build: src/packaging/meson.build.in FORCE
 	@sed -e 's,@VERSION@,$(VERSION),' -e "s;@SOURCES@;$(call meson_list,$(SRC));" -e "s;@HEADERS@;$(call meson_list,$(ONE_HEADER));" \
 		-e "s;@URING_SOURCES@;$(call meson_list,$(wildcard src/uring/*.c));" $< >$@
 
-.PHONY: abi dist check-package amalgamation check-amalgamation
+# ---- Debian packages -----------------------------------------------------------------------------------------------
+
+deb: ## Debian packages, in build/deb: libctxfd0, libctxfd-dev, libctxfd-uring0, libctxfd-uring-dev
+	@$(DEPS) cc pkg-config liburing debhelper
+	@src/packaging/deb $(VERSION) $(abspath $(BUILD))/deb
+	@rm -r $(BUILD)/deb/$(DIST) && ls $(BUILD)/deb/*.deb
+
+.PHONY: deb abi dist check-package amalgamation check-amalgamation
