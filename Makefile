@@ -296,7 +296,7 @@ clean: ## removes the build folder
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(filter-out %.d,$(MAKEFILE_LIST)) | sort | \
-		awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+		awk -F '\t' '{ printf "  make %-19s %s\n", $$1, $$2 }'
 
 FORCE:
 .PHONY: all libs examples demo tests deps check check-asan check-tsan check-valgrind check-clang check-all \
