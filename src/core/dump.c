@@ -72,7 +72,7 @@ static bool reserve(struct snapshot *s)
 	return true;
 }
 
-static void add(struct snapshot *s, struct ctxfd *n, size_t parent)
+static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 {
 	struct entry *e = &s->entries[s->n++];
 
@@ -104,7 +104,7 @@ static bool add_some(struct snapshot *s, struct ctxfd *cursor, size_t parent)
 	for (int i = 0; i < AT_ONCE && n->next; i++) {
 		n = n->next;
 		if (n->kind != KIND_DUMP) /* another thread's cursor */
-			add(s, n, parent);
+			add_context(s, n, parent);
 	}
 	if (n != cursor) {
 		place = &n->next;
@@ -183,14 +183,14 @@ static int expand(struct snapshot *s, size_t number)
 }
 
 /* What is below node. 0 or -ENOMEM; all of it is given up. */
-static int take(struct snapshot *s, struct ctxfd *node)
+static int take_snapshot(struct snapshot *s, struct ctxfd *node)
 {
 	int err = reserve(s) ? 0 : -ENOMEM;
 
 	s->time = ctxfd_now();
 	if (err)
 		return err;
-	add(s, mutable(ctxfd_ref(node)), 0);
+	add_context(s, mutable(ctxfd_ref(node)), 0);
 	s->entries[0].refs -= !(s->entries[0].word & CTX_NEVER);
 	for (size_t i = 0; i < s->n; i++) {
 		if (s->entries[i].owned && !err)
@@ -316,7 +316,7 @@ int ctxfd_dump(const struct ctxfd *ctx, int fd)
 	struct output o = { .fd = fd };
 	struct snapshot s = { 0 };
 	size_t depth = 0;
-	int saved = errno, err = ctx ? take(&s, node_of(ctx)) : -EINVAL;
+	int saved = errno, err = ctx ? take_snapshot(&s, node_of(ctx)) : -EINVAL;
 
 	for (size_t i = 0; !err && i < s.n; i = next_entry(&s, i, &depth)) {
 		say_entry(&o, &s.entries[i], depth, s.time);

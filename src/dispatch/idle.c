@@ -28,18 +28,18 @@ static struct idle *idle_of(struct ctxfd *n)
 	return container_of(n, struct idle, ctx);
 }
 
-static uint64_t verdict_of(const struct idle *i)
+static uint64_t idle_verdict(const struct idle *i)
 {
 	return cause_bits(i->cause) | CTX_EXPIRED;
 }
 
 /* When time is up. Does not overflow: after the constructor this is asked when the alarm has rung, as late as `timeout`. */
-static int64_t end_of(const struct idle *i, int64_t touched)
+static int64_t idle_end(const struct idle *i, int64_t touched)
 {
 	return touched + i->timeout;
 }
 
-static void set_alarm(struct idle *i, int64_t at)
+static void set_idle_alarm(struct idle *i, int64_t at)
 {
 	claim(dispatcher_is_locked(i->dispatcher));
 	ctxfdi_heap_add(&i->dispatcher->alarms, &i->alarm, at);
@@ -59,10 +59,10 @@ struct ctxfd *ctxfdi_idle_new(const struct ctxfd *parent, struct ctxfd_dispatche
 	atomic_init(&i->touched, d ? now : IDLE_OVER);
 	if (!d) {
 		ctxfdi_adopt(&i->ctx, parent, KIND_IDLE, INT64_MAX, 0);
-		ctxfdi_cancel(&i->ctx, verdict_of(i));
+		ctxfdi_cancel(&i->ctx, idle_verdict(i));
 	} else if (ctxfdi_adopt(&i->ctx, parent, KIND_IDLE, INT64_MAX, 0)) {
 		dispatcher_lock(d);
-		set_alarm(i, end_of(i, now));
+		set_idle_alarm(i, idle_end(i, now));
 		ctxfdi_dispatcher_arm(d);
 		dispatcher_unlock(d);
 	}
@@ -77,13 +77,13 @@ int ctxfdi_idle_rings(struct heap_node *alarm, int64_t now)
 	do {
 		if (load_word(&i->ctx) & (CTX_PENDING | CTX_DONE))
 			return 0;
-		if (end_of(i, touched) > now) {
-			set_alarm(i, end_of(i, touched));
+		if (idle_end(i, touched) > now) {
+			set_idle_alarm(i, idle_end(i, touched));
 			return 0;
 		}
 	} while (!atomic_compare_exchange_weak_explicit(&i->touched, &touched, IDLE_OVER, memory_order_relaxed,
 	                                                memory_order_relaxed));
-	return ctxfdi_dispatcher_end(i->dispatcher, &i->ctx, verdict_of(i));
+	return ctxfdi_dispatcher_end(i->dispatcher, &i->ctx, idle_verdict(i));
 }
 
 void ctxfdi_forget_idle(struct ctxfd *n)

@@ -44,7 +44,7 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 }
 
 /* By edges: what a round has been told of it need not read. */
-static int watch(struct ctxfd_dispatcher *d, int fd, void *data)
+static int watch_fd(struct ctxfd_dispatcher *d, int fd, void *data)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = data };
 
@@ -80,9 +80,9 @@ int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d)
 		err = -errno;
 	atomic_store_explicit(&d->wake, wake, memory_order_relaxed);
 	if (!err)
-		err = watch(d, wake, &d->wake);
+		err = watch_fd(d, wake, &d->wake);
 	if (!err)
-		err = watch(d, d->timer, &d->timer);
+		err = watch_fd(d, d->timer, &d->timer);
 	if (!err)
 		err = watch_sources(d);
 	if (err) {

@@ -64,7 +64,7 @@ struct guest {
 static _Thread_local struct ctxfd_group *inside;
 
 /* Made by a parent process. */
-static bool is_foreign(const struct ctxfd_group *g)
+static bool is_foreign_group(const struct ctxfd_group *g)
 {
 	return g->forks != ctxfdi_forks;
 }
@@ -151,7 +151,7 @@ static void leave_group(void *arg)
 	struct ctxfd_group *g = m->group;
 
 	inside = NULL;
-	if (is_foreign(g))
+	if (is_foreign_group(g))
 		return;
 	if (m->result)
 		end_by(g, m->result);
@@ -283,7 +283,7 @@ int ctxfd_group_go(struct ctxfd_group *g, int (*fn)(const struct ctxfd *ctx, voi
 
 	if (!g || !fn)
 		return -EINVAL;
-	if (is_foreign(g))
+	if (is_foreign_group(g))
 		return -ECHILD;
 	err = ctxfd_err(g->ctx);
 	if (err)
@@ -346,7 +346,7 @@ int ctxfd_group_wait(struct ctxfd_group *g)
 	if (inside == g)
 		return -EDEADLK;
 	e = thread_cancel_off();
-	result = is_foreign(g) ? forget_all(g) : join_all(g);
+	result = is_foreign_group(g) ? forget_all(g) : join_all(g);
 	thread_cancel_restore(e);
 	ctxfd_close(g->ctx);
 	free(g);
