@@ -5,22 +5,12 @@
 # `make dist`: the same commit gives the same bytes, wherever and by whomever it is made. What is in the tarball builds, installs and passes
 # tests where there is no git; a meson project has the library by the tarball and ctxfd.wrap.
 
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-trap 'exit 1' HUP INT TERM
+. tests/package/scratch
 
-fail() {
-	echo "$*"
-	exit 1
-}
-
-version=$(sed -n 's/^#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
 name=ctxfd-$version
 git="git -c safe.directory=*"
 $git rev-parse HEAD >/dev/null 2>&1 || { echo 'no git here, or no repository'; exit 77; }
 [ -z "$($git status --porcelain src include)" ] || { echo 'not all is committed'; exit 77; }
-uring=$URING
-unset WERROR CFLAGS CPPFLAGS LDFLAGS DESTDIR PREFIX LIBDIR INCLUDEDIR MANDIR URING
 
 $MAKE -s BUILD="$dir/build" dist >"$dir/log" 2>&1 || fail "make dist: $(cat "$dir/log")"
 $git clone -q "$PWD" "$dir/clone" 2>"$dir/log" || fail "$(cat "$dir/log")"
@@ -43,11 +33,11 @@ tar -C "$dir" -xzf "$dir/build/dist/$name.tar.gz" && cd "$dir/$name" || exit 1
 
 command -v meson >/dev/null && command -v ninja >/dev/null || exit 0
 mkdir -p "$dir/project/subprojects/packagefiles" && cp "$dir/build/dist/ctxfd.wrap" "$dir/project/subprojects" &&
-	cp "$dir/build/dist/$name.tar.gz" "$dir/project/subprojects/packagefiles" && cp tests/package/install_use.c "$dir/project/use.c" || exit 1
+	cp "$dir/build/dist/$name.tar.gz" "$dir/project/subprojects/packagefiles" && cp "$user" "$dir/project/use.c" || exit 1
 cat >"$dir/project/meson.build" <<END
 project('use', 'c')
 executable('use', 'use.c', dependencies: dependency('ctxfd'))
 END
 { meson setup "$dir/out" "$dir/project" && ninja -C "$dir/out"; } >"$dir/log" 2>&1 || fail "By wrap: $(cat "$dir/log")"
-[ "$("$dir/out/use")" = 'context canceled, context deadline exceeded' ] || fail "The program that has it by wrap said: $("$dir/out/use")"
+[ "$("$dir/out/use")" = "$says" ] || fail "The program that has it by wrap said: $("$dir/out/use")"
 exit 0
