@@ -38,6 +38,6 @@ cat >"$dir/project/meson.build" <<END
 project('use', 'c')
 executable('use', 'use.c', dependencies: dependency('ctxfd'))
 END
-{ meson setup "$dir/out" "$dir/project" && ninja -C "$dir/out"; } >"$dir/log" 2>&1 || fail "By wrap: $(cat "$dir/log")"
+{ meson setup --wrap-mode=forcefallback "$dir/out" "$dir/project" && ninja -C "$dir/out"; } >"$dir/log" 2>&1 || fail "By wrap: $(cat "$dir/log")"
 [ "$("$dir/out/use")" = "$says" ] || fail "The program that has it by wrap said: $("$dir/out/use")"
 exit 0

@@ -58,11 +58,12 @@ rm -rf "$dir/p"
 $MAKE -s BUILD="$dir/build" URING="$uring" "$dir/build/dist/meson.build" || fail "There is no meson.build."
 mkdir "$project/subprojects/ctxfd" && cp -r src include "$dir/build/dist/meson.build" "$project/subprojects/ctxfd" || exit 1
 from="dependency('ctxfd', fallback: 'ctxfd')" uring_from="dependency('ctxfd-uring', fallback: 'ctxfd')"
-build subproject "$from" "$uring_from" -Dctxfd:werror=true
+only='--wrap-mode=forcefallback' # not one that is installed here
+build subproject "$from" "$uring_from" $only -Dctxfd:werror=true
 needs || fail "The program does not need libctxfd.so.0."
 shown=$(nm -D --defined-only "$dir"/out/subprojects/ctxfd/libctxfd.so.0 | sed -n 's/.* T \([^@]*\).*/\1/p' | sort | tr '\n' ' ')
 [ "$shown" = "$(sed -n 's/^\t\(ctxfd_[a-z0-9_]*\);$/\1/p' src/ctxfd.map | sort | tr '\n' ' ')" ] || fail "The subproject's library shows: $shown"
-build 'static subproject' "$from" "$uring_from" --default-library=static
+build 'static subproject' "$from" "$uring_from" $only --default-library=static
 ! needs || fail "The static program needs libctxfd.so.0."
-build 'subproject of an optimized project with link-time optimization' "$from" "$uring_from" --buildtype=release -Db_lto=true
+build 'subproject of an optimized project with link-time optimization' "$from" "$uring_from" $only --buildtype=release -Db_lto=true
 exit 0
