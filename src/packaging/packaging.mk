@@ -2,8 +2,8 @@
 #
 # Further ways to have the library: one file, a tarball, Debian packages.
 
-# What users do to have it, by the tools that they have. (The variant is that of the scripts that `make check` leaves to this.)
-check-package: ## users' programs by CMake, meson and Debian packages; installs these tools
+# Users' programs, by each way to have the library. (The variant is that of the scripts that `make check` leaves to this.)
+check-package: ## users' programs by CMake, meson, Debian packages, a tarball: two minutes; installs these tools
 	@$(DEPS) $(DEPS_CHECK) cmake meson ninja debhelper lintian
 	+@$(CHECK) VARIANT=package TESTS='$(or $(TESTS),$(notdir $(basename $(shell grep -l '^\# variants:.* package' tests/package/*.sh))))' \
 		libs run-tests
@@ -31,11 +31,11 @@ $(ONE_DIR)/ctxfd.c: $(SRC) $(wildcard src/*/*.h) $(ONE_DIR)/ctxfd.h src/packagin
 	@src/packaging/amalgamate c $(VERSION) $(SRC) >$@
 
 # The whole suite against the one file: its object takes the place of all others.
-check-amalgamation: ## the test programs, against the amalgamation
+check-amalgamation: ## the test programs, against the amalgamation: three minutes
 	@$(DEPS) $(DEPS_CHECK)
 	+@$(CHECK) amalgamation
 	+@$(CHECK) BUILD=$(BUILD)/one VARIANT=one OBJ=$(BUILD)/one/obj/one.o ONE='$(ONE_DIR)' \
-		TESTS='$(or $(TESTS),$(patsubst tests/%,%,$(notdir $(basename $(wildcard tests/*/test_*.c)))))' run-tests
+		TESTS='$(or $(TESTS),$(notdir $(basename $(wildcard tests/*/test_*.c))))' run-tests
 
 $(BUILD)/obj/one.o: $(ONE)/ctxfd.c $(ONE)/ctxfd.h $(BUILD)/flags
 	@mkdir -p $(@D)
