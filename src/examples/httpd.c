@@ -1,18 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * httpd [-v] [port]: a small HTTP/1.1 server. Contexts decide how long it works on a request:
+ * httpd [-v] [-g GRACE] [-i IDLE] [PORT]: a small HTTP/1.1 server. Contexts decide how long it works, and on what:
  *
- *     server         is cancelled with -ESHUTDOWN when SIGTERM or SIGINT comes
- *       client       ends with -ECONNRESET when the client hangs up
- *         request    ends with -ETIMEDOUT at its deadline
+ *     signals          ends when SIGTERM or SIGINT comes
+ *       idle           one for each connection: ends as well when nobody has used it for IDLE (60s)
+ *     server           ends with -ESHUTDOWN, GRACE (5s) after signals
+ *       client         one for each connection: ends with -ECONNRESET when the client hangs up
+ *         request      ends with -ETIMEDOUT at its deadline
  *
- * There is one thread and one epoll set, which holds the sockets, the done fds of the contexts, and a dispatcher's fd.
- * The dispatcher watches for signals and hang-ups. A request's done fd becomes readable when the request, or anything
- * above it, ends. request_done then hangs up on the backend and answers:
+ * When its idle context has ended, a connection takes no further request. So this is what a signal does: new clients
+ * are refused, connections that wait for a request are closed, and requests that are running go on until the grace is
+ * over. The exit code tells how it went:
+ *
+ *     0    all requests were answered
+ *     1    the server could not start, or cannot go on
+ *     3    some were cut off at the end of the grace
+ *
+ * A second signal ends the program at once. SIGUSR1 shows on stderr what the server is at.
+ *
+ * The work is done by a group of threads. One waits for SIGUSR1. Each of the others runs a loop, with an epoll set that
+ * holds its sockets, the done fds of its contexts, and a dispatcher's fd. The dispatcher watches for clients that hang
+ * up or are idle. A request's done fd becomes readable when the request, or anything above it, ends. request_done then
+ * hangs up on the backend and answers:
  *
  *     the deadline has passed     504, at once
  *     the client has hung up      nothing
- *     the server stops            503, and the connection is closed
+ *     the grace is over           503, and the connection is closed
  *
  * The backend, further below, stands for a database or another service. It listens on a socket of its own and answers
  * each call after the delay that the call asks for.
@@ -20,12 +33,15 @@
  *     curl 'http://127.0.0.1:PORT/?delay=300ms&timeout=100ms'
  */
 #define _GNU_SOURCE
-#include <ctxfd.h>
+#include <ctxfd_group.h>
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,8 +51,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define LOOPS           2
 #define DEFAULT_TIMEOUT (5 * CTXFD_SEC)
-#define FDS_PER_CLIENT  8
+#define FDS_PER_CLIENT  10
 
 /* Something in the epoll set, embedded in what it belongs to. */
 struct watch {
@@ -49,8 +66,8 @@ struct watch {
 
 /* A connection. One request is in flight at a time; `in` holds what the client sends ahead. */
 struct client {
-	struct watch socket, done; /* done: ctx's fd */
-	struct ctxfd *ctx;
+	struct watch socket, done, unused; /* done: ctx's fd; unused: idle's */
+	struct ctxfd *ctx, *idle;
 	bool last; /* this request is the last one */
 	size_t in_len;
 	char in[8192];
@@ -73,17 +90,24 @@ union address {
 	struct sockaddr_un un;
 };
 
-static int epoll;
 static bool verbose;
-static struct ctxfd_dispatcher *callbacks; /* watches for signals, and for clients that hang up */
-static const struct ctxfd *loop;           /* contexts below it use that dispatcher */
-static struct ctxfd *signals;              /* ends with SIGTERM or SIGINT */
-static struct ctxfd *server;               /* the parent of every client's context */
-static int64_t stopped;                    /* when SIGTERM or SIGINT came */
-static struct watch listener, backend, dispatcher, signalled;
-static union address backend_address;
-static socklen_t backend_address_len;
-static unsigned clients, max_clients, jobs;
+static int64_t grace = 5 * CTXFD_SEC, idle = 60 * CTXFD_SEC;
+static struct ctxfd *signals, *server;
+static struct ctxfd_group *threads; /* its context is a child of server */
+static int listening_socket;        /* all loops accept from it */
+static unsigned max_clients;        /* of one loop */
+static atomic_int running = LOOPS;
+static atomic_llong requests;
+
+/* Each loop has its own of these. */
+static _Thread_local int epoll;
+static _Thread_local struct ctxfd_dispatcher *callbacks;       /* watches for clients that hang up or are idle */
+static _Thread_local const struct ctxfd *awaiting, *answering; /* signals and server, with that dispatcher */
+static _Thread_local struct watch listener, backend, dispatcher, signalled;
+static _Thread_local union address backend_address;
+static _Thread_local socklen_t backend_address_len;
+static _Thread_local unsigned clients, jobs;
+static _Thread_local bool stops, cut; /* takes no new clients; has ended requests before they were answered */
 
 #define say(...)                             \
 	do {                                 \
@@ -140,6 +164,7 @@ static void answer(struct client *c, const char *status, const char *body)
 	                   "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n%s\n", status,
 	                   strlen(body) + 1, c->last ? "Connection: close\r\n" : "", body);
 
+	ctxfd_touch(c->idle);
 	if (send(c->socket.fd, text, (size_t)len, MSG_NOSIGNAL) != len)
 		shutdown(c->socket.fd, SHUT_RDWR);
 	else if (c->last)
@@ -175,7 +200,7 @@ static void request_cancelled(struct client *c)
 	if (cause == -ETIMEDOUT)
 		answer(c, status = "504 Gateway Timeout", ctxfd_strerror(cause));
 	if (cause == -ESHUTDOWN) {
-		c->last = true;
+		c->last = cut = true;
 		answer(c, status = "503 Service Unavailable", "the server is shutting down");
 	}
 	say("request %lld: cancelled after %.1f ms, %s: answers %s\n", r->number, ms_since(r->started),
@@ -223,34 +248,40 @@ static int call_backend(const struct call *call)
 	return fd;
 }
 
-/* The duration after `name` in a URL, such as 1.5s or 20ms: `otherwise` if there is none, -1 if it is malformed. */
-static int64_t duration(const char *url, const char *name, int64_t otherwise)
+/* A duration such as 1.5s or 20ms: -1 if it is malformed, or more than an hour. */
+static int64_t duration(const char *text)
+{
+	char *unit;
+	double n = strtod(text, &unit);
+
+	n *= strncmp(unit, "ms", 2) == 0 ? 1e6 : *unit == 's' ? 1e9 : NAN;
+	return unit != text && n >= 0 && n <= 3600e9 ? (int64_t)n : -1;
+}
+
+/* The duration after `name` in a URL: `otherwise` if there is none. */
+static int64_t duration_of(const char *name, const char *url, int64_t otherwise)
 {
 	const char *text = strstr(url, name);
-	char *unit;
-	double n;
 
-	if (!text)
-		return otherwise;
-	n = strtod(text + strlen(name), &unit);
-	if (unit == text + strlen(name) || !(n >= 0 && n <= 3600))
-		return -1;
-	return strncmp(unit, "ms", 2) == 0 ? (int64_t)(n * 1e6) : *unit == 's' ? (int64_t)(n * 1e9) : -1;
+	return text ? duration(text + strlen(name)) : otherwise;
 }
 
 /* `head` is one request, up to its empty line. */
 static void request_start(struct client *c, char *head)
 {
-	static long long number;
 	struct request *r = &c->request;
-	struct call call = { .request = ++number };
+	struct call call = { .request = atomic_fetch_add(&requests, 1) + 1 };
 	int64_t timeout;
 
 	c->last = strcasestr(head, "\r\nConnection: close\r\n") || strstr(head, " HTTP/1.0\r\n");
 	head[strcspn(head, "\r")] = '\0';
-	say("request %lld: %s\n", number, head);
-	timeout = duration(head, "timeout=", DEFAULT_TIMEOUT);
-	call.delay = duration(head, "delay=", 0);
+	say("request %lld: %s\n", call.request, head);
+	timeout = duration_of("timeout=", head, DEFAULT_TIMEOUT);
+	call.delay = duration_of("delay=", head, 0);
+	if (ctxfd_err(signals)) {
+		refuse(c, "503 Service Unavailable");
+		return;
+	}
 	if (strncmp(head, "GET /", 5) != 0) {
 		refuse(c, "405 Method Not Allowed");
 		return;
@@ -260,7 +291,8 @@ static void request_start(struct client *c, char *head)
 		return;
 	}
 
-	*r = (struct request){ .backend.fd = -1, .done.fd = -1, .started = ctxfd_now(), .number = number };
+	ctxfd_touch(c->idle);
+	*r = (struct request){ .backend.fd = -1, .done.fd = -1, .started = ctxfd_now(), .number = call.request };
 	r->ctx = ctxfd_with_timeout(c->ctx, timeout);
 	if (!r->ctx || !watch(&r->done, ctxfd_done_fd(r->ctx), EPOLLIN, request_done) ||
 	    !watch(&r->backend, call_backend(&call), EPOLLIN, request_answered)) {
@@ -277,13 +309,18 @@ static void client_close(struct client *c)
 	recv(c->socket.fd, c->in, sizeof(c->in), 0);
 	close(c->socket.fd);
 	unwatch(&c->done);
+	unwatch(&c->unused);
 	ctxfd_close(c->ctx);
+	ctxfd_close(c->idle);
 	free(c);
-	if (clients-- == max_clients && !ctxfd_err(server))
+	if (clients-- == max_clients && !stops)
 		rewatch(&listener, EPOLLIN);
 }
 
-/* Starts the next request, if none is in flight and the next one has arrived completely. */
+/*
+ * Starts the next request, if none is in flight and the next one has arrived completely. After the last one the
+ * connection is closed when the client hangs up or its idle context ends, whichever comes first.
+ */
 static void client_advance(struct client *c)
 {
 	char *end = memmem(c->in, c->in_len, "\r\n\r\n", 4);
@@ -302,7 +339,10 @@ static void client_advance(struct client *c)
 	} else if (c->in_len == sizeof(c->in)) {
 		refuse(c, "431 Request Header Fields Too Large");
 	}
-	rewatch(&c->socket, c->in_len < sizeof(c->in) && !c->last ? EPOLLIN : 0);
+	if (!c->request.ctx && c->last && ctxfd_err(c->idle))
+		client_close(c);
+	else
+		rewatch(&c->socket, c->in_len < sizeof(c->in) && !c->last ? EPOLLIN : 0);
 }
 
 static void client_ready(struct watch *w)
@@ -314,7 +354,17 @@ static void client_ready(struct watch *w)
 	client_advance(c);
 }
 
-/* The client has hung up, or the server stops. */
+/* Nobody has used the connection for a while, or the server stops. A request in flight is the last one. */
+static void client_unused(struct watch *w)
+{
+	struct client *c = container_of(w, struct client, unused);
+
+	unwatch(w);
+	c->last = true;
+	client_advance(c);
+}
+
+/* The client has hung up, or the grace is over. */
 static void client_done(struct watch *w)
 {
 	struct client *c = container_of(w, struct client, done);
@@ -337,9 +387,11 @@ static void client_accept(struct watch *w)
 		rewatch(&listener, 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 	/* As in Go's net/http, a client that shuts down its writing side counts as gone. */
-	c->ctx = ctxfd_with_fd(server, fd, POLLRDHUP, -ECONNRESET);
-	if (!watch(&c->socket, fd, EPOLLIN, client_ready) || !c->ctx ||
-	    !watch(&c->done, ctxfd_done_fd(c->ctx), EPOLLIN, client_done))
+	c->ctx = ctxfd_with_fd(answering, fd, POLLRDHUP, -ECONNRESET);
+	c->idle = ctxfd_with_idle(awaiting, idle, 0);
+	if (!watch(&c->socket, fd, EPOLLIN, client_ready) || !c->ctx || !c->idle ||
+	    !watch(&c->done, ctxfd_done_fd(c->ctx), EPOLLIN, client_done) ||
+	    !watch(&c->unused, ctxfd_done_fd(c->idle), EPOLLIN, client_unused))
 		client_close(c);
 }
 
@@ -404,16 +456,16 @@ static void backend_accept(struct watch *w)
 		job_close(j);
 }
 
-/* ---- Start and stop ---------------------------------------------------------------------------------------------- */
+/* ---- A loop ------------------------------------------------------------------------------------------------------ */
 
-/* SIGTERM or SIGINT has come: accepts no new clients, and ends all contexts. */
+/* SIGTERM or SIGINT has come. Shutting a listening socket down has clients refused, whichever loop is the first. */
 static void stop(struct watch *w)
 {
 	unwatch(w);
-	stopped = ctxfd_now();
-	say("server: stops, %s, with %u clients\n", ctxfd_strerror(ctxfd_cause(signals)), clients);
-	close(listener.fd);
-	ctxfd_cancel_cause(server, -ESHUTDOWN);
+	unwatch(&listener);
+	shutdown(listener.fd, SHUT_RDWR);
+	stops = true;
+	say("loop: stops, %s, with %u clients\n", ctxfd_strerror(ctxfd_cause(signals)), clients);
 }
 
 /* Runs what is due in the library, on this thread. */
@@ -423,18 +475,90 @@ static void dispatch(struct watch *w)
 	ctxfd_dispatcher_run(callbacks);
 }
 
-/* Binds and listens. Stores the address that the kernel has chosen in *a. */
-static void listen_on(struct watch *w, union address *a, socklen_t *len, void (*ready)(struct watch *))
+/* A socket that listens, and in *a the address that the kernel has chosen. */
+static int listen_on(union address *a, socklen_t *len)
 {
 	int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0 ||
-	    bind(fd, &a->any, *len) < 0 || listen(fd, SOMAXCONN) < 0 || !watch(w, fd, EPOLLIN, ready))
+	    bind(fd, &a->any, *len) < 0 || listen(fd, SOMAXCONN) < 0)
 		die("listen");
 	*len = sizeof(*a);
 	if (getsockname(fd, &a->any, len) < 0)
 		die("getsockname");
+	return fd;
 }
+
+static void loop_start(const struct ctxfd *ctx)
+{
+	/* The kernel chooses a name for a Unix socket that is bound to its family alone. */
+	backend_address.any.sa_family = AF_UNIX;
+	backend_address_len = sizeof(sa_family_t);
+	epoll = epoll_create1(EPOLL_CLOEXEC);
+	callbacks = ctxfd_dispatcher_new();
+	if (epoll < 0 || !callbacks || !watch(&dispatcher, ctxfd_dispatcher_fd(callbacks), EPOLLIN, dispatch) ||
+	    !(awaiting = ctxfd_with_dispatcher(signals, callbacks)) ||
+	    !(answering = ctxfd_with_dispatcher(ctx, callbacks)) ||
+	    !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
+	    !watch(&backend, listen_on(&backend_address, &backend_address_len), EPOLLIN, backend_accept) ||
+	    !watch(&listener, listening_socket, EPOLLIN, client_accept))
+		die("loop");
+}
+
+/* One event at a time, so no event can belong to something that another handler has just closed. */
+static void loop_turn(void)
+{
+	struct epoll_event event;
+	int n = epoll_wait(epoll, &event, 1, -1);
+
+	if (n < 0 && errno != EINTR)
+		die("epoll_wait");
+	if (n == 1) {
+		struct watch *w = event.data.ptr;
+
+		w->ready(w);
+	}
+}
+
+/* What a thread of the group does. Its result is the group's: whether all requests were answered. */
+static int loop(const struct ctxfd *ctx, void *arg)
+{
+	(void)arg;
+	loop_start(ctx);
+	while (!stops || clients + jobs > 0)
+		loop_turn();
+	ctxfd_unref(awaiting);
+	ctxfd_unref(answering);
+	ctxfd_dispatcher_free(callbacks);
+	close(backend.fd);
+	close(epoll);
+	if (atomic_fetch_sub(&running, 1) == 1)
+		ctxfd_group_cancel(threads, 0);
+	return cut ? -ETIMEDOUT : 0;
+}
+
+/* What another thread of the group does: shows all contexts when SIGUSR1 comes, until the loops have ended. */
+static int show_when_asked(const struct ctxfd *ctx, void *arg)
+{
+	sigset_t set;
+
+	(void)arg;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	while (!ctxfd_err(ctx)) {
+		struct ctxfd *asked = ctxfd_with_signals(ctx, &set);
+
+		if (!asked)
+			return 0;
+		ctxfd_wait(asked);
+		if (ctxfd_cause(asked) == SIGUSR1)
+			ctxfd_dump(signals, STDERR_FILENO);
+		ctxfd_close(asked);
+	}
+	return 0;
+}
+
+/* ---- Start and stop ---------------------------------------------------------------------------------------------- */
 
 static void start(uint16_t port)
 {
@@ -449,62 +573,60 @@ static void start(uint16_t port)
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		die("setrlimit");
-	max_clients = (unsigned)(files.rlim_cur - 16) / FDS_PER_CLIENT;
+	max_clients = (unsigned)(files.rlim_cur - 32) / FDS_PER_CLIENT / LOOPS;
 
+	/* When nobody listens for it, it is not to end the program. */
+	signal(SIGUSR1, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
-	epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (epoll < 0)
-		die("epoll_create1");
-	if (!(callbacks = ctxfd_dispatcher_new()) || !(loop = ctxfd_with_dispatcher(ctxfd_background(), callbacks)) ||
-	    !watch(&dispatcher, ctxfd_dispatcher_fd(callbacks), EPOLLIN, dispatch) ||
-	    !(signals = ctxfd_with_signals(loop, &set)) || !watch(&signalled, ctxfd_done_fd(signals), EPOLLIN, stop) ||
-	    !(server = ctxfd_with_cancel(loop)))
+	if (!(signals = ctxfd_with_signals(ctxfd_background(), &set)) ||
+	    !(server = ctxfd_with_grace(signals, grace, -ESHUTDOWN)) || !(threads = ctxfd_group_new(server, 0)))
 		die("start");
 
-	/* The kernel chooses a name for a Unix socket that is bound to its family alone. */
-	backend_address.any.sa_family = AF_UNIX;
-	backend_address_len = sizeof(sa_family_t);
-	listen_on(&backend, &backend_address, &backend_address_len, backend_accept);
 	address.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	listen_on(&listener, &address, &len, client_accept);
+	listening_socket = listen_on(&address, &len);
+	for (int i = 0; i <= LOOPS; i++) {
+		errno = -ctxfd_group_go(threads, i < LOOPS ? loop : show_when_asked, NULL);
+		if (errno)
+			die("thread");
+	}
 	printf("server: listens on http://127.0.0.1:%d/\n", ntohs(address.in.sin_port));
+}
+
+/* Waits until all threads have ended. Returns the exit code. */
+static int finish(void)
+{
+	int result = ctxfd_group_wait(threads);
+	int64_t end;
+
+	if (ctxfd_deadline(server, &end))
+		say("server: stopped within %.1f ms\n", ms_since(end - grace));
+	if (result)
+		fprintf(stderr, "httpd: requests were cut off\n");
+	ctxfd_close(server);
+	ctxfd_close(signals);
+	close(listening_socket);
+	return result ? 3 : 0;
 }
 
 int main(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "v")) != -1) {
-		if (option != 'v') {
-			fprintf(stderr, "Usage: httpd [-v] [PORT]\n");
+	while ((option = getopt(argc, argv, "vg:i:")) != -1) {
+		if (option == 'v')
+			verbose = true;
+		else if (option == 'g')
+			grace = duration(optarg);
+		else if (option == 'i')
+			idle = duration(optarg);
+		if (option == '?' || grace < 0 || idle < 0) {
+			fprintf(stderr, "Usage: httpd [-v] [-g GRACE] [-i IDLE] [PORT]\n");
 			return 2;
 		}
-		verbose = true;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	start(optind < argc ? (uint16_t)atoi(argv[optind]) : 0);
-
-	while (!ctxfd_err(server) || clients + jobs > 0) {
-		/* One event at a time, so no event can belong to something that another handler has just closed. */
-		struct epoll_event event;
-		int n = epoll_wait(epoll, &event, 1, -1);
-
-		if (n < 0 && errno != EINTR)
-			die("epoll_wait");
-		if (n == 1) {
-			struct watch *w = event.data.ptr;
-
-			w->ready(w);
-		}
-	}
-	say("server: stopped within %.1f ms\n", ms_since(stopped));
-	ctxfd_close(server);
-	ctxfd_close(signals);
-	ctxfd_unref(loop);
-	ctxfd_dispatcher_free(callbacks);
-	close(backend.fd);
-	close(epoll);
-	return 0;
+	return finish();
 }

@@ -43,6 +43,7 @@ drive() {
 	[ -z "$url" ] || for delay in 0ms 9s; do
 		curl -q -s --noproxy '*' --max-time $((5 * slow)) "$url?timeout=20ms&delay=$delay"
 	done >/dev/null 2>&1
+	kill -USR1 "$(cat "$2/pid")"
 	kill -TERM "$(cat "$2/pid")"
 } 2>/dev/null
 
