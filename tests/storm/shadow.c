@@ -87,12 +87,6 @@ bool must_be_over(struct shadow *s)
 	return s->grace >= 0 && ctxfd_deadline(s->ctx, &at) && at <= ctxfd_now();
 }
 
-static bool may_be_over(struct shadow *s, void *arg)
-{
-	(void)arg;
-	return must_be_over(s);
-}
-
 /* By its lever or its time-out, too, sooner or later. */
 static bool may_be_ended(struct shadow *s, void *world)
 {
@@ -170,15 +164,23 @@ static void check_idle(struct world *w, int t, struct shadow *n, int i)
 	      i);
 }
 
-/* i is the number of the shadow whose grace it should have been. */
+static bool is_of_grace(int cause)
+{
+	return cause >= GRACE_CAUSE && cause < GRACE_CAUSE + MAX_SHADOWS;
+}
+
+/*
+ * i is the number of the shadow whose grace it should have been. Only n itself is sure to be there: a merge that was born
+ * done does not keep its second parent.
+ */
 static void check_grace(struct world *w, int t, struct shadow *n, int i)
 {
 	struct shadow *g = &w->shadows[i];
 
 	CLAIM(i < atomic_load_explicit(&w->made, memory_order_relaxed) && below_any(w, t, n, &g, 1),
 	      "#%d ended by the grace of #%d, which is not above", number(w, n), i);
-	CLAIM(ctxfd_err(g->parent->ctx), "#%d is over, but its parent is live", i);
-	CLAIM(must_be_over(g), "#%d is over before its time", i);
+	CLAIM(n != g || ctxfd_err(g->parent->ctx), "#%d is over, but its parent is live", i);
+	CLAIM(n != g || must_be_over(g), "#%d is over before its time", i);
 }
 
 /* What a grace context tells. */
@@ -208,7 +210,7 @@ static void check_reason(struct world *w, int t, struct shadow *n, uint64_t v)
 		check_idle(w, t, n, cause - IDLE_CAUSE);
 		return;
 	}
-	if (err == -ETIMEDOUT && cause >= GRACE_CAUSE && cause < GRACE_CAUSE + MAX_SHADOWS) {
+	if (err == -ETIMEDOUT && is_of_grace(cause)) {
 		check_grace(w, t, n, cause - GRACE_CAUSE);
 		return;
 	}
@@ -286,7 +288,7 @@ void look_at_rest(struct world *w, struct shadow *s)
 	look(w, 0, s);
 	err = ctxfd_err(s->ctx);
 	CLAIM(!err || ended || n->deadline <= ctxfd_now() || any_above(w, 0, n, may_be_idle, NULL) ||
-	              any_above(w, 0, n, may_be_over, NULL),
+	              is_of_grace(ctxfd_cause(s->ctx)),
 	      "#%d: err %d, but nobody ended it", number(w, n), err);
 	look(w, 0, s);
 }
