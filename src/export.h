@@ -7,6 +7,7 @@
 #include "ctxfd.h"
 #include "ctxfd_group.h"
 #include "ctxfd_net.h"
+#include "ctxfd_process.h"
 #ifdef CTXFD_BUILDS_URING
 #include "ctxfd_uring.h"
 #endif

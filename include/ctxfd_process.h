@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctxfd_process: commands that run under a context. Go's exec.CommandContext; the functions are in libctxfd.
+ *
+ *     char *argv[] = { "/usr/bin/make", "all", NULL };
+ *     struct ctxfd_command make = { .argv = argv, .stop_signal = SIGTERM, .flags = CTXFD_OWN_GROUP };
+ *     int status, err = ctxfd_run(ctx, &make, &status);
+ *
+ *     if (err)
+ *             fprintf(stderr, "make: %s\n", ctxfd_strerror(err));        // it has not been started
+ *     else if (ctxfd_err(ctx))
+ *             fprintf(stderr, "make: %s\n", ctxfd_strerror(ctxfd_cause(ctx)));
+ *
+ * The rules of ctxfd.h hold here too. ctxfd_run is a cancellation point of pthread_cancel; the others are none.
+ *
+ * STOPPING. When its context ends, a command gets `stop_signal`, and SIGCONT in case it is suspended. If it has not ended
+ * `grace` later, it gets SIGKILL. A command that runs as another user, and may not be signalled, is not stopped.
+ *
+ * ZOMBIES. Neither function leaves one: ctxfd_run reaps the process, and after ctxfd_spawn has succeeded the caller does.
+ * If the program ignores SIGCHLD, the kernel reaps all children itself and no status is left: ctxfd_run returns -ECHILD
+ * then. It does the same when another thread takes the status, as waitpid(-1, ...) does.
+ */
+#ifndef CTXFD_PROCESS_H
+#define CTXFD_PROCESS_H
+
+#include <ctxfd.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Commands ---------------------------------------------------------------------------------------------------- */
+
+#define CTXFD_INHERIT 0 /* for in, out and err: the caller's own */
+
+/*
+ * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the whole group, which is
+ * all that it has started (but for what has left the group, as daemons and jobs of an interactive shell do). If the
+ * command dies of the stop, the rest of the group gets SIGKILL at once. If it ends by itself, its group is left alone.
+ * Such a group is not the foreground job of the terminal: Ctrl-C does not reach it, and it cannot read from there.
+ *
+ * CTXFD_PASS_CONTEXT: the command can get the context by ctxfd_inherited.
+ */
+#define CTXFD_OWN_GROUP    1U
+#define CTXFD_PASS_CONTEXT 2U
+
+/*
+ * What is to be run, and how it is stopped. Zero what is not needed. It is not used any more after the call.
+ *
+ * The process starts with no signal blocked, with the default disposition for every signal, and with no fd but its
+ * three and the one of the context that is passed on, whatever the caller's are and whether they are close-on-exec or not.
+ */
+struct ctxfd_command {
+	/* argv[0] is the path of a file, relative to `directory`. PATH is not searched, and no shell is run. */
+	char *const *argv;
+	/* NULL: environ. The variable CTXFD_CONTEXT is left out, and set anew by CTXFD_PASS_CONTEXT. */
+	char *const *envp;
+	/* Where it runs. NULL: in the caller's working directory. */
+	const char *directory;
+	/*
+	 * Its fds 0, 1 and 2: fds of the caller, which they are duplicates of and which stay open; -1: /dev/null;
+	 * CTXFD_INHERIT: the caller's 0, 1 and 2, each of which stays closed if it is. Two can be the same, and they can
+	 * be 1 and 2 in any order. To use an fd that has the number 0 as another, duplicate it first.
+	 */
+	int in, out, err;
+	/* At the context's end. 0: SIGKILL. */
+	int stop_signal;
+	/* How long after stop_signal it gets SIGKILL, in nanoseconds. 0: five seconds; INT64_MAX: never. */
+	int64_t grace;
+	unsigned flags; /* CTXFD_OWN_GROUP, CTXFD_PASS_CONTEXT */
+};
+
+/*
+ * Runs a command, waits for it, and reaps it. If ctx ends first, the command is stopped, as above, and this returns when
+ * it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no thread.
+ * pthread_cancel during the wait stops the command too, and acts when it is reaped.
+ *
+ * Returns 0 however the command has ended, and stores the status as waitpid(2) does; status may be NULL. ctxfd_err tells
+ * whether ctx has ended. Otherwise returns err or -errno, and no process is left.
+ * Errors: those of ctxfd_spawn, but for EAGAIN and ENOSPC of the library's thread; ECHILD (the command has run and has
+ * ended, but somebody else took the status, or SIGCHLD is ignored).
+ */
+int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int *status);
+
+/*
+ * Starts a command, and returns when it has called exec. The end of ctx stops it as in ctxfd_run. Poll the pidfd: it is
+ * readable when the process has ended. Then reap it, by ctxfd_waitid, or by waitpid with *pid, which may be NULL.
+ *
+ * The dispatcher of ctx stops the process (see ctxfd_after_func), so it must be run; if it is the library's own, its
+ * thread starts. Until the process has ended, ctx is kept alive, and the library has two fds for it, or three with
+ * CTXFD_PASS_CONTEXT. The pidfd may be closed before. If ctx is never done, nothing of this is needed, except with
+ * CTXFD_PASS_CONTEXT. If there is no memory for the time-out when ctx ends, SIGKILL comes at once. In the child of a fork
+ * the end of ctx does not stop the parent's processes.
+ *
+ * Before Linux 6.9, the rest of a group is sometimes missed if the process is reaped at the moment in which it dies of the
+ * stop and all numbers of processes are used up within microseconds.
+ *
+ * Returns a pidfd (close-on-exec), which the caller owns, err if ctx is done already, or -errno. After a failure no
+ * process is left.
+ * Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (ctx, command, argv or argv[0] is NULL; an unknown flag; a negative
+ * grace; stop_signal is no signal), EBADF (in, out or err is not open), ENOMEM, EMFILE, ENFILE, ENOSYS (a kernel before
+ * 5.4), EAGAIN (no process, because of RLIMIT_NPROC or the like; or no thread), ENOSPC (the user's limit of epoll
+ * watches), EPERM (forbidden by a sandbox); of the directory and the file, as of chdir(2) and execve(2), among others
+ * ENOENT, ENOTDIR, EACCES, ENOEXEC, E2BIG, ELOOP, ENAMETOOLONG, ETXTBSY.
+ */
+int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pid_t *pid);
+
+/* ---- Contexts from process to process ---------------------------------------------------------------------------- */
+
+/*
+ * The context that the process which started this one has passed on by CTXFD_PASS_CONTEXT. It ends, cancelled, when the
+ * context there has ended, when that process has reaped this one or has itself ended, and with -ETIMEDOUT at the deadline
+ * there. Its cause is not passed on. Each call makes a new context, and the library's thread watches for its end.
+ *
+ * The environment variable CTXFD_CONTEXT is "FD,DEADLINE,INODE", three decimal numbers. FD is the reading end of a pipe,
+ * which is this process's own: it polls readable, or hung up, when the context has ended. DEADLINE is in nanoseconds of
+ * CLOCK_MONOTONIC, or 9223372036854775807 for none. INODE is what fstat(2) says of FD, by which an FD that was closed and
+ * used again is told. So programs in any language can take part. Do not read from FD. A program that this one executes
+ * without ctxfd_spawn inherits variable and FD as any other.
+ *
+ * If the process that passed it on forks without exec, its end is noticed when that child has ended too; the end of the
+ * context is noticed at once.
+ *
+ * Returns a context, which the caller owns, or NULL with errno set.
+ * Errors: ENOENT (none was passed on), EBADF (FD has been closed, or is something else by now), EINVAL (the variable is
+ * not of this form), ENOMEM, EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll watches).
+ */
+struct ctxfd *ctxfd_inherited(void) CTXFD_GIVES_;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
