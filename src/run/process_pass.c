@@ -124,7 +124,7 @@ struct ctxfd *ctxfd_inherited(void)
 	if (!is_open((int)fd, inode))
 		return NULL;
 	timed = ctxfd_with_deadline(ctxfd_background(), (int64_t)deadline);
-	ctx = ctxfd_with_fd(timed, (int)fd, POLLIN, 0);
+	ctx = timed ? ctxfd_with_fd(timed, (int)fd, POLLIN, 0) : NULL;
 	ctxfd_unref(timed);
 	return ctx;
 }

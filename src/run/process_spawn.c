@@ -88,7 +88,7 @@ static void finish(void *arg)
 static struct ctxfd *with_exit(const struct ctxfd *ctx, int pidfd)
 {
 	const struct ctxfd *home = ctxfd_without_cancel(ctx); /* has the same dispatcher */
-	struct ctxfd *exited = ctxfd_with_process(home, pidfd, 0);
+	struct ctxfd *exited = home ? ctxfd_with_process(home, pidfd, 0) : NULL;
 
 	ctxfd_unref(home);
 	return exited;

@@ -569,12 +569,13 @@ static void the_rest_of_a_group_is_killed(void **state)
 	adopt_orphans();
 	for (int hard = 0; hard < 2; hard++) {
 		ctx = ctxfd_with_cancel(ctxfd_background());
-		make_script(&s,
-		            "(trap '' TERM; echo; exec sleep 3600) & trap 'exit 7' TERM; while :; do sleep 0.01; done");
+		make_script(&s, "(trap '' TERM; echo; exec sleep 3600) & trap 'exit 7' TERM; echo; while :; do sleep "
+		                "0.01; done");
 		s.command.stop_signal = hard ? 0 : SIGTERM;
 		s.command.grace = INT64_MAX;
 		s.command.flags = CTXFD_OWN_GROUP;
 		start_running(&r, ctx, &s.command);
+		hear(&s);
 		hear(&s);
 		ctxfd_cancel(ctx);
 		assert_int_equal(end_of_running(&r), hard ? SIGKILL : 7 << 8);
@@ -584,6 +585,7 @@ static void the_rest_of_a_group_is_killed(void **state)
 		drop_script(&s);
 		ctxfd_close(ctx);
 	}
+	bury_orphans();
 }
 
 static void the_whole_group_gets_the_stop_signal(void **state)
@@ -595,19 +597,21 @@ static void the_whole_group_gets_the_stop_signal(void **state)
 	NEED_PROCESSES();
 	adopt_orphans();
 	ctx = ctxfd_with_cancel(ctxfd_background());
-	make_script(&s, "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done");
-	s.argv[2] = "(trap 'echo helper; exit 0' TERM; echo; while :; do sleep 0.01; done) & trap 'wait; exit 7' TERM; "
-	            "wait";
+	make_script(&s,
+	            "(trap 'echo helper; exit 0' TERM; echo; while :; do sleep 0.01; done) & trap 'wait; exit 7' TERM; "
+	            "echo; wait");
 	s.command.stop_signal = SIGTERM;
 	s.command.grace = INT64_MAX;
 	s.command.flags = CTXFD_OWN_GROUP;
 	start_running(&r, ctx, &s.command);
+	hear(&s);
 	hear(&s);
 	ctxfd_cancel(ctx);
 	assert_int_equal(end_of_running(&r), 7 << 8);
 	assert_string_equal(output(&s), "helper\n");
 	drop_script(&s);
 	ctxfd_close(ctx);
+	bury_orphans();
 }
 
 /* Whoever holds the pipe, run returns when the leader has ended; the rest of its group lives on. */
@@ -630,6 +634,7 @@ static void a_leader_that_ends_by_itself_leaves_its_group(void **state)
 	assert_int_equal(next_status(), SIGTERM);
 	assert_false(has_children());
 	drop_script(&s);
+	bury_orphans();
 }
 
 /* ---- Who has the status ------------------------------------------------------------------------------------------ */
@@ -729,6 +734,7 @@ static void pthread_cancel_leaves_nothing(void **state)
 	assert_false(has_children());
 	assert_string_equal(output(&s), "");
 	drop_script(&s);
+	bury_orphans();
 }
 
 /* ---- Many -------------------------------------------------------------------------------------------------------- */

@@ -124,6 +124,14 @@ static inline int next_status(void)
 	return status;
 }
 
+/* From here on what they leave behind is not ours any more; what is left by now has to end. */
+static inline void bury_orphans(void)
+{
+	require(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
+	while (has_children())
+		next_status();
+}
+
 static inline bool can_run(void)
 {
 	struct ctxfd_command command = { .argv = (char *[]){ "/bin/true", NULL } };
