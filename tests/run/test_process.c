@@ -523,7 +523,6 @@ static void after_its_grace_it_is_killed(void **state)
 static void a_suspended_process_is_stopped(void **state)
 {
 	struct ctxfd *ctx;
-	siginfo_t info;
 	struct running r;
 	struct script s;
 
@@ -534,7 +533,7 @@ static void a_suspended_process_is_stopped(void **state)
 		s.command.stop_signal = hard ? 0 : SIGTERM;
 		s.command.grace = INT64_MAX;
 		start_running(&r, ctx, &s.command);
-		assert_int_equal(waitid(P_ALL, 0, &info, WSTOPPED | WNOWAIT), 0);
+		wait_suspended();
 		ctxfd_cancel(ctx);
 		assert_int_equal(end_of_running(&r), hard ? SIGKILL : 7 << 8);
 		drop_script(&s);

@@ -103,7 +103,6 @@ static void after_its_grace_it_is_killed(void **state)
 static void a_suspended_process_is_stopped(void **state)
 {
 	struct ctxfd *ctx;
-	siginfo_t info;
 	struct script s;
 	int pidfd;
 
@@ -113,7 +112,7 @@ static void a_suspended_process_is_stopped(void **state)
 	s.command.stop_signal = SIGTERM;
 	s.command.grace = INT64_MAX;
 	pidfd = spawn(ctx, &s.command, NULL);
-	assert_int_equal(waitid(P_ALL, 0, &info, WSTOPPED | WNOWAIT), 0);
+	wait_suspended();
 	ctxfd_cancel(ctx);
 	assert_int_equal(reap(pidfd), 7 << 8);
 	drop_script(&s);

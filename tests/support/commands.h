@@ -109,6 +109,14 @@ static inline bool has_children(void)
 	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
+/* Waits until a child has been suspended; it may not have been started yet. */
+static inline void wait_suspended(void)
+{
+	siginfo_t info;
+
+	wait_until(waitid(P_ALL, 0, &info, WSTOPPED | WNOWAIT) == 0);
+}
+
 static inline void adopt_orphans(void)
 {
 	require(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
