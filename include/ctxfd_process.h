@@ -11,14 +11,14 @@
  *     else if (ctxfd_err(ctx))
  *             fprintf(stderr, "make: %s\n", ctxfd_strerror(ctxfd_cause(ctx)));
  *
- * The rules of ctxfd.h hold here too. ctxfd_run is a cancellation point of pthread_cancel; the others are none.
+ * The rules of ctxfd.h hold here too. ctxfd_run is a cancellation point of pthread_cancel, the others are not.
  *
  * STOPPING. When its context ends, a command gets `stop_signal`, and SIGCONT in case it is suspended. If it has not ended
- * `grace` later, it gets SIGKILL. A command that runs as another user, and may not be signalled, is not stopped.
+ * `grace` later, it gets SIGKILL. A command that may not be signalled, since it runs as another user, is waited for.
  *
- * ZOMBIES. Neither function leaves one: ctxfd_run reaps the process, and after ctxfd_spawn has succeeded the caller does.
- * If the program ignores SIGCHLD, the kernel reaps all children itself and no status is left: ctxfd_run returns -ECHILD
- * then. It does the same when another thread takes the status, as waitpid(-1, ...) does.
+ * ZOMBIES. Nothing here leaves one: ctxfd_run reaps the process, and so does the caller of ctxfd_spawn. If the program
+ * ignores SIGCHLD, the kernel reaps all children itself, and no status is left. ctxfd_run then returns -ECHILD when the
+ * command has ended. It does the same if another thread takes the status, by waitpid(-1, ...) for instance.
  */
 #ifndef CTXFD_PROCESS_H
 #define CTXFD_PROCESS_H
@@ -34,21 +34,22 @@ extern "C" {
 #define CTXFD_INHERIT 0 /* for in, out and err: the caller's own */
 
 /*
- * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the whole group, which is
- * all that it has started (but for what has left the group, as daemons and jobs of an interactive shell do). If the
- * command dies of the stop, the rest of the group gets SIGKILL at once. If it ends by itself, its group is left alone.
- * Such a group is not the foreground job of the terminal: Ctrl-C does not reach it, and it cannot read from there.
+ * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the group: to all that it
+ * has started, but for what has left the group, as daemons do. When the command ends after its context, the rest of the
+ * group gets SIGKILL at once. If it ends by itself, the rest is left alone. The group is in the background of the
+ * terminal: Ctrl-C does not reach it, and it cannot read from there. (Before Linux 6.9 the rest can be missed in
+ * ctxfd_spawn, if the process is reaped at once and another one gets its number within microseconds.)
  *
- * CTXFD_PASS_CONTEXT: the command can get the context by ctxfd_inherited.
+ * CTXFD_PASS_CONTEXT: the command can get its context by ctxfd_inherited.
  */
 #define CTXFD_OWN_GROUP    1U
 #define CTXFD_PASS_CONTEXT 2U
 
 /*
- * What is to be run, and how it is stopped. Zero what is not needed. It is not used any more after the call.
+ * What is to be run, and how it is stopped. Zero what is not needed. The library uses it during the call only.
  *
  * The process starts with no signal blocked, with the default disposition for every signal, and with no fd but its
- * three and the one of the context that is passed on, whatever the caller's are and whether they are close-on-exec or not.
+ * three and, with CTXFD_PASS_CONTEXT, one more. Other fds of the caller need not be close-on-exec.
  */
 struct ctxfd_command {
 	/* argv[0] is the path of a file, relative to `directory`. PATH is not searched, and no shell is run. */
@@ -58,9 +59,9 @@ struct ctxfd_command {
 	/* Where it runs. NULL: in the caller's working directory. */
 	const char *directory;
 	/*
-	 * Its fds 0, 1 and 2: fds of the caller, which they are duplicates of and which stay open; -1: /dev/null;
-	 * CTXFD_INHERIT: the caller's 0, 1 and 2, each of which stays closed if it is. Two can be the same, and they can
-	 * be 1 and 2 in any order. To use an fd that has the number 0 as another, duplicate it first.
+	 * Its fds 0, 1 and 2. They are duplicates of these fds of the caller, which can be 1 and 2 in any order, or the
+	 * same one; -1: /dev/null; CTXFD_INHERIT: of the caller's 0, 1 and 2, or closed if that is. Since 0 is
+	 * CTXFD_INHERIT, duplicate an fd 0 that is to be out or err.
 	 */
 	int in, out, err;
 	/* At the context's end. 0: SIGKILL. */
@@ -77,23 +78,20 @@ struct ctxfd_command {
  *
  * Returns 0 however the command has ended, and stores the status as waitpid(2) does; status may be NULL. ctxfd_err tells
  * whether ctx has ended. Otherwise returns err or -errno, and no process is left.
- * Errors: those of ctxfd_spawn, but for EAGAIN and ENOSPC of the library's thread; ECHILD (the command has run and has
- * ended, but somebody else took the status, or SIGCHLD is ignored).
+ * Errors: those of ctxfd_spawn; ECHILD (the command has run and has ended, but somebody else took the status, or SIGCHLD
+ * is ignored).
  */
 int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int *status);
 
 /*
  * Starts a command, and returns when it has called exec. The end of ctx stops it as in ctxfd_run. Poll the pidfd: it is
- * readable when the process has ended. Then reap it, by ctxfd_waitid, or by waitpid with *pid, which may be NULL.
+ * readable when the process has ended. Then reap it, by ctxfd_waitid, or by waitpid(2) with *pid. pid may be NULL.
  *
- * The dispatcher of ctx stops the process (see ctxfd_after_func), so it must be run; if it is the library's own, its
- * thread starts. Until the process has ended, ctx is kept alive, and the library has two fds for it, or three with
- * CTXFD_PASS_CONTEXT. The pidfd may be closed before. If ctx is never done, nothing of this is needed, except with
- * CTXFD_PASS_CONTEXT. If there is no memory for the time-out when ctx ends, SIGKILL comes at once. In the child of a fork
- * the end of ctx does not stop the parent's processes.
- *
- * Before Linux 6.9, the rest of a group is sometimes missed if the process is reaped at the moment in which it dies of the
- * stop and all numbers of processes are used up within microseconds.
+ * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts. Until
+ * the process has ended, the library keeps ctx alive and has two fds for it, or four with CTXFD_PASS_CONTEXT. The caller
+ * may close the pidfd before. If ctx is never done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no
+ * memory for the grace when ctx ends, SIGKILL comes at once. In the child of a fork, contexts that end do not stop
+ * the parent's processes.
  *
  * Returns a pidfd (close-on-exec), which the caller owns, err if ctx is done already, or -errno. After a failure no
  * process is left.
@@ -109,17 +107,19 @@ int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pi
 
 /*
  * The context that the process which started this one has passed on by CTXFD_PASS_CONTEXT. It ends, cancelled, when the
- * context there has ended, when that process has reaped this one or has itself ended, and with -ETIMEDOUT at the deadline
- * there. Its cause is not passed on. Each call makes a new context, and the library's thread watches for its end.
+ * context there or that process has ended, and with -ETIMEDOUT at the deadline there. Its cause is not passed on. Each
+ * call makes a new context, for whose end the library's thread watches.
  *
- * The environment variable CTXFD_CONTEXT is "FD,DEADLINE,INODE", three decimal numbers. FD is the reading end of a pipe,
- * which is this process's own: it polls readable, or hung up, when the context has ended. DEADLINE is in nanoseconds of
- * CLOCK_MONOTONIC, or 9223372036854775807 for none. INODE is what fstat(2) says of FD, by which an FD that was closed and
- * used again is told. So programs in any language can take part. Do not read from FD. A program that this one executes
- * without ctxfd_spawn inherits variable and FD as any other.
+ * To pass it on, use CTXFD_PASS_CONTEXT again. A program that is executed otherwise inherits it, too; there it also ends
+ * when the process that it was passed to has ended.
  *
- * If the process that passed it on forks without exec, its end is noticed when that child has ended too; the end of the
- * context is noticed at once.
+ * The environment variable CTXFD_CONTEXT is "FD,DEADLINE,INODE", three decimal numbers, so programs in any language can
+ * take part. FD is this process's end of a pipe. It polls readable or hung up when the context has ended; do not read
+ * from it. DEADLINE is in nanoseconds of CLOCK_MONOTONIC; 9223372036854775807: none. INODE is what fstat(2) says of FD; it
+ * tells whether FD has been closed and its number used again.
+ *
+ * If the process that passed the context on has forked without exec, its own end is noticed when that child has ended,
+ * too. The end of the context is noticed at once.
  *
  * Returns a context, which the caller owns, or NULL with errno set.
  * Errors: ENOENT (none was passed on), EBADF (FD has been closed, or is something else by now), EINVAL (the variable is
