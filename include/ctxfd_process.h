@@ -76,8 +76,9 @@ struct ctxfd_command {
  * it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no thread.
  * pthread_cancel during the wait stops the command too, and acts when it is reaped.
  *
- * Returns 0 however the command has ended, and stores the status as waitpid(2) does; status may be NULL. ctxfd_err tells
- * whether ctx has ended. Otherwise returns err or -errno, and no process is left.
+ * Returns 0, err, or -errno. 0: the command has run and has ended, however it did, and *status is what waitpid(2) stores;
+ * status may be NULL. ctxfd_err tells whether ctx has ended. err: ctx was done before, and nothing was started. After
+ * -errno no process is left.
  * Errors: those of ctxfd_spawn; ECHILD (the command has run and has ended, but somebody else took the status, or SIGCHLD
  * is ignored).
  */

@@ -1,78 +1,55 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * child: a child process is killed when its context ends. This is Go's exec.CommandContext.
+ * child: a command gets a time limit, and so does all that it has started. Go's exec.CommandContext.
  *
- * `exited` is a context that ends when the process does, and run waits for it. If ctx ends first, an after-func kills
- * the process. If anything fails, run kills the process too, and in every case it waits for the process.
+ * The second command is a shell that starts a helper and waits for it. Both are in one process group, which gets SIGTERM
+ * when the context ends. The shell cleans up, and its helper, which ignores SIGTERM, is killed when the shell is gone.
  *
  * Output:
  *     true: exit code 0
- *     sleep: signal 9, context deadline exceeded
+ *     shell: cleans up
+ *     shell: exit code 3, context deadline exceeded
  */
-#define _GNU_SOURCE
-#include <ctxfd.h>
+#include <ctxfd_process.h>
 
 #include <errno.h>
-#include <spawn.h>
+
+#include <signal.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-static void kill_child(void *pid)
-{
-	kill(*(pid_t *)pid, SIGKILL); /* the number is still the child's, since we have not waited for it yet */
-}
+static const char script[] = "(trap '' TERM; exec sleep 3600) & trap 'echo shell: cleans up; exit 3' TERM; wait";
 
-/* Runs a command under ctx. Returns 0 and stores its wait status, or returns -errno. */
-static int run(const struct ctxfd *ctx, char *const argv[], int *status)
+/* Runs a command under ctx, and tells how it ended. Returns 0, or -errno if it was not run. */
+static int run(const struct ctxfd *ctx, const char *name, char *const argv[])
 {
-	struct ctxfd_after *after = NULL;
-	struct ctxfd *exited = NULL;
-	pid_t pid;
-	int pidfd, err = -posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+	const struct ctxfd_command command = {
+		.argv = argv,
+		.in = -1, /* /dev/null; its output goes where ours goes */
+		.stop_signal = SIGTERM,
+		.grace = 60 * CTXFD_SEC,
+		.flags = CTXFD_OWN_GROUP,
+	};
+	int status, err = ctxfd_run(ctx, &command, &status);
 
 	if (err)
-		return err; /* no process was started */
-	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd < 0 || !(exited = ctxfd_with_process(ctxfd_background(), pidfd, -ESRCH)))
-		err = -errno;
-	else
-		err = ctxfd_after_func(ctx, kill_child, &pid, &after);
-	if (err)
-		kill_child(&pid);
-	else
-		ctxfd_wait(exited);
-	ctxfd_after_stop(after); /* before waitpid, after which another process can get the number */
-	ctxfd_close(exited);
-	if (pidfd >= 0)
-		close(pidfd);
-	while (waitpid(pid, status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return err;
-}
-
-static void report(const struct ctxfd *ctx, const char *name, int status)
-{
+		return err;
 	if (WIFEXITED(status))
-		printf("%s: exit code %d\n", name, WEXITSTATUS(status));
+		printf("%s: exit code %d", name, WEXITSTATUS(status));
 	else
-		printf("%s: signal %d, %s\n", name, WTERMSIG(status), ctxfd_strerror(ctxfd_err(ctx)));
+		printf("%s: signal %d", name, WTERMSIG(status));
+	printf("%s%s\n", ctxfd_err(ctx) ? ", " : "", ctxfd_err(ctx) ? ctxfd_strerror(ctxfd_err(ctx)) : "");
+	return fflush(stdout) == 0 ? 0 : -EIO;
 }
 
 int main(void)
 {
 	CTXFD_SCOPED struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 2 * CTXFD_SEC);
-	int status, err = ctx ? run(ctx, (char *[]){ "true", NULL }, &status) : -errno;
+	int err = ctx ? run(ctx, "true", (char *[]){ "/bin/true", NULL }) : -errno;
 
-	if (err == 0) {
-		report(ctx, "true", status);
-		err = run(ctx, (char *[]){ "sleep", "3600", NULL }, &status);
-	}
 	if (err == 0)
-		report(ctx, "sleep", status);
-	else
+		err = run(ctx, "shell", (char *[]){ "/bin/sh", "-c", (char *)script, NULL });
+	if (err != 0)
 		fprintf(stderr, "child: %s\n", ctxfd_strerror(err));
-	return err == -ENOSYS ? 77 : err != 0; /* 77: the kernel has no pidfds, and the tests skip this */
+	return err == -ENOSYS ? 77 : err != 0; /* 77: the kernel is too old, and the tests skip this */
 }

@@ -220,10 +220,11 @@ static void fill_environment(char **to, char *const *from, const char *variable)
 
 int ctxfdi_await_exit(int pidfd, siginfo_t *info, int options)
 {
+	siginfo_t ignored;
 	int result;
 
 	do
-		result = waitid(PIDFD, (id_t)pidfd, info, WEXITED | options);
+		result = waitid(PIDFD, (id_t)pidfd, info ? info : &ignored, WEXITED | options);
 	while (result != 0 && errno == EINTR);
 	return result == 0 ? 0 : -errno;
 }

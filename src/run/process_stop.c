@@ -112,12 +112,27 @@ void ctxfdi_child_ask(struct child *c)
 		ctxfdi_child_signal(c, SIGCONT); /* a process that is suspended does not hear the other */
 }
 
+/* Whether it ends within its grace. */
+static bool ends_in_time(const struct child *c)
+{
+	const struct ctxfd *never = ctxfd_background();
+	struct pollfd end = { .fd = c->pidfd, .events = POLLIN };
+	int64_t now = ctxfd_now(), until = c->grace > INT64_MAX - now ? INT64_MAX : now + c->grace;
+	int ready;
+
+	do {
+		ready = ctxfd_poll(never, &end, 1, until == INT64_MAX ? -1 : until - now);
+		if (ready < 0) /* no memory; it counts as a look in vain */
+			ctxfd_sleep(never, CTXFD_MSEC);
+		now = ctxfd_now();
+	} while (ready < 0 && now < until);
+	return ready > 0;
+}
+
 void ctxfdi_child_stop(struct child *c)
 {
-	struct pollfd end = { .fd = c->pidfd, .events = POLLIN };
-
 	ctxfdi_child_ask(c);
-	if (c->stop_signal != SIGKILL && ctxfd_poll(ctxfd_background(), &end, 1, c->grace) <= 0)
+	if (c->stop_signal != SIGKILL && !ends_in_time(c))
 		ctxfdi_child_signal(c, SIGKILL);
 	ctxfdi_await_exit(c->pidfd, NULL, WNOWAIT);
 	if (c->group)

@@ -356,6 +356,8 @@ static int run_at_the_limit(void *arg)
 static void it_needs_few_fds(void **state)
 {
 	NEED_PROCESSES();
+	if (!tells_exec_errors())
+		skip_test("here a child does not share memory, or fds are not ours alone to count");
 	assert_int_equal(in_child(run_at_the_limit, NULL), 0);
 }
 
@@ -438,8 +440,8 @@ static void signals_do_not_disturb(void **state)
 	for (int i = 0; i < 20; i++)
 		codes += exit_code(ctxfd_background(), &s.command);
 	ctx = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
-	s.argv[2] = "trap '' TERM; while :; do sleep 1; done";
-	s.command.stop_signal = SIGTERM;
+	s.argv[2] = "exec sleep 3600";
+	s.command.stop_signal = SIGCONT;
 	s.command.grace = 20 * CTXFD_MSEC;
 	s.command.flags = CTXFD_OWN_GROUP;
 	assert_int_equal(ctxfd_run(ctx, &s.command, &status), 0);
@@ -464,9 +466,10 @@ static void sigkill_ends_it(void **state)
 		          : ctxfd_with_cancel(ctxfd_background());
 		make_script(&s, "trap '' TERM; echo; exec sleep 3600");
 		start_running(&r, ctx, &s.command);
-		hear(&s);
-		if (!way)
+		if (!way) {
+			hear(&s);
 			ctxfd_cancel(ctx);
+		}
 		assert_int_equal(end_of_running(&r), SIGKILL);
 		assert_int_equal(ctxfd_err(ctx), way ? -ETIMEDOUT : -ECANCELED);
 		assert_false(has_children());

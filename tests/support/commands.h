@@ -25,15 +25,13 @@ static inline void make_script(struct script *s, const char *text)
 	s->command = (struct ctxfd_command){ .argv = s->argv, .in = -1, .out = s->pipe[1] };
 }
 
-/* Waits for a byte of its output. */
+/* Waits for a byte of its output, in the thread that runs the test. */
 static inline char hear(const struct script *s)
 {
 	char byte;
-	ssize_t n;
 
-	while ((n = read(s->pipe[0], &byte, 1)) < 0 && errno == EINTR)
-		continue;
-	require(n == 1);
+	wait_readable(s->pipe[0]);
+	require(read(s->pipe[0], &byte, 1) == 1);
 	return byte;
 }
 
