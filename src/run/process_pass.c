@@ -95,15 +95,15 @@ static bool read_number(const char **at, char end, uint64_t max, uint64_t *numbe
 	return true;
 }
 
-/* Sets errno if it is not what it was when it was passed on. */
+/* Whether it is what it was when it was passed on; sets errno if not. */
 static bool is_open(int fd, uint64_t inode)
 {
 	struct stat st;
 
-	if (fstat(fd, &st) == 0 && st.st_ino == inode)
-		return true;
+	if (fstat(fd, &st) != 0)
+		return false;
 	errno = EBADF;
-	return false;
+	return st.st_ino == inode;
 }
 
 struct ctxfd *ctxfd_inherited(void)

@@ -7,6 +7,7 @@
 
 #include <linux/futex.h>
 #include <netdb.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -128,6 +129,24 @@ static bool is_futex_wait(long nr, long op)
 #endif
 	return false;
 }
+
+/* What a child process does before it executes a program, and what can fail there. */
+static bool is_before_exec(long nr, long arg)
+{
+	return nr == SYS_execve || nr == SYS_dup3 || nr == SYS_openat || nr == SYS_setpgid || nr == SYS_chdir ||
+	       (nr == SYS_fcntl && arg == F_DUPFD_CLOEXEC);
+}
+
+static _Thread_local bool passing;
+
+void fault_passing(bool now_on)
+{
+	passing = now_on;
+}
+
+/* See process_exec.c. */
+int __clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...) __attribute__((weak));
+#define __clone (__clone ? __clone : clone)
 
 /* The harness counts these. */
 void *counted_malloc(size_t size);

@@ -15,10 +15,12 @@
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "calls/call.h"
 #include "ctxfd_net.h"
+#include "ctxfd_process.h"
 
 /* ---- Calls that may meet the fault ------------------------------------------------------------------------------- */
 
@@ -393,6 +395,69 @@ static void use_calls(const struct ctxfd *ctx)
 	wait_until(count_threads() <= threads);
 }
 
+/* What the fault has left unreaped. */
+static void reap_lost(void)
+{
+	while (waitpid(-1, NULL, 0) > 0)
+		continue;
+}
+
+/* A command to its end, one that is stopped, and a context that is passed on. */
+static void use_commands(const struct ctxfd *ctx)
+{
+	struct ctxfd_command c = {
+		.argv = (char *[]){ "/bin/true", NULL },
+		.directory = "/",
+		.in = -1,
+		.out = 2,
+		.err = 1,
+		.flags = CTXFD_OWN_GROUP | CTXFD_PASS_CONTEXT,
+	};
+	int status = -1, pidfd = -1, fd = -1, fds;
+	struct ctxfd_dispatcher *d;
+	const struct ctxfd *home;
+	struct ctxfd *end;
+
+	CHECK(ctxfd_run(ctx, &c, &status), result == 0 && status == 0);
+	reap_lost();
+	MAKE(d, ctxfd_dispatcher_new());
+	MAKE(home, ctxfd_with_dispatcher(ctx, d));
+	MAKE(end, ctxfd_with_cancel(home));
+	CHECK(fd = ctxfd_dispatcher_fd(d), result >= 0);
+	fds = count_fds();
+	c.argv = (char *[]){ "/bin/sleep", "3600", NULL };
+	c.stop_signal = SIGTERM;
+	CHECK(pidfd = ctxfd_spawn(end, &c, NULL), result >= 0);
+	DO(ctxfd_cancel(end));
+	do {
+		poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 1);
+		DO(ctxfd_dispatcher_run(d)); /* without memory it kills at once */
+	} while (count_fds() > fds + 1);
+	require(waitpid(-1, &status, 0) > 0 && (status == SIGTERM || status == SIGKILL));
+	reap_lost();
+	close(pidfd);
+	DO(ctxfd_unref(end));
+	DO(ctxfd_unref(home));
+	DO(ctxfd_dispatcher_free(d));
+}
+
+static void use_inherited_context(void)
+{
+	struct ctxfd *ctx;
+	char variable[80];
+	struct stat st;
+	int fds[2];
+
+	require(pipe2(fds, O_CLOEXEC) == 0 && fstat(fds[0], &st) == 0);
+	snprintf(variable, sizeof variable, "%d,%" PRId64 ",%ju", fds[0], INT64_MAX, (uintmax_t)st.st_ino);
+	require(setenv("CTXFD_CONTEXT", variable, 1) == 0);
+	MAKE(ctx, ctxfd_inherited());
+	close(fds[1]);
+	CHECK(ctxfd_wait(ctx), result == -ECANCELED);
+	DO(ctxfd_unref(ctx));
+	close(fds[0]);
+}
+
 static int count_thread(const struct ctxfd *ctx, void *arg)
 {
 	++*(_Atomic int *)arg;
@@ -462,6 +527,11 @@ static void script(const struct inherited *in)
 	use_calls(w.all[BELOW]);
 	use_dispatcher(&w);
 	use_group(w.all[BELOW]);
+	fault_passing(true);
+	if (w.pidfd >= 0)
+		use_commands(w.all[BELOW]);
+	use_inherited_context();
+	fault_passing(false);
 	end_everything(&w);
 }
 

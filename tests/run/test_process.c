@@ -670,6 +670,7 @@ static int run_while_sigchld_is_ignored(void *arg)
 	struct sigaction no_wait = { .sa_handler = nothing, .sa_flags = SA_NOCLDWAIT | SA_RESTART };
 	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
 	int status = 4711, fds = count_fds();
+	bool tells = tells_exec_errors();
 	struct script s;
 
 	if (*(int *)arg)
@@ -679,7 +680,7 @@ static int run_while_sigchld_is_ignored(void *arg)
 	make_script(&s, "exit 0");
 	require(ctxfd_run(ctxfd_background(), &s.command, &status) == -ECHILD);
 	s.argv[0] = "/nonexistent";
-	if (tells_exec_errors())
+	if (tells)
 		require(ctxfd_run(ctxfd_background(), &s.command, &status) == -ENOENT);
 	s.argv[0] = "/bin/sh";
 	s.argv[2] = "sleep 3600 & sleep 3600";

@@ -405,6 +405,8 @@ static int spawn_without_fds(void *arg)
 static void without_fds_nothing_is_left(void **state)
 {
 	NEED_PROCESSES();
+	if (!tells_exec_errors())
+		skip_test("here a child does not share memory, or fds are not ours alone to count");
 	assert_int_equal(in_child(spawn_without_fds, NULL), 0);
 }
 
