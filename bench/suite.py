@@ -149,6 +149,9 @@ GROUPS = [
         Row("group/threads", (100,), "group_new, N times group_go, group_wait", "N times pthread_create, then pthread_join", typical=True, budget=60),
         Row("group/limited", (100,), "the same, one at a time", "N times pthread_create and pthread_join", typical=True, budget=60),
     ]),
+    ("A command that does nothing, N of them one after the other: for each", [
+        Row("process/run", (20,), "ctxfd_run of /bin/true, under a context with a deadline", "posix_spawn, waitpid", typical=True, budget=60),
+    ]),
     ("io_uring: cancel N reads in flight, for each, to the last one's CQE", [
         Row("uring/cancel", (1, 100, 1000, 10000), "cancel of the context, as any thread may",
             "by hand: write to a polled eventfd, ASYNC_CANCEL by user_data", budget=30),
@@ -359,6 +362,7 @@ FIGURES = [
              value=in_turn(f"server/{kind}/rate", "floor"), why=why) for kind, what, why in SERVER_KINDS),
     *(Figure(f"p99 of a server, {what}, by the same without contexts", 1.03, "x", value=in_turn(f"server/{kind}/p99", "floor"), why=why)
       for kind, what, why in SERVER_KINDS),
+    Figure("ctxfd_run, by posix_spawn and waitpid", 1.05, "x", value=in_turn("process/run", "floor", 20)),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
 ]
