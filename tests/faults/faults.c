@@ -131,8 +131,15 @@ static bool is_futex_wait(long nr, long op)
 }
 
 /* What a child process does before it executes a program, and what can fail there. */
+static bool is_list_of_fds(long nr, long arg)
+{
+	return nr == SYS_openat && strcmp((const char *)arg, "/proc/self/fd") == 0;
+}
+
 static bool is_before_exec(long nr, long arg)
 {
+	if (is_list_of_fds(nr, arg))
+		return false;
 	return nr == SYS_execve || nr == SYS_dup3 || nr == SYS_openat || nr == SYS_setpgid || nr == SYS_chdir ||
 	       (nr == SYS_fcntl && arg == F_DUPFD_CLOEXEC);
 }

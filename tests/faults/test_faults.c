@@ -406,7 +406,7 @@ static void reap_lost(void)
 static void use_commands(const struct ctxfd *ctx)
 {
 	struct ctxfd_command c = {
-		.argv = (char *[]){ "/bin/true", NULL },
+		.argv = (char *[]){ "/usr/bin/test", "!", "-e", "/proc/self/fd/200", NULL },
 		.directory = "/",
 		.in = -1,
 		.out = 2,
@@ -418,7 +418,9 @@ static void use_commands(const struct ctxfd *ctx)
 	const struct ctxfd *home;
 	struct ctxfd *end;
 
+	require(dup2(2, 200) == 200); /* which is not close-on-exec */
 	CHECK(ctxfd_run(ctx, &c, &status), result == 0 && status == 0);
+	close(200);
 	reap_lost();
 	MAKE(d, ctxfd_dispatcher_new());
 	MAKE(home, ctxfd_with_dispatcher(ctx, d));

@@ -439,7 +439,7 @@ static void signals_do_not_disturb(void **state)
 	start_signals(&storm);
 	for (int i = 0; i < 20; i++)
 		codes += exit_code(ctxfd_background(), &s.command);
-	ctx = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
+	ctx = ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow());
 	s.argv[2] = "exec sleep 3600";
 	s.command.stop_signal = SIGCONT;
 	s.command.grace = 20 * CTXFD_MSEC;
@@ -462,7 +462,7 @@ static void sigkill_ends_it(void **state)
 
 	NEED_PROCESSES();
 	for (int way = 0; way < 2; way++) {
-		ctx = way ? ctxfd_with_timeout(ctxfd_background(), 30 * CTXFD_MSEC)
+		ctx = way ? ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow())
 		          : ctxfd_with_cancel(ctxfd_background());
 		make_script(&s, "trap '' TERM; echo; exec sleep 3600");
 		start_running(&r, ctx, &s.command);
@@ -668,9 +668,9 @@ static void a_status_that_somebody_took_is_missing(void **state)
 static int run_while_sigchld_is_ignored(void *arg)
 {
 	struct sigaction no_wait = { .sa_handler = nothing, .sa_flags = SA_NOCLDWAIT | SA_RESTART };
-	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 20 * CTXFD_MSEC);
 	int status = 4711, fds = count_fds();
 	bool tells = tells_exec_errors();
+	struct ctxfd *ctx;
 	struct script s;
 
 	if (*(int *)arg)
@@ -685,6 +685,7 @@ static int run_while_sigchld_is_ignored(void *arg)
 	s.argv[0] = "/bin/sh";
 	s.argv[2] = "sleep 3600 & sleep 3600";
 	s.command.flags = CTXFD_OWN_GROUP;
+	ctx = ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow());
 	require(ctxfd_run(ctx, &s.command, &status) == -ECHILD);
 	require(ctxfd_err(ctx) == -ETIMEDOUT);
 	require(status == 4711);

@@ -3,7 +3,7 @@
  * Old kernels and sandboxes: a seccomp filter refuses a system call, with every errno that such things give, and what
  * the library does instead must work as well. Each test runs in a child, since a filter cannot be taken back.
  */
-#include "harness.h"
+#include "commands.h"
 
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -697,13 +697,110 @@ static void without_pidfd_send_signal(void **state)
 	IN_SANDBOXES(processes_end_contexts, pidfd_calls, ENOSYS, EPERM);
 }
 
+/* ---- Commands ---------------------------------------------------------------------------------------------------- */
+
+#ifdef __s390__
+#define FLAGS_OF_CLONE 1
+#else
+#define FLAGS_OF_CLONE 0
+#endif
+
+static const struct refusal close_range_only[] = { { 436, -1, 0, 0 } };
+static const struct refusal group_signals[] = { { SYS_pidfd_send_signal, 3, 4, 4 } };
+static const struct refusal pidfd_clones[] = { { SYS_clone, FLAGS_OF_CLONE, 0x1000, 0x1000 } };
+static const struct refusal pidfd_waits[] = { { SYS_waitid, 0, UINT32_MAX, 3 } };
+
+static int a_command_has_no_other_fds(void *sandbox)
+{
+	struct script s;
+
+	make_script(&s, "ls /proc/self/fd");
+	for (int fd = 50; fd < 350; fd += 3)
+		require(dup2(s.pipe[1], fd) == fd);
+	enter(sandbox);
+	require(exit_code(ctxfd_background(), &s.command) == 0);
+	for (int fd = 50; fd < 350; fd += 3)
+		close(fd);
+	require(strcmp(output(&s), "0\n1\n2\n3\n") == 0);
+	drop_script(&s);
+	return 0;
+}
+
+/* The leader dies of the stop, and its helper does not; with spawn it is reaped before the dispatcher hears of it. */
+static int a_group_is_stopped(void *sandbox)
+{
+	struct ctxfd_dispatcher *d = ctxfd_dispatcher_new();
+	const struct ctxfd *home = ctxfd_with_dispatcher(ctxfd_background(), d);
+	int status;
+
+	enter(sandbox);
+	for (int way = 0; way < 3; way++) {
+		struct ctxfd *ctx = ctxfd_with_cancel(home);
+		int pidfd = -1;
+		struct running r;
+		struct script s;
+
+		make_script(&s, "(trap '' TERM; echo; exec sleep 3600) & trap 'exit 7' TERM; echo; while :; do sleep "
+		                "0.01; done");
+		s.command.stop_signal = way == 1 ? SIGKILL : SIGTERM;
+		s.command.flags = CTXFD_OWN_GROUP;
+		s.command.grace = INT64_MAX;
+		if (way < 2)
+			start_running(&r, ctx, &s.command);
+		else
+			require((pidfd = ctxfd_spawn(ctx, &s.command, NULL)) >= 0);
+		hear(&s);
+		hear(&s);
+		ctxfd_cancel(ctx);
+		if (way < 2) {
+			require(end_of_running(&r) == (way == 1 ? SIGKILL : 7 << 8));
+		} else {
+			require(ctxfd_dispatcher_run(d) == 1);
+			require(waitpid(-1, &status, 0) > 0 && status == 7 << 8);
+			while (ctxfd_dispatcher_run(d) == 0 || readable(ctxfd_dispatcher_fd(d)))
+				continue;
+			close(pidfd);
+		}
+		require(strcmp(output(&s), "") == 0);
+		drop_script(&s);
+		ctxfd_close(ctx);
+	}
+	ctxfd_unref(home);
+	ctxfd_dispatcher_free(d);
+	return 0;
+}
+
+/* Says why, and starts nothing. */
+static int no_command_is_run(void *sandbox)
+{
+	const struct sandbox *box = sandbox;
+	struct ctxfd_command c = { .argv = (char *[]){ "/bin/true", NULL }, .flags = CTXFD_PASS_CONTEXT };
+	int fds = count_fds(), error = box->error == EINVAL ? ENOSYS : box->error;
+
+	enter(sandbox);
+	require(ctxfd_run(ctxfd_background(), &c, NULL) == -error);
+	require(ctxfd_spawn(ctxfd_background(), &c, NULL) == -error);
+	require(count_fds() == fds && !has_children());
+	return 0;
+}
+
+static void commands_without_what_they_use(void **state)
+{
+	NEED_PROCESSES();
+	IN_SANDBOXES(a_command_has_no_other_fds, close_range_only, ENOSYS, EPERM);
+	IN_SANDBOXES(a_group_is_stopped, group_signals, EINVAL, ENOSYS, EPERM);
+	IN_SANDBOXES(a_group_is_stopped, pidfd_calls, ENOSYS, EPERM);
+	IN_SANDBOXES(no_command_is_run, pidfd_clones, EPERM);
+	IN_SANDBOXES(no_command_is_run, pidfd_waits, EINVAL, EPERM, ENOSYS);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_set_ticks),           cmocka_unit_test(without_futexes),
 		cmocka_unit_test(without_futex_bitsets),       cmocka_unit_test(without_preadv2),
 		cmocka_unit_test(without_eventfd_and_timerfd), cmocka_unit_test(without_a_dispatcher),
-		cmocka_unit_test(without_pidfd_send_signal),
+		cmocka_unit_test(without_pidfd_send_signal),   cmocka_unit_test(commands_without_what_they_use),
 	};
 
 	if (in_child(try_a_filter, NULL) != 0) {
