@@ -406,7 +406,7 @@ static void reap_lost(void)
 static void use_commands(const struct ctxfd *ctx)
 {
 	struct ctxfd_command c = {
-		.argv = (char *[]){ "/usr/bin/test", "!", "-e", "/proc/self/fd/200", NULL },
+		.argv = (char *[]){ "/bin/test", "!", "-e", "/proc/self/fd/200", NULL },
 		.directory = "/",
 		.in = -1,
 		.out = 2,
