@@ -7,6 +7,7 @@
  * Each run is a child process, so that nothing that the library remembers carries over to the next, with contexts that
  * the parent made before: what the child does to them must not reach the parent.
  */
+#include "commands.h"
 #include "ctxfd_group.h"
 #include "faults.h"
 
@@ -20,7 +21,6 @@
 
 #include "calls/call.h"
 #include "ctxfd_net.h"
-#include "ctxfd_process.h"
 
 /* ---- Calls that may meet the fault ------------------------------------------------------------------------------- */
 
@@ -395,6 +395,8 @@ static void use_calls(const struct ctxfd *ctx)
 	wait_until(count_threads() <= threads);
 }
 
+static bool makes_commands, shares_memory; /* as can_run and tells_exec_errors say */
+
 /* What the fault has left unreaped. */
 static void reap_lost(void)
 {
@@ -530,7 +532,7 @@ static void script(const struct inherited *in)
 	use_dispatcher(&w);
 	use_group(w.all[BELOW]);
 	fault_passing(true);
-	if (w.pidfd >= 0)
+	if (makes_commands)
 		use_commands(w.all[BELOW]);
 	use_inherited_context();
 	fault_passing(false);
@@ -638,6 +640,18 @@ static bool has_futex_waitv(void)
 	return syscall(449, NULL, 0, 0, NULL, 0) == 0 || errno != ENOSYS;
 }
 
+/* What a child process meets, which tells it by memory. */
+static bool is_in_child(int id)
+{
+	return id == FAULT_NO_EXEC || id == FAULT_NO_CLOSE_RANGE;
+}
+
+static bool is_of_commands(int id)
+{
+	return is_in_child(id) || id == FAULT_NO_PROCESS || id == FAULT_NO_DUP || id == FAULT_STATUS_LATER ||
+	       id == FAULT_NO_SIGNAL_BY_PIDFD || id == FAULT_END_NOT_PASSED_ON || id == FAULT_NO_PIPE;
+}
+
 /* Every errno, at every place, for one and for three occurrences; a slow run leaves some out. */
 static void library_survives(void **state)
 {
@@ -660,6 +674,10 @@ static void library_survives(void **state)
 				if (!faulty.hit && (id == FAULT_NO_PIDFD_SEND_SIGNAL || id == FAULT_NO_STATUS) &&
 				    !has_pidfds())
 					skip_test("no pidfd_open here");
+				if (!faulty.hit && is_of_commands(id) && !makes_commands)
+					skip_test("no process with a pidfd here");
+				if (!faulty.hit && is_in_child(id) && !shares_memory)
+					skip_test("here a child does not share memory");
 				if (!faulty.hit && id == FAULT_FUTEX_WAITV && !has_futex_waitv())
 					skip_test("no futex_waitv here");
 				assert_true(faulty.hit || nth > 1);
@@ -894,6 +912,8 @@ static const struct CMUnitTest tests[] = {
 int main(void)
 {
 	ctxfdi_call_idle = CTXFD_MSEC;
+	makes_commands = can_run();
+	shares_memory = makes_commands && tells_exec_errors();
 	rest = mmap(NULL, sizeof *rest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	require(rest != MAP_FAILED);
 	return run_all(tests);
