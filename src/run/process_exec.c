@@ -94,8 +94,8 @@ IN_CHILD static bool close_listed(const int *keep, int n)
 			const struct entry *e = (const struct entry *)(list + at);
 			int fd = 0;
 
-			for (const char *digit = e->name; *digit >= '0' && *digit <= '9'; digit++)
-				fd = 10 * fd + (*digit - '0');
+			for (const char *digit = e->name; *digit; digit++)
+				fd = 10 * fd + (*digit - '0'); /* "." and ".." come out negative */
 			if (fd >= FIRST_EXTRA && fd != dir && !is_kept(keep, n, fd))
 				syscall(SYS_close, fd);
 			at += e->size;
@@ -112,8 +112,8 @@ IN_CHILD static void close_one_by_one(const int *keep, int n)
 	if (close_listed(keep, n))
 		return;
 	syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit);
-	for (int fd = FIRST_EXTRA; (rlim_t)fd < limit.rlim_cur && fd < INT32_MAX; fd++)
-		if (!is_kept(keep, n, fd))
+	for (unsigned fd = FIRST_EXTRA; fd < limit.rlim_cur; fd++)
+		if (!is_kept(keep, n, (int)fd))
 			syscall(SYS_close, fd);
 }
 
@@ -165,8 +165,8 @@ IN_CHILD static bool set_fds(struct order *o)
 			syscall(SYS_fcntl, i, F_SETFD, 0); /* which may be closed, if it is inherited */
 		else if (syscall(SYS_dup3, o->fds[i], i, 0) < 0)
 			return false;
-	if (o->pass >= 0 && syscall(SYS_fcntl, o->pass, F_SETFD, 0) != 0)
-		return false;
+	if (o->pass >= 0)
+		syscall(SYS_fcntl, o->pass, F_SETFD, 0);
 	close_others(&o->pass, 1);
 	return true;
 }
@@ -192,8 +192,7 @@ IN_CHILD static int run_child(void *arg)
 		syscall(SYS_execve, c->argv[0], c->argv, o->envp);
 	}
 	o->error = errno;
-	syscall(SYS_exit_group, 127);
-	return 127;
+	return (int)syscall(SYS_exit_group, 127);
 }
 
 /* ---- In the parent ------------------------------------------------------------------------------------------------- */
@@ -248,14 +247,16 @@ static int clone_child(struct order *o, char *stack, pid_t *pid, int *pidfd)
 	return err;
 }
 
-/* Whether the kernel has what we need, which came last with 5.4; an older one would start a process and tell no pidfd. */
+/*
+ * Whether the kernel has what we need, of which waitid came last, with 5.4. An older one would start a process and tell no
+ * pidfd. There is no such fd, so this fails in any case.
+ */
 static int check_kernel(void)
 {
 	siginfo_t info;
 
-	if (waitid(PIDFD, INT32_MAX, &info, WEXITED | WNOHANG) == 0 || errno == EBADF)
-		return 0;
-	return errno == EINVAL ? -ENOSYS : -errno;
+	waitid(PIDFD, INT32_MAX, &info, WEXITED | WNOHANG);
+	return errno == EBADF ? 0 : errno == EINVAL ? -ENOSYS : -errno;
 }
 
 int ctxfdi_exec(const struct ctxfd_command *c, const struct passed *passed, pid_t *pid, int *pidfd)

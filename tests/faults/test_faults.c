@@ -756,6 +756,36 @@ static void signals_do_not_keep_a_poll_beyond_its_time(void **state)
 	assert_int_equal(in_child(poll_under_signals, NULL), 0);
 }
 
+/* The wait for the end of a process that has been asked to end, which goes on when there is memory again. */
+static int stop_without_memory(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct running r;
+	struct script s;
+
+	(void)arg;
+	make_script(&s, "trap 'sleep 0.1; exit 7' TERM; echo; while :; do sleep 0.01; done");
+	s.command.stop_signal = SIGTERM;
+	s.command.grace = INT64_MAX;
+	start_running(&r, ctx, &s.command);
+	hear(&s);
+	thread_wait_asleep(r.thread);
+	fault_arm(FAULT_PPOLL_NO_MEMORY, ENOMEM, 1, 3);
+	ctxfd_cancel(ctx);
+	require(end_of_running(&r) == 7 << 8);
+	require(fault_hit());
+	drop_script(&s);
+	ctxfd_close(ctx);
+	return 0;
+}
+
+static void a_grace_needs_no_memory(void **state)
+{
+	if (!makes_commands)
+		skip_test("no process with a pidfd here");
+	assert_int_equal(in_child(stop_without_memory, NULL), 0);
+}
+
 struct watched {
 	int fd;
 	_Atomic bool watching, over;
@@ -900,6 +930,7 @@ static void a_dispatcher_lives_until_it_is_woken(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_dispatcher_is_free_while_it_is_woken),
 	cmocka_unit_test(a_dispatcher_lives_until_it_is_woken),
+	cmocka_unit_test(a_grace_needs_no_memory),
 	cmocka_unit_test(a_wake_up_that_is_refused_is_made_up_for),
 	cmocka_unit_test(what_is_readable_stays_readable),
 	cmocka_unit_test(a_slow_alarm_is_waited_for),

@@ -27,6 +27,30 @@ static void a_status_is_as_of_waitpid(void **state)
 	drop_script(&s);
 }
 
+/* As waitpid tells it of a process that this test makes itself. */
+static void a_core_dump_is_told(void **state)
+{
+	char dir[] = "/tmp/ctxfd-core-XXXXXX", clean[64];
+	char *argv[] = { "/bin/sh", "-c", "ulimit -c unlimited; kill -QUIT $$", NULL };
+	struct ctxfd_command c = { .argv = argv, .directory = dir, .err = -1 };
+	int status = -1, expected = -2;
+	pid_t pid;
+
+	NEED_PROCESSES();
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(ctxfd_run(ctxfd_background(), &c, &status), 0);
+	pid = fork();
+	if (pid == 0) {
+		require(chdir(dir) == 0 && signal(SIGQUIT, SIG_DFL) != SIG_ERR);
+		execv(argv[0], argv);
+		_exit(1);
+	}
+	assert_int_equal(waitpid(pid, &expected, 0), pid);
+	assert_int_equal(status, expected);
+	snprintf(clean, sizeof clean, "rm -rf %s", dir);
+	assert_int_equal(system(clean), 0);
+}
+
 static void nothing_starts_under_a_done_context(void **state)
 {
 	struct ctxfd *done = ctxfd_with_cancel(ctxfd_background()), *late = ctxfd_with_timeout(ctxfd_background(), 0);
@@ -181,6 +205,24 @@ static void the_environment_is_passed_on(void **state)
 	assert_int_equal(exit_code(ctxfd_background(), &s.command), 0);
 	assert_null(strstr(output(&s), "CTXFD"));
 	drop_script(&s);
+}
+
+static int run_without_environment(void *arg)
+{
+	struct script s;
+
+	(void)arg;
+	require(clearenv() == 0);
+	make_script(&s, "exec /bin/env");
+	require(exit_code(ctxfd_background(), &s.command) == 0);
+	require(!strstr(output(&s), "CTXFD"));
+	return 0;
+}
+
+static void there_need_be_no_environment(void **state)
+{
+	NEED_PROCESSES();
+	assert_int_equal(in_child(run_without_environment, NULL), 0);
 }
 
 /* ---- Fds --------------------------------------------------------------------------------------------------------- */
@@ -350,6 +392,13 @@ static int run_at_the_limit(void *arg)
 	require(ctxfd_run(ctxfd_background(), &c, NULL) == -EMFILE);
 	close(61);
 	require(exit_code(ctxfd_background(), &c) == 0);
+	require(dup2(2, 63) == 63 && dup2(2, 62) == 62 && dup2(2, 61) == 61);
+	close(0);
+	close(1);
+	c.err = 2; /* the pipe would have the numbers 0 and 1, of which it must have none */
+	c.out = -1;
+	require(ctxfd_run(ctxfd_background(), &c, NULL) == -EMFILE);
+	require(fcntl(0, F_GETFD) < 0 && fcntl(1, F_GETFD) < 0);
 	return 0;
 }
 
@@ -806,12 +855,14 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_status_is_as_of_waitpid),
+		cmocka_unit_test(a_core_dump_is_told),
 		cmocka_unit_test(nothing_starts_under_a_done_context),
 		cmocka_unit_test(what_is_wrong_starts_nothing),
 		cmocka_unit_test(a_closed_fd_starts_nothing),
 		cmocka_unit_test(exec_failures_are_told),
 		cmocka_unit_test(the_directory_comes_first),
 		cmocka_unit_test(the_environment_is_passed_on),
+		cmocka_unit_test(there_need_be_no_environment),
 		cmocka_unit_test(three_fds_are_given_in_any_order),
 		cmocka_unit_test(minus_one_is_dev_null),
 		cmocka_unit_test(closed_standard_fds_stay_closed),

@@ -410,45 +410,76 @@ static void without_fds_nothing_is_left(void **state)
 	assert_int_equal(in_child(spawn_without_fds, NULL), 0);
 }
 
-/* The copies of the contexts in a forked child end; the process is none of its business. */
+struct copies {
+	struct ctxfd *ctx;
+	int go[2], gone[2];
+};
+
+/*
+ * In a forked child: the copies of the contexts end as theirs do, and call the same functions. The process is none of its
+ * business, nor are the fds that it has inherited.
+ */
 static int end_copies(void *arg)
 {
-	struct ctxfd *ctx = arg;
-	struct ctxfd *own = ctxfd_with_cancel(ctxfd_background());
-	struct script s;
-	int pidfd;
+	struct copies *c = arg;
+	long memory = live_allocations();
+	int fds = count_fds();
+	char byte;
 
-	ctxfd_cancel(ctx);
-	make_script(&s, "echo; exec sleep 3600");
-	pidfd = spawn(own, &s.command, NULL);
-	hear(&s);
-	ctxfd_cancel(own); /* after-funcs run in turn, so those of ctx have */
-	require(reap(pidfd) == SIGKILL);
-	drop_script(&s);
-	ctxfd_close(own);
+	ctxfd_cancel(c->ctx);
+	require(write(c->go[1], "x", 1) == 1);
+	require(read(c->gone[0], &byte, 1) == 1);
+	/* The process has ended, as this process's dispatcher will see, too: then the watch is freed. */
+	wait_until(ctxfd_err(c->ctx) && live_allocations() < memory);
+	require(count_fds() <= fds + 4); /* the dispatcher's own */
 	return 0;
+}
+
+static void *fork_and_end_copies(void *arg)
+{
+	require(harness_in_child(end_copies, arg, __FILE__, __LINE__) == 0);
+	return NULL;
 }
 
 static void a_forked_child_leaves_it_alone(void **state)
 {
-	struct ctxfd *ctx;
+	struct copies c;
+	struct thread *forking;
 	struct script s;
+	pid_t pid;
+	char byte;
 	int pidfd, fds;
 
 	NEED_PROCESSES();
-	ctx = ctxfd_with_cancel(ctxfd_background());
-	fds = count_fds();
-	make_script(&s, "echo; exec sleep 3600");
-	s.command.flags = CTXFD_PASS_CONTEXT;
-	pidfd = spawn(ctx, &s.command, NULL);
-	hear(&s);
-	assert_int_equal(in_child(end_copies, ctx), 0);
-	assert_not_readable(pidfd);
-	ctxfd_cancel(ctx);
-	assert_int_equal(reap(pidfd), SIGKILL);
-	drop_script(&s);
-	wait_until(count_fds() == fds);
-	ctxfd_close(ctx);
+	for (int stopping = 0; stopping < 2; stopping++) {
+		c.ctx = ctxfd_with_cancel(ctxfd_background());
+		make_pipe(c.go);
+		make_pipe(c.gone);
+		fds = count_fds();
+		make_script(&s, "trap 'echo' TERM; echo; while :; do sleep 0.01; done");
+		s.command.flags = CTXFD_PASS_CONTEXT | CTXFD_OWN_GROUP;
+		s.command.stop_signal = SIGTERM;
+		s.command.grace = INT64_MAX;
+		pidfd = spawn(c.ctx, &s.command, &pid);
+		hear(&s);
+		if (stopping) {
+			ctxfd_cancel(c.ctx);
+			hear(&s);
+		}
+		forking = thread_start(fork_and_end_copies, &c);
+		assert_int_equal(read(c.go[0], &byte, 1), 1);
+		assert_not_readable(pidfd);
+		assert_not_readable(s.pipe[0]); /* no SIGTERM */
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(reap(pidfd), SIGKILL);
+		assert_int_equal(write(c.gone[1], "x", 1), 1);
+		thread_join(forking);
+		drop_script(&s);
+		wait_until(count_fds() == fds);
+		close_pair(c.go);
+		close_pair(c.gone);
+		ctxfd_close(c.ctx);
+	}
 }
 
 #define THREADS 16
