@@ -141,14 +141,16 @@ IN_CHILD static void close_others(const int *keep, int n)
 /* To a number that none of the three has, if it is not there yet: false, with errno. */
 IN_CHILD static bool move_up(int *fd)
 {
-	int moved = *fd;
+	bool is_new = *fd == -1;
+	int from = is_new ? (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC) : *fd;
 
-	if (moved == -1)
-		moved = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC);
-	if (moved >= 0 && moved < FIRST_EXTRA)
-		moved = (int)syscall(SYS_fcntl, moved, F_DUPFD_CLOEXEC, FIRST_EXTRA);
-	*fd = moved;
-	return moved >= 0;
+	*fd = from;
+	if (from >= 0 && from < FIRST_EXTRA) {
+		*fd = (int)syscall(SYS_fcntl, from, F_DUPFD_CLOEXEC, FIRST_EXTRA);
+		if (is_new)
+			syscall(SYS_close, from); /* which is to stay closed */
+	}
+	return *fd >= 0;
 }
 
 /* False, with errno. */

@@ -313,27 +313,31 @@ static void minus_one_is_dev_null(void **state)
 	drop_script(&s);
 }
 
-/* A daemon's. What is closed stays closed, and none of our own fds gets its place. */
+/* A daemon's. What is closed stays closed, and none of our own fds gets its place. ls opens its list as fd 0 if that is free. */
 static int run_without_standard_fds(void *arg)
 {
 	const unsigned *flags = arg;
+	struct script first, second, third;
 	const char *text;
-	struct script s;
 
-	make_script(&s, "ls /proc/self/fd");
+	make_script(&first, "ls /proc/self/fd");
+	make_script(&second, "ls /proc/self/fd");
+	make_script(&third, "readlink /proc/self/fd/0");
+	first.command.flags = second.command.flags = third.command.flags = *flags;
 	for (int fd = 0; fd < 3; fd++)
 		close(fd);
-	s.command.in = CTXFD_INHERIT;
-	s.command.flags = *flags;
-	require(exit_code(ctxfd_background(), &s.command) == 0);
-	/* ls opens the list as fd 0, since that is free. */
-	text = output(&s);
-	require(strncmp(text, "0\n1\n", 4) == 0);
-	require(!strstr(text, "2\n"));
-	make_script(&s, "readlink /proc/self/fd/0");
-	s.command.flags = *flags;
-	require(exit_code(ctxfd_background(), &s.command) == 0);
-	require(strcmp(output(&s), "/dev/null\n") == 0);
+	first.command.in = CTXFD_INHERIT;
+	require(exit_code(ctxfd_background(), &first.command) == 0);
+	text = output(&first);
+	require(strncmp(text, "0\n1\n", 4) == 0 && strncmp(text + 4, "2\n", 2) != 0);
+	second.command.in = CTXFD_INHERIT;
+	second.command.err = -1;
+	require(exit_code(ctxfd_background(), &second.command) == 0);
+	text = output(&second);
+	require(strncmp(text, "0\n1\n2\n", 6) == 0);
+	require(*flags || !text[6]);
+	require(exit_code(ctxfd_background(), &third.command) == 0);
+	require(strcmp(output(&third), "/dev/null\n") == 0);
 	return 0;
 }
 
