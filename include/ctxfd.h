@@ -681,7 +681,8 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
 
 /*
  * A child that is cancelled with `cause` when the process behind pidfd (from pidfd_open or clone3) ends. It does not
- * reap the process: call waitpid yourself. The caller still owns pidfd.
+ * reap the process: call waitpid yourself. The caller still owns pidfd. To have a command stopped by a context, see
+ * ctxfd_process.h.
  * Errors: EBADF, EINVAL (pidfd is not a pidfd).
  */
 struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int cause) CTXFD_GIVES_;
