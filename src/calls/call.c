@@ -26,6 +26,7 @@
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread.h"
+#include "core/thread_cancel.h"
 #include "core/tree.h"
 
 struct worker {
@@ -70,6 +71,19 @@ static bool is_elsewhere(const struct worker *w)
 	return w->forks != ctxfdi_forks;
 }
 
+/*
+ * On whatever thread the job has come to its end. If a cancellation cut drop short, arg would be lost, and w with it; fn
+ * may have enabled it on the library's thread, too.
+ */
+static void call_drop(void (*drop)(void *arg), void *arg)
+{
+	struct thread_cancel before = thread_cancel_off();
+
+	if (drop)
+		drop(arg);
+	thread_cancel_restore(before);
+}
+
 /* Gives back a worker that has no job. */
 static void release(struct worker *w)
 {
@@ -91,8 +105,7 @@ static void release(struct worker *w)
 /* The same with one whose job is nobody's any more. */
 static void drop_job(struct worker *w)
 {
-	if (w->drop)
-		w->drop(w->arg);
+	call_drop(w->drop, w->arg);
 	release(w);
 }
 
@@ -344,8 +357,7 @@ static int refuse(const struct ctxfd *ctx, void *arg, void (*drop)(void *arg))
 {
 	int err = ctxfd_wait(ctx);
 
-	if (drop)
-		drop(arg);
+	call_drop(drop, arg);
 	return err;
 }
 

@@ -2,6 +2,7 @@
 /* Threads of the library's own. No locks, no state. */
 #include "core/thread.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 
@@ -13,7 +14,7 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 {
 	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
 	sigset_t set, before;
-	int err;
+	int saved = errno, err;
 
 	sigfillset(&set);
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
@@ -21,5 +22,6 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 	pthread_sigmask(SIG_SETMASK, &set, &before);
 	err = pthread_create(thread, NULL, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	errno = saved; /* a pthread_create that fails leaves that of its mmap there */
 	return -err;
 }

@@ -480,6 +480,57 @@ static void a_cancelled_caller_waits_for_the_walk(void **state)
 	assert_dropped(j);
 }
 
+/* A cancellation point, at which drop's thread is cancelled, if that is enabled. */
+static void drop_in_two_steps(void *arg)
+{
+	struct job *j = arg;
+
+	j->drop_tid = my_tid();
+	if (j->drop_tid != j->fn_tid)
+		pthread_cancel(pthread_self());
+	j->drops++;
+	pthread_testcancel();
+	j->returned++;
+}
+
+static void *call_with_that_drop(void *arg)
+{
+	struct call *c = arg;
+	struct ctxfd *soon = ctxfd_with_timeout(c->ctx, c->pending ? 0 : 5 * CTXFD_USEC);
+
+	if (c->pending)
+		pthread_cancel(pthread_self());
+	c->err = ctxfd_call(soon, c->fn, c->job, drop_in_two_steps, NULL);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	ctxfd_close(soon);
+	return NULL;
+}
+
+/* On the caller's thread: as ctx is done already, and as it ends before fn has begun. */
+static void a_cancellation_does_not_cut_drop_short(void **state)
+{
+	int dropped = 0;
+
+	for (int i = 0; i < 2 || i < rounds(1000); i++) {
+		struct job *j = make_job(0);
+		struct call c = { .ctx = ctxfd_background(), .job = j, .fn = at_once, .pending = i == 0 };
+
+		thread_join(c.thread = thread_start(call_with_that_drop, &c));
+		if (c.err)
+			wait_until(j->returned);
+		assert_int_equal(j->returned, j->drops);
+		dropped += j->drops && j->drop_tid != j->fn_tid;
+		free(j);
+	}
+	assert_true(dropped);
+	for (int i = 0; i < CTXFD_CALL_MAX; i++) { /* and no thread was lost */
+		struct job *j = make_job(0);
+
+		assert_int_equal(ctxfd_call(ctxfd_background(), at_once, j, drop, NULL), 0);
+		free(j);
+	}
+}
+
 /* ---- The threads --------------------------------------------------------------------------------------------------- */
 
 static void a_thread_is_used_again(void **state)
@@ -886,6 +937,7 @@ int main(void)
 		cmocka_unit_test(a_result_beats_the_end),
 		cmocka_unit_test(drop_may_free_the_context),
 		cmocka_unit_test(a_cancelled_caller_leaves_fn_to_itself),
+		cmocka_unit_test(a_cancellation_does_not_cut_drop_short),
 		cmocka_unit_test(a_cancelled_caller_gives_its_context_up),
 		cmocka_unit_test(a_pending_cancellation_drops_once),
 		cmocka_unit_test(a_cancelled_caller_waits_for_the_walk),

@@ -2,6 +2,9 @@
 /* No call touches errno, whether it succeeds, fails or waits; but for constructors, which fail with it. */
 #include "harness.h"
 
+#include "ctxfd_group.h"
+#include "ctxfd_net.h"
+
 #define UNTOUCHED 12345
 #define FAR       (3600 * CTXFD_SEC)
 
@@ -121,10 +124,100 @@ static void no_call_touches_errno(void **state)
 	close(refuser);
 }
 
+/* ---- Without a thread -------------------------------------------------------------------------------------------- */
+
+static bool no_threads;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+
+/* As libc's, which has no memory for the stack: the errno of its mmap stays. */
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	if (!no_threads)
+		return __real_pthread_create(thread, attr, fn, arg);
+	errno = ENOMEM;
+	return EAGAIN;
+}
+
+static int nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static int nothing_in_group(const struct ctxfd *ctx, void *arg)
+{
+	(void)ctx;
+	return nothing(arg);
+}
+
+static void nothing_after(void *arg)
+{
+	(void)arg;
+}
+
+#define NO_THREAD(call)                             \
+	do {                                        \
+		errno = UNTOUCHED;                  \
+		assert_int_equal(call, -EAGAIN);    \
+		assert_int_equal(errno, UNTOUCHED); \
+	} while (0)
+
+/* First, while the library has none. */
+static void a_thread_that_cannot_be_made_touches_no_errno(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_group *group = ctxfd_group_new(ctx, 0);
+	struct addrinfo *found;
+
+	no_threads = true;
+	NO_THREAD(ctxfd_call(ctx, nothing, NULL, NULL, NULL));
+	NO_THREAD(ctxfd_getaddrinfo(ctx, "127.0.0.1", "1", NULL, &found, NULL));
+	NO_THREAD(ctxfd_dial(ctx, "127.0.0.1", "1", 0));
+	NO_THREAD(ctxfd_after_func(ctx, nothing_after, NULL, NULL));
+	NO_THREAD(ctxfd_group_go(group, nothing_in_group, NULL));
+	no_threads = false;
+	KEEPS(ctxfd_group_go(group, nothing_in_group, NULL));
+	KEEPS(ctxfd_group_wait(group));
+	ctxfd_close(ctx);
+}
+
+/* ---- What ends without waiting ----------------------------------------------------------------------------------- */
+
+static void no_other_call_touches_errno(void **state)
+{
+	struct ctxfd *live = ctxfd_with_cancel(ctxfd_background()), *done = ctxfd_with_cancel(live);
+	struct ctxfd *timed[] = { ctxfd_with_timeout(live, CTXFD_MSEC), ctxfd_with_timeout(live, CTXFD_MSEC) };
+	pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+	const uint32_t word = 0;
+
+	ctxfd_cancel(done);
+	pthread_mutex_lock(&mutex);
+	KEEPS(ctxfd_cond_wait(done, &cond, &mutex));
+	KEEPS(ctxfd_cond_wait(timed[0], &cond, &mutex));
+	pthread_mutex_unlock(&mutex);
+	KEEPS(ctxfd_futex_wait(done, &word, 0, 0));
+	KEEPS(ctxfd_futex_wait(timed[1], &word, 0, 0));
+	KEEPS(ctxfd_futex_wait(live, &word, 1, 0));
+	KEEPS(ctxfd_futex_wait(live, (const char *)&word + 1, 1, 0));
+	KEEPS(ctxfd_waitid(live, -1, NULL, WEXITED));
+	KEEPS(ctxfd_waitid(live, 0, NULL, WEXITED));
+	KEEPS(ctxfd_call(done, nothing, NULL, NULL, NULL));
+	KEEPS(ctxfd_dump(live, -1));
+	for (size_t i = 0; i < COUNT(timed); i++)
+		ctxfd_close(timed[i]);
+	ctxfd_close(done);
+	ctxfd_close(live);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_thread_that_cannot_be_made_touches_no_errno),
 		cmocka_unit_test(no_call_touches_errno),
+		cmocka_unit_test(no_other_call_touches_errno),
 	};
 	return run_all(tests);
 }
