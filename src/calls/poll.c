@@ -3,7 +3,8 @@
  * Waiting for descriptors under a context: the caller's, and beside them this thread's waker (waiter.h), which a cancel
  * makes readable. A deadline needs no waker: it is the poll's own limit. No locks, no state but the thread's waiter.
  *
- * PTHREAD_CANCEL acts in ppoll. It leaves the waiter parked, for the thread's next wait or its end to take out.
+ * PTHREAD_CANCEL acts in ppoll. The waiter is taken out then, before the program's own cleanup handlers run: what they give
+ * up is freed there, not at the thread's end.
  */
 #include "calls/poll.h"
 
@@ -69,7 +70,9 @@ static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int6
 		return poll_until(all, n, 0);
 	}
 	all[n] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
+	pthread_cleanup_push(waiter_cancelled, w);
 	ready = poll_until(all, n + 1, until);
+	pthread_cleanup_pop(false);
 	if (!ctxfdi_waiter_unpark(w) && all[n].revents)
 		ctxfdi_lose_waker(w);
 	return ready > 0 && all[n].revents ? ready - 1 : ready;

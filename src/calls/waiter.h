@@ -5,8 +5,8 @@
  *
  * The thread alone touches its waiter, except for the walk that rings it: that reads, sets `rung` and, of a wait at a
  * condition, `limit`. It holds the list meanwhile, and unpark waits for it. The memory is not on the stack of the call. So
- * a call that is left by siglongjmp or pthread_cancel, or that a fork has copied from another thread, leaves a valid node
- * in the list; the thread takes it out with its next wait, or as it ends.
+ * a call that is left by siglongjmp, or that a fork has copied from another thread, leaves a valid node in the list; the
+ * thread takes it out with its next wait, or as it ends.
  */
 #ifndef WAITER_H
 #define WAITER_H
@@ -57,6 +57,12 @@ static inline bool waiter_park(struct waiter *w, const struct ctxfd *ctx, enum k
 
 /* Returns whether it was rung. */
 bool ctxfdi_waiter_unpark(struct waiter *w);
+
+/* The same for pthread_cleanup_push. */
+static inline void waiter_cancelled(void *w)
+{
+	ctxfdi_waiter_unpark(w);
+}
 
 /* Kinds: rings a POLLING one. */
 void ctxfdi_ring_poller(struct ctxfd *n);

@@ -396,6 +396,60 @@ static void without_memory_it_waits_all_the_same(void **state)
 
 /* ---- Calls that do not return ------------------------------------------------------------------------------------ */
 
+struct owner {
+	struct ctxfd *ctx;
+	int *freed, done, pipe[2], freed_by_handler;
+	bool reads;
+};
+
+/* The program's own cleanup handler has the last reference. */
+static void give_up(void *arg)
+{
+	struct owner *o = arg;
+
+	ctxfd_close(o->ctx);
+	o->freed_by_handler = *o->freed;
+	require(fcntl(o->done, F_GETFD) < 0);
+}
+
+static void *wait_as_owner(void *arg)
+{
+	struct owner *o = arg;
+	char byte;
+
+	pthread_cleanup_push(give_up, o);
+	if (o->reads)
+		ctxfd_read(o->ctx, o->pipe[0], &byte, 1);
+	else
+		ctxfd_poll(o->ctx, NULL, 0, -1);
+	pthread_cleanup_pop(true);
+	return NULL;
+}
+
+/* Nothing of the call is left when a cleanup handler runs: what that gives up is freed there, with its done fd. */
+static void a_cancelled_call_keeps_nothing(void **state)
+{
+	(void)state;
+#ifdef __SANITIZE_THREAD__
+	skip_test("ThreadSanitizer sees no order in what a thread does after it was cancelled in a call");
+#endif
+	for (int reads = 0; reads < 2; reads++) {
+		int freed = 0;
+		struct owner o = { .ctx = counted(&freed), .freed = &freed, .reads = reads };
+		struct thread *thread;
+
+		make_pipe(o.pipe);
+		o.done = ctxfd_done_fd(o.ctx);
+		thread = thread_start(wait_as_owner, &o);
+		thread_wait_asleep_in(thread, SYS_ppoll);
+		assert_int_equal(pthread_cancel(thread_pthread(thread)), 0);
+		assert_ptr_equal(thread_join(thread), PTHREAD_CANCELED);
+		assert_int_equal(o.freed_by_handler, 1);
+		assert_int_equal(freed, 1);
+		close_pair(o.pipe);
+	}
+}
+
 static _Thread_local sigjmp_buf out;
 
 static void jump(int signal)
@@ -761,6 +815,7 @@ int main(void)
 		cmocka_unit_test(who_waited_to_write_need_not_wait_again),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
+		cmocka_unit_test(a_cancelled_call_keeps_nothing),
 		cmocka_unit_test(a_call_may_be_left_by_siglongjmp),
 		cmocka_unit_test(a_cancelled_thread_gives_its_context_up),
 		cmocka_unit_test(destructors_may_wait),
