@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "calls/poll.h"
+#include "core/fork.h"
 #include "core/thread_cancel.h"
 
 static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
@@ -23,22 +24,26 @@ static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 /*
  * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
  * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. Who finds
- * another thread at it tries again: that one may wait after all, for another process can be the quicker one.
+ * another thread at it tries again: that one may wait after all, for another process can be the quicker one. A child of a
+ * fork inherits who is at it in its parent, which is none of its own threads: so the process is told by its number.
  */
 static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	static atomic_flag taken = ATOMIC_FLAG_INIT;
+	static _Atomic uint32_t taken; /* ctxfdi_forks + 1 of the process that has a thread at it; 0: none */
+	uint32_t ours = ctxfdi_forks + 1, seen = atomic_load_explicit(&taken, memory_order_relaxed);
 	int ready;
 
 	/* Acquire and release pair with each other: one thread's poll comes after the other's accept. */
-	if (atomic_flag_test_and_set_explicit(&taken, memory_order_acquire))
+	if (seen == ours ||
+	    !atomic_compare_exchange_strong_explicit(&taken, &seen, ours, memory_order_acquire, memory_order_relaxed))
 		return -EAGAIN;
 	ready = ctxfdi_look_at_fd(fd, POLLIN);
 	if (ready > 0)
 		ready = accept_plain(fd, addr, addrlen, flags);
 	else if (ready == 0)
 		ready = -EAGAIN;
-	atomic_flag_clear_explicit(&taken, memory_order_release);
+	/* Not a child's, if a signal's handler has forked here. */
+	atomic_compare_exchange_strong_explicit(&taken, &ours, 0, memory_order_release, memory_order_relaxed);
 	return ready;
 }
 

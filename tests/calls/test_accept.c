@@ -244,6 +244,43 @@ struct accepting_on {
 	int fd, rounds, result;
 };
 
+static int accept_in_child(void *arg)
+{
+	struct accepting a = { .fd = *(int *)arg };
+	struct ctxfd *timed = ctxfd_with_timeout(ctxfd_background(), 10 * slow() * CTXFD_SEC);
+	int conn = ctxfd_accept(timed, a.fd, NULL, NULL, SOCK_CLOEXEC);
+
+	require(conn >= 0);
+	close(conn);
+	ctxfd_close(timed);
+	return 0;
+}
+
+/* The thread that is accepting at the fork is its parent's. */
+static void a_child_does_not_wait_for_its_parents_thread(void **state)
+{
+	struct sockaddr_in addr;
+	struct accepting a = { make(), make_listener(&addr) };
+	int clients[] = { dial(&addr), dial(&addr) }, conn;
+	struct thread *thread;
+
+	assert_int_equal(sem_init(&held, 0, 0), 0);
+	assert_int_equal(sem_init(&let_go, 0, 0), 0);
+	wait_readable(a.fd);
+	thread = thread_start(accept_late, &a);
+	while (sem_wait(&held) != 0)
+		continue;
+	assert_int_equal(in_child(accept_in_child, &a.fd), 0);
+	assert_int_equal(sem_post(&let_go), 0);
+	conn = result(thread);
+	assert_true(conn >= 0);
+	close(conn);
+	for (size_t i = 0; i < COUNT(clients); i++)
+		close(clients[i]);
+	close(a.fd);
+	ctxfd_unref(a.ctx);
+}
+
 static void *keep_accepting(void *arg)
 {
 	struct accepting_on *a = arg;
@@ -352,6 +389,7 @@ int main(void)
 		cmocka_unit_test(accept_tells_the_plain_calls_errors),
 		cmocka_unit_test(threads_share_a_listener),
 		cmocka_unit_test(who_waits_on_holds_up_nobody),
+		cmocka_unit_test(a_child_does_not_wait_for_its_parents_thread),
 		cmocka_unit_test(no_connection_is_lost),
 		cmocka_unit_test(accept_under_signals),
 		cmocka_unit_test(local_sockets_are_accepted_too),
