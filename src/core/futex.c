@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The futex system call on a context's word, and what to do where a sandbox refuses it. No locks, no state.
+ * The futex system call, and what to do where a sandbox refuses it. No locks, no state.
  *
  * EAGAIN (the word has changed), EINTR and ETIMEDOUT are passing: the caller looks again. Whatever else a sleep fails
  * with makes it a nap of a millisecond. A wake that a sandbox refuses reaches nobody, but then sleepers nap: all but
@@ -55,19 +55,39 @@ void ctxfdi_nap(int64_t until)
 	thread_cancel_restore(before);
 }
 
-void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
+static void sleep_at(const volatile void *at, uint32_t value, int64_t until, uint32_t bits)
 {
-	int err = ctxfdi_futex_wait(ctxfdi_futex_word(n), (uint32_t)w, FUTEX_WAIT_BITSET_PRIVATE, until, bits);
+	int err = ctxfdi_futex_wait(at, value, FUTEX_WAIT_BITSET_PRIVATE, until, bits);
 
 	/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
 	if (err && err != -EAGAIN && err != -EINTR && err != -ETIMEDOUT)
 		ctxfdi_nap(until);
 }
 
-void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits)
+static void wake_at(const void *at, uint32_t bits)
 {
 	int saved = errno;
 
-	syscall(FUTEX_CALL, ctxfdi_futex_word(n), FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
+	syscall(FUTEX_CALL, at, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
 	errno = saved;
+}
+
+void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits)
+{
+	sleep_at(ctxfdi_futex_word(n), (uint32_t)w, until, bits);
+}
+
+void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits)
+{
+	wake_at(ctxfdi_futex_word(n), bits);
+}
+
+void ctxfdi_word_sleep(const uint32_t *at, uint32_t value)
+{
+	sleep_at(at, value, INT64_MAX, FUTEX_BITSET_MATCH_ANY);
+}
+
+void ctxfdi_word_wake(const uint32_t *at)
+{
+	wake_at(at, FUTEX_BITSET_MATCH_ANY);
 }

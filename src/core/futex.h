@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sleeping on the low half of a context's word, and waking those who do.
+ * Sleeping on the low half of a context's word or at another one, and waking those who do.
  *
- * Two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
+ * At a context's word two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
  * wake those who wait for the end of a context. Every sleep may end for no reason: the caller looks at the word again.
  */
 #ifndef FUTEX_H
@@ -20,6 +20,13 @@ void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bit
 
 /* Wakes all. n may be freed memory: the kernel uses only its address, and a stranger who sleeps there looks again. */
 void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits);
+
+/*
+ * The same at any word of the library's, with no limit of time. A waker never waits for those that it wakes, as libc's
+ * conditions do: for threads woken earlier to leave, which may be stopped, or in a signal's handler. So it may have a lock.
+ */
+void ctxfdi_word_sleep(const uint32_t *at, uint32_t value);
+void ctxfdi_word_wake(const uint32_t *at);
 
 /* The half of n's word that is slept on. */
 uint32_t *ctxfdi_futex_word(struct ctxfd *n);

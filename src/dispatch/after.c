@@ -18,7 +18,6 @@
 #include "core/lock.h"
 #include "core/own.h"
 #include "core/shard.h"
-#include "core/thread_cancel.h"
 #include "core/tree.h"
 #include "core/wait.h"
 #include "dispatch/library.h"
@@ -218,7 +217,6 @@ static bool stop_ended(struct ctxfd_after *h)
 {
 	struct ctxfd_dispatcher *d = h->dispatcher;
 	bool never_ran = false, ours = true;
-	struct thread_cancel before = thread_cancel_off();
 
 	dispatcher_lock(d);
 	if (h->state == AFTER_WAITING) {
@@ -235,7 +233,6 @@ static bool stop_ended(struct ctxfd_after *h)
 	while (ours && is_running(h))
 		dispatcher_wait(d);
 	dispatcher_unlock(d);
-	thread_cancel_restore(before);
 	if (ours) {
 		const struct ctxfd *owns = h->owns;
 

@@ -81,7 +81,7 @@ void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d)
 {
 	dispatcher_lock(d);
 	d->inside = false;
-	pthread_cond_broadcast(&d->idle);
+	dispatcher_tell(d);
 }
 
 void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage)

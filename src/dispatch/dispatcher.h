@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 
 #include "core/context.h"
+#include "core/futex.h"
 #include "dispatch/heap.h"
 
 struct ctxfd_dispatcher {
@@ -28,8 +29,9 @@ struct ctxfd_dispatcher {
 	_Atomic bool signalled; /* a signal has been noted for one of its contexts (signals.c) */
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;
-	pthread_cond_t idle; /* an after-func has ended, or `inside` has become false */
-	struct link all;     /* all dispatchers; under ctxfdi_dispatchers_lock */
+	uint32_t idle;   /* slept at by those who wait until an after-func has ended, or `inside` has become false */
+	bool awaited;    /* somebody sleeps at it, or is about to */
+	struct link all; /* all dispatchers; under ctxfdi_dispatchers_lock */
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
 	int timer;
@@ -78,12 +80,29 @@ static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
 	pthread_mutex_unlock(&d->lock);
 }
 
-/* Under the lock: waits for `idle`. */
+/*
+ * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. No cancellation point; keeps
+ * errno. No condition variable: whoever tells has the lock, which cancels and forks want, and must not wait for a sleeper
+ * that was woken earlier (futex.h).
+ */
 static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
 {
-	dispatcher_note_lock(d, false);
-	pthread_cond_wait(&d->idle, &d->lock);
-	dispatcher_note_lock(d, true);
+	uint32_t idle = d->idle;
+
+	d->awaited = true;
+	dispatcher_unlock(d);
+	ctxfdi_word_sleep(&d->idle, idle);
+	dispatcher_lock(d);
+}
+
+/* Under the lock: wakes all who sleep there. */
+static inline void dispatcher_tell(struct ctxfd_dispatcher *d)
+{
+	if (!d->awaited)
+		return;
+	d->awaited = false;
+	d->idle++;
+	ctxfdi_word_wake(&d->idle);
 }
 
 /* For claims: whether this thread has the lock. */

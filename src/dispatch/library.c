@@ -22,7 +22,6 @@
 struct ctxfd_dispatcher ctxfdi_library = {
 	.refs = 1,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.idle = PTHREAD_COND_INITIALIZER,
 	.epoll = -1,
 	.wake = -1,
 	.timer = -1,
@@ -113,7 +112,7 @@ int ctxfdi_library_start(void)
 		state = err ? NO_THREAD : RUNS;
 		if (err && ctxfdi_library.epoll >= 0)
 			ctxfdi_dispatcher_close_fds(&ctxfdi_library);
-		pthread_cond_broadcast(&ctxfdi_library.idle);
+		dispatcher_tell(&ctxfdi_library);
 	}
 	if (!err) {
 		atomic_store_explicit(&ctxfdi_first_look, NULL, memory_order_relaxed);
@@ -153,15 +152,12 @@ void ctxfdi_dispatch_before_fork(void)
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	dispatcher_lock(&ctxfdi_library);
 	while (ctxfdi_library.inside) {
-		struct thread_cancel before = thread_cancel_off();
-
 		/* The last owner of a dispatcher may be in there, who wants this lock to free it. */
 		pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 		dispatcher_wait(&ctxfdi_library);
 		dispatcher_unlock(&ctxfdi_library);
 		pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 		dispatcher_lock(&ctxfdi_library);
-		thread_cancel_restore(before);
 	}
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		dispatcher_lock(container_of(l, struct ctxfd_dispatcher, all));

@@ -123,7 +123,6 @@ struct ctxfd_dispatcher *ctxfd_dispatcher_new(void)
 	queue_init(&d->due);
 	queue_init(&d->batch);
 	pthread_mutex_init(&d->lock, NULL);
-	pthread_cond_init(&d->idle, NULL);
 	before = thread_cancel_off();
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	list_push(&ctxfdi_dispatchers, &d->all);
@@ -150,7 +149,6 @@ void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d)
 	pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 	ctxfdi_dispatcher_close_fds(d);
 	pthread_mutex_destroy(&d->lock);
-	pthread_cond_destroy(&d->idle);
 	thread_cancel_restore(before);
 	free(d);
 }

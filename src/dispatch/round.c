@@ -114,7 +114,7 @@ static void after_ran(void *arg)
 		free_after(d, h);
 	} else {
 		h->state = AFTER_RAN;
-		pthread_cond_broadcast(&d->idle);
+		dispatcher_tell(d);
 	}
 }
 
@@ -280,7 +280,6 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 	claim(dispatcher_is_locked(d));
 	atomic_store_explicit(&d->waking, 0, memory_order_relaxed);
 	ctxfdi_dispatcher_close_fds(d);
-	pthread_cond_init(&d->idle, NULL);
 	d->closed = false;
 	if (!d->serving)
 		return;

@@ -141,6 +141,11 @@ static int fork_waits_for_a_dispatcher_to_go(void *arg)
 	return 0;
 }
 
+static int exits(void *arg)
+{
+	return 7;
+}
+
 static pid_t signal_child;
 
 static void fork_in_handler(int sig)
@@ -171,6 +176,78 @@ static int the_dispatching_thread_forks(void *arg)
 	require(ctxfd_cause(ctx) == -5);
 	ctxfd_unref(ctx);
 	close_pair(pipe);
+	return 0;
+}
+
+/* ---- While a thread that waits is stalled -------------------------------------------------------------------------- */
+
+static sem_t handler_there, handler_go;
+
+static void stall_and_fork(int sig)
+{
+	require(sem_post(&handler_there) == 0);
+	wait_for(&handler_go);
+	fork_in_handler(sig);
+}
+
+struct holding {
+	sem_t runs, go;
+	struct ctxfd_after *handle;
+};
+
+static void hold(void *arg)
+{
+	struct holding *h = arg;
+
+	require(sem_post(&h->runs) == 0);
+	wait_for(&h->go);
+}
+
+static void *stop_it(void *arg)
+{
+	require(!ctxfd_after_stop(((struct holding *)arg)->handle));
+	return NULL;
+}
+
+/*
+ * A thread in ctxfd_after_stop is woken, but cannot go on: it is in a signal's handler, or its CPU is another's. Those who
+ * wait there later, cancels, and forks, of others and in the handler itself, do not wait for it.
+ */
+static int nobody_waits_for_a_stalled_waiter(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *other = ctxfd_with_cancel(ctxfd_background());
+	struct thread *stalled, *second;
+	struct holding h[2];
+	struct note note = { 0 };
+	int status;
+
+	require(sem_init(&handler_there, 0, 0) == 0 && sem_init(&handler_go, 0, 0) == 0);
+	require(signal(SIGUSR1, stall_and_fork) != SIG_ERR);
+	for (int i = 0; i < 2; i++) {
+		require(sem_init(&h[i].runs, 0, 0) == 0 && sem_init(&h[i].go, 0, 0) == 0);
+		require(ctxfd_after_func(ctx, hold, &h[i], &h[i].handle) == 0);
+	}
+	ctxfd_cancel(ctx);
+	wait_for(&h[0].runs);
+	stalled = thread_start(stop_it, &h[0]);
+	thread_wait_asleep(stalled);
+	require(pthread_kill(thread_pthread(stalled), SIGUSR1) == 0);
+	wait_for(&handler_there);
+	require(sem_post(&h[0].go) == 0);
+	wait_for(&h[1].runs); /* the first has returned, and its waiter was woken */
+	second = thread_start(stop_it, &h[1]);
+	thread_wait_asleep(second);
+	require(sem_post(&h[1].go) == 0);
+	thread_join(second);
+	require(ctxfd_after_func(other, count, &note, NULL) == 0);
+	ctxfd_cancel(other);
+	wait_until(note.runs == 1);
+	require(in_child(exits, NULL) == 7);
+	require(sem_post(&handler_go) == 0);
+	thread_join(stalled);
+	require(waitpid(signal_child, &status, 0) == signal_child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	ctxfd_close(other);
+	ctxfd_close(ctx);
 	return 0;
 }
 
@@ -462,6 +539,12 @@ IN_CHILD(fork_waits_for_a_cancel)
 IN_CHILD(a_fork_in_destroy_waits_for_nothing)
 IN_CHILD(fork_waits_for_a_dispatcher_to_go)
 IN_CHILD(the_dispatching_thread_forks)
+#ifdef __SANITIZE_THREAD__
+#define NEED_HANDLERS skip_test("ThreadSanitizer puts a handler off until the call that waits has returned")
+#else
+#define NEED_HANDLERS (void)0
+#endif
+IN_CHILD_IF(NEED_HANDLERS, nobody_waits_for_a_stalled_waiter)
 IN_CHILD(a_child_returns_into_the_loop)
 IN_CHILD(a_child_that_stops_what_it_returns_from)
 IN_CHILD(a_child_returns_into_a_loop_with_deadlines)
@@ -477,6 +560,7 @@ int main(void)
 		cmocka_unit_test(a_fork_in_destroy_waits_for_nothing_),
 		cmocka_unit_test(fork_waits_for_a_dispatcher_to_go_),
 		cmocka_unit_test(the_dispatching_thread_forks_),
+		cmocka_unit_test(nobody_waits_for_a_stalled_waiter_),
 		cmocka_unit_test(a_child_returns_into_the_loop_),
 		cmocka_unit_test(a_child_that_stops_what_it_returns_from_),
 		cmocka_unit_test(a_child_returns_into_a_loop_with_deadlines_),
