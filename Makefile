@@ -119,7 +119,7 @@ $(BUILD)/obj/whole/%.o:
 $(BUILD)/lib%.a: $(BUILD)/obj/whole/%.o
 	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
 
-# nodelete: its thread and its fork handler would outlive a dlclose.
+# nodelete: its threads and its fork handler would outlive a dlclose.
 LINK_SO = $(CC) $(CFLAGS) $(SAN) -shared -pthread -Wl,-soname,$(@F) -Wl,-z,defs -Wl,-z,nodelete \
 	-Wl,-Bsymbolic-functions $(LDFLAGS)
 

@@ -516,9 +516,9 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
  *
  * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
  * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for some
- * seconds. exit does not wait for fn. If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return.
- * A C++ exception must not leave either of them. In the child of a fork, fn does not go on and drop is not called; if fn
- * itself forks, its thread in the child ends after fn.
+ * seconds. exit does not wait for fn, and ends the idle ones (see below). If fn ends its thread (pthread_exit), *result is
+ * -ECANCELED. drop must return. A C++ exception must not leave either of them. In the child of a fork, fn does not go on
+ * and drop is not called; if fn itself forks, its thread in the child ends after fn.
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
@@ -575,6 +575,11 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn starts inherits
  * this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main thread ends by
  * pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
+ *
+ * EXIT ends the library's idle threads. So the destructors of what a function has left there (pthread_key_create, a
+ * thread_local of C++) run then, as of atexit from when the library made its first thread: what the program has made
+ * before that still exists. They may wait for something that the exiting thread holds: exit goes on without them after a
+ * tenth of a second. It does not wait for a thread that runs a function.
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
  * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel

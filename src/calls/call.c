@@ -58,6 +58,7 @@ static struct {
 	pthread_mutex_t lock;
 	struct worker *idle;  /* last in, first out, so that the others come to their end */
 	struct worker *spare; /* records whose threads stayed behind in the parent of a fork */
+	struct worker *stuck; /* exit has not seen them end */
 	unsigned jobs;        /* workers that are taken or abandoned */
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -206,6 +207,10 @@ static void *run_jobs(void *arg)
 
 /* ---- Taking one -------------------------------------------------------------------------------------------------- */
 
+static _Atomic bool ends_at_exit;
+
+static void end_threads(void);
+
 static int start_thread(struct worker *w)
 {
 	pthread_condattr_t attr;
@@ -219,6 +224,7 @@ static int start_thread(struct worker *w)
 	w->state = PARKED;
 	w->gone = false;
 	w->forks = ctxfdi_forks;
+	ctxfdi_at_exit(&ends_at_exit, end_threads);
 	return ctxfdi_thread_create(&w->thread, run_jobs, w);
 }
 
@@ -420,21 +426,28 @@ void ctxfdi_calls_after_fork_in_child(void)
 	pthread_mutex_unlock(&pool.lock);
 }
 
-/* At exit the idle threads end, so that nothing is left for a leak checker to find. What is at work is left alone. */
-__attribute__((destructor)) static void end_threads(void)
+/* At exit: see core/thread.h. What is at work is left alone. */
+static void end_threads(void)
 {
+	struct timespec limit = ctxfdi_exit_limit();
 	struct worker *idle, *w;
 
+	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
 	pthread_mutex_lock(&pool.lock);
 	idle = pool.idle;
 	pool.idle = NULL;
 	pthread_mutex_unlock(&pool.lock);
-	while ((w = pop(&idle))) {
+	for (w = idle; w; w = w->next) {
 		pthread_mutex_lock(&w->lock);
 		w->state = ENDING;
 		pthread_cond_signal(&w->wake);
 		pthread_mutex_unlock(&w->lock);
-		pthread_join(w->thread, NULL);
-		free(w);
 	}
+	while ((w = pop(&idle)))
+		if (ctxfdi_thread_join(w->thread, &limit)) {
+			free(w);
+		} else {
+			w->next = pool.stuck;
+			pool.stuck = w;
+		}
 }

@@ -4,7 +4,11 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
 
 /*
  * Signals are for the program's threads, so this one inherits a mask that has all of them, except those by which the
@@ -24,4 +28,25 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	errno = saved; /* a pthread_create that fails leaves that of its mmap there */
 	return -err;
+}
+
+void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void))
+{
+	/* Relaxed: whoever comes second finds it told, or being told. */
+	if (!atomic_exchange_explicit(known, true, memory_order_relaxed))
+		atexit(fn);
+}
+
+/* By the clock of pthread_timedjoin_np. */
+struct timespec ctxfdi_exit_limit(void)
+{
+	struct timespec now = { 0 };
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return timespec_of((int64_t)now.tv_sec * CTXFD_SEC + now.tv_nsec + 100 * CTXFD_MSEC);
+}
+
+bool ctxfdi_thread_join(pthread_t thread, const struct timespec *limit)
+{
+	return pthread_timedjoin_np(thread, NULL, limit) == 0;
 }

@@ -4,11 +4,32 @@
 #define THREAD_H
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <time.h>
 
 /*
  * Starts one with a stack of the default size, and all signals blocked but those of its own faults: 0 or -errno. Keeps
  * errno.
  */
 int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
+
+/*
+ * EXIT ends idle threads, so that no leak checker finds them (valgrind calls the memory of a parked one possibly lost), and
+ * so that none is left where a dlclose unmaps a program's copy of this library. Then the destructors of what the program's
+ * functions left there run: data of a key, a thread_local of C++.
+ *
+ * So it is done early, by atexit from before the first thread is made: what the program has constructed by then is there
+ * still, as it would not be for a destructor of the library's. And exit waits briefly, for what runs there may want a lock
+ * that the exiting thread has.
+ */
+
+/* Has fn called at exit; *known is whether it has been told. */
+void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void));
+
+/* How long exit waits from now on, for all threads. */
+struct timespec ctxfdi_exit_limit(void);
+
+/* Joins one that was told to end. False: it goes on, and so does the process. */
+bool ctxfdi_thread_join(pthread_t thread, const struct timespec *limit);
 
 #endif

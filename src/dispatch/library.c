@@ -93,6 +93,10 @@ static void *library_thread(void *unused)
 	return unused;
 }
 
+static _Atomic bool ends_at_exit;
+
+static void end_thread(void);
+
 /* No lock is held while the thread is made, which takes memory: others wait until state is no longer STARTING. */
 int ctxfdi_library_start(void)
 {
@@ -106,6 +110,7 @@ int ctxfdi_library_start(void)
 		state = STARTING;
 		dispatcher_unlock(&ctxfdi_library);
 		err = ctxfdi_dispatcher_open(&ctxfdi_library);
+		ctxfdi_at_exit(&ends_at_exit, end_thread);
 		if (err >= 0)
 			err = ctxfdi_thread_create(&thread, library_thread, NULL);
 		dispatcher_lock(&ctxfdi_library);
@@ -190,13 +195,13 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 
 /* ---- Exit -------------------------------------------------------------------------------------------------------- */
 
-/*
- * At exit the thread ends, if it is idle, so that nothing is left for a leak checker to find; a busy one is left alone.
- */
-__attribute__((destructor)) static void end_thread(void)
+/* If it is idle: see core/thread.h. A busy one is left alone. */
+static void end_thread(void)
 {
+	struct timespec limit = ctxfdi_exit_limit();
 	bool idle;
 
+	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
 	if (is_library_thread)
 		return;
 	dispatcher_lock(&ctxfdi_library);
@@ -209,9 +214,8 @@ __attribute__((destructor)) static void end_thread(void)
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
 	dispatcher_unlock(&ctxfdi_library);
-	if (!idle)
+	if (!idle || !ctxfdi_thread_join(thread, &limit))
 		return;
-	pthread_join(thread, NULL);
 	dispatcher_lock(&ctxfdi_library);
 	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	ctxfdi_library.closed = false;

@@ -42,6 +42,8 @@ agree() {
 		complain "$3.so calls its own functions through the PLT:"
 	fi
 	readelf -d "$BUILD/$3.so" | grep -q "SONAME.*\[$3\.so\.0\]" || complain "$3.so has another SONAME than $3.so.0"
+	# It has threads and a fork handler, which would outlive a dlclose.
+	readelf -d "$BUILD/$3.so" | grep -q NODELETE || complain "$3.so can be unloaded"
 
 	for header in $1; do
 		alone "$header" "$5"

@@ -58,6 +58,7 @@ int sim_pthread_mutex_lock(pthread_mutex_t *m);
 int sim_pthread_mutex_unlock(pthread_mutex_t *m);
 int sim_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *attr);
 int sim_pthread_mutex_destroy(pthread_mutex_t *m);
+int sim_atexit(void (*fn)(void));
 int sim_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *attr);
 int sim_pthread_cond_destroy(pthread_cond_t *c);
 int sim_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
@@ -155,6 +156,12 @@ int sim_pthread_mutex_destroy(pthread_mutex_t *m)
 {
 	if (find(m)->owner)
 		sim_fail("a mutex is destroyed that somebody has");
+	return 0;
+}
+
+int sim_atexit(void (*fn)(void))
+{
+	(void)fn;
 	return 0;
 }
 

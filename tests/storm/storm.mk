@@ -14,7 +14,7 @@ SIM_TESTS := $(patsubst tests/%.c,$(SIM)/%.o,tests/storm/test_schedules.c $(wild
 SIM_CALLS := malloc free eventfd timerfd_create timerfd_settime timerfd_gettime ioctl write read close fcntl poll ppoll \
 	clock_gettime nanosleep syscall epoll_create1 epoll_ctl epoll_wait prctl $(addprefix pthread_,mutex_init mutex_destroy mutex_lock \
 	mutex_unlock cond_init cond_destroy cond_wait cond_broadcast create detach join self sigmask atfork \
-	once key_create setspecific)
+	once key_create setspecific) atexit
 SIM_SECTIONS := $(foreach s,.data .data.rel .data.rel.local,--rename-section $(s)=simdata) \
 	--rename-section .bss=simbss,alloc,load,data,contents
 
