@@ -24,7 +24,11 @@ static void close_fd(int *fd)
 
 void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
-	int wake = atomic_exchange_explicit(&d->wake, -1, memory_order_relaxed);
+	/*
+	 * Sequentially consistent, as are a handler's note that it runs, its look at `wake` after that, and our look at those
+	 * notes below: either it finds no number, or we find that it may have read ours.
+	 */
+	int wake = atomic_exchange(&d->wake, -1);
 
 	claim(dispatcher_is_locked(d) || !atomic_load_explicit(&d->refs, memory_order_relaxed));
 	if (wake >= 0)

@@ -84,7 +84,8 @@ static bool note(int sig)
 		                                        memory_order_relaxed);
 		/* Release pairs with the acquire of who looks for marks. */
 		atomic_store_explicit(&d->signalled, true, memory_order_release);
-		wake = atomic_load_explicit(&d->wake, memory_order_relaxed);
+		/* Sequentially consistent: see ctxfdi_dispatcher_close_fds. */
+		wake = atomic_load(&d->wake);
 		if (wake >= 0)
 			syscall(SYS_write, wake, &one, sizeof one);
 	}
