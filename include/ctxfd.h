@@ -482,7 +482,7 @@ int ctxfd_futex_wait(const struct ctxfd *ctx, const volatile void *word, uint32_
  * waitid(2) under ctx, for the process behind pidfd. Waits until the process has ended, and takes its status. options is
  * WEXITED, alone or with WNOWAIT (the status stays there to be taken) and WNOHANG (the call does not wait; info->si_pid
  * is 0 if the process has not ended). info may be NULL. A status that is there is returned even if ctx is done. Retries
- * after EINTR.
+ * after EINTR. A child made by clone with any exit signal, or none, counts (as with __WALL).
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (other options; pidfd is negative; the kernel is older than 5.4 and

@@ -14,6 +14,9 @@
 /* Not every libc has the name. */
 #define PIDFD ((idtype_t)3)
 
+/* Else a child made by clone with another exit signal than SIGCHLD, or none, would be no child. */
+#define ANY_CHILD __WALL
+
 /*
  * One look: 1 when the status is there, 0 when it is not, or -errno. Kept from pthread_cancel, which in some libcs can
  * come after the kernel has handed over the status.
@@ -24,7 +27,7 @@ static int look(int pidfd, siginfo_t *info, int options)
 	int result;
 
 	*info = (siginfo_t){ 0 };
-	result = waitid(PIDFD, (id_t)pidfd, info, options | WNOHANG) == 0 ? info->si_pid != 0 : -errno;
+	result = waitid(PIDFD, (id_t)pidfd, info, options | ANY_CHILD | WNOHANG) == 0 ? info->si_pid != 0 : -errno;
 	thread_cancel_restore(before);
 	return result;
 }

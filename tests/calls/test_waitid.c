@@ -303,6 +303,27 @@ static void a_nonblocking_pidfd_is_waited_for(void **state)
 	drop_child(&c);
 }
 
+/* As clone3 makes them for who has a pidfd and wants no SIGCHLD. */
+static void a_child_without_exit_signal_is_a_child(void **state)
+{
+	siginfo_t info;
+	int pidfd;
+	pid_t pid;
+
+	NEED_P_PIDFD();
+	pid = (pid_t)syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L); /* all zero: the order of arguments does not matter */
+	if (pid == 0)
+		syscall(SYS_exit_group, 7);
+	if (pid < 0)
+		skip_test("no clone here");
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	assert_true(pidfd >= 0);
+	assert_int_equal(ctxfd_waitid(ctxfd_background(), pidfd, &info, WEXITED), 0);
+	assert_int_equal(info.si_status, 7);
+	assert_int_equal(ctxfd_waitid(ctxfd_background(), pidfd, &info, WEXITED), -ECHILD);
+	close(pidfd);
+}
+
 /* Where it begins, and while it waits; the status stays for somebody else. */
 static void it_is_a_cancellation_point(void **state)
 {
@@ -415,6 +436,7 @@ int main(void)
 		cmocka_unit_test(a_deadline_ends_the_wait_through_signals),
 		cmocka_unit_test(what_it_cannot_do_it_says),
 		cmocka_unit_test(a_nonblocking_pidfd_is_waited_for),
+		cmocka_unit_test(a_child_without_exit_signal_is_a_child),
 		cmocka_unit_test(it_is_a_cancellation_point),
 		cmocka_unit_test(a_tracer_is_waited_for),
 		cmocka_unit_test(a_forked_child_waits_for_its_own),
