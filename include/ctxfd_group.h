@@ -51,8 +51,8 @@ const struct ctxfd *ctxfd_group_ctx(const struct ctxfd_group *g);
  * waits until one of them has ended. Those who wait get their turn in the order in which they came.
  *
  * Once the group's context has ended, go does not start fn and returns the context's err, at the limit or not; so does
- * a go that is waiting when the context ends. After a failure fn never runs, and the caller keeps arg. After 0 fn runs,
- * even if the context ends before the thread has started.
+ * a go that is waiting when the context ends, 10 ms late at most. After a failure fn never runs, and the caller keeps
+ * arg. After 0 fn runs, even if the context ends before the thread has started.
  *
  * What fn returns is its result. The first result that is not 0 ends the group's context and is the cause, but a
  * positive one gives the cause -ECANCELED (a positive cause is a signal's number). If fn does not return, because its

@@ -429,7 +429,7 @@ void ctxfdi_calls_after_fork_in_child(void)
 /* At exit: see core/thread.h. What is at work is left alone. */
 static void end_threads(void)
 {
-	struct timespec limit = ctxfdi_exit_limit();
+	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	struct worker *idle, *w;
 
 	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */

@@ -37,13 +37,12 @@ void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void))
 		atexit(fn);
 }
 
-/* By the clock of pthread_timedjoin_np. */
-struct timespec ctxfdi_exit_limit(void)
+struct timespec ctxfdi_join_limit(int64_t ns)
 {
 	struct timespec now = { 0 };
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	return timespec_of((int64_t)now.tv_sec * CTXFD_SEC + now.tv_nsec + 100 * CTXFD_MSEC);
+	return timespec_of((int64_t)now.tv_sec * CTXFD_SEC + now.tv_nsec + ns);
 }
 
 bool ctxfdi_thread_join(pthread_t thread, const struct timespec *limit)

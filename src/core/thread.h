@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <time.h>
 
+#include "ctxfd.h"
+
 /*
  * Starts one with a stack of the default size, and all signals blocked but those of its own faults: 0 or -errno. Keeps
  * errno.
@@ -26,10 +28,10 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 /* Has fn called at exit; *known is whether it has been told. */
 void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void));
 
-/* How long exit waits from now on, for all threads. */
-struct timespec ctxfdi_exit_limit(void);
+#define EXIT_WAITS (100 * CTXFD_MSEC) /* for all threads together */
 
-/* Joins one that was told to end. False: it goes on, and so does the process. */
+/* Joins one. False: it has not ended at the limit, which is by CLOCK_REALTIME, all that some libcs know. */
 bool ctxfdi_thread_join(pthread_t thread, const struct timespec *limit);
+struct timespec ctxfdi_join_limit(int64_t ns); /* that long from now */
 
 #endif

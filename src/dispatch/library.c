@@ -198,7 +198,7 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 /* If it is idle: see core/thread.h. A busy one is left alone. */
 static void end_thread(void)
 {
-	struct timespec limit = ctxfdi_exit_limit();
+	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	bool idle;
 
 	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */

@@ -9,8 +9,8 @@
  *
  * JOINING. A thread that has left fn keeps its stack until it is joined. In a group with a limit, each go that has
  * taken room joins one such thread, if there is one, before it starts another. So there are never more threads than the
- * limit: for each that has left, a room is free or belongs to a go that will join first. Without a limit go never
- * waits: it joins those that have ended already. ctxfd_group_wait joins the rest.
+ * limit: for each that has left, a room is free or belongs to a go that will join first, unless the group has ended, and
+ * with it go. Without a limit go never waits: it joins those that have ended already. ctxfd_group_wait joins the rest.
  *
  * LOCKING. The lock covers what the struct says. Nobody sleeps, ends a context or runs the program's code while holding
  * it. ctxfd_group_wait frees the group when no room is taken, so a thread that gives up its room does not touch the
@@ -24,6 +24,7 @@
 #include "core/context.h"
 #include "core/fork.h"
 #include "core/list.h"
+#include "core/thread.h"
 #include "core/thread_cancel.h"
 #include "ctxfd_group.h"
 
@@ -200,6 +201,24 @@ static bool join_if_gone(struct member *m)
 	return true;
 }
 
+/* How late the end of the group is noticed by who waits for destructors of a thread's data. */
+#define SLICE (10 * CTXFD_MSEC)
+
+/* False: the group has ended, and it is still on its way out. */
+static bool join_while_live(struct member *m)
+{
+	struct timespec limit;
+
+	do {
+		limit = ctxfdi_join_limit(SLICE);
+		if (ctxfdi_thread_join(m->thread, &limit)) {
+			free(m);
+			return true;
+		}
+	} while (ctxfd_err(m->group->ctx) == 0);
+	return false;
+}
+
 /* With room taken. See JOINING. */
 static void join_before_starting(struct ctxfd_group *g)
 {
@@ -211,12 +230,10 @@ static void join_before_starting(struct ctxfd_group *g)
 		pthread_mutex_unlock(&g->lock);
 		if (!m)
 			return;
-		if (g->limit != UNLIMITED) {
-			join(m);
-			return;
-		}
-		if (!join_if_gone(m))
+		if (!(g->limit == UNLIMITED ? join_if_gone(m) : join_while_live(m)))
 			break;
+		if (g->limit != UNLIMITED)
+			return;
 	}
 	pthread_mutex_lock(&g->lock);
 	queue_append(&g->left, &m->link);

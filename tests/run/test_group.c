@@ -893,6 +893,30 @@ static void there_are_never_more_threads_than_the_limit(void **state)
 	pthread_key_delete(slow.key);
 }
 
+/* The group's end ends a go that waits for such a thread, which ctxfd_group_wait joins. */
+static void the_end_does_not_wait_for_threads_on_their_way_out(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd_group *g = make_group(ctx, 1);
+	_Atomic int runs = 0;
+	struct going going = { .group = g, .fn = count_one, .arg = &runs };
+	struct slow_exit slow;
+
+	slow_exit_init(&slow);
+	assert_int_equal(ctxfd_group_go(g, exit_slowly, &slow), 0);
+	wait_for(&slow.there);
+	go_in_vain(&going);
+	ctxfd_cancel(ctx);
+	assert_int_equal(end_of_going(&going), -ECANCELED);
+	assert_int_equal(slow.over, 0);
+	post(&slow.go);
+	assert_int_equal(ctxfd_group_wait(g), 0);
+	assert_int_equal(slow.over, 1);
+	assert_int_equal(runs, 0);
+	pthread_key_delete(slow.key);
+	ctxfd_close(ctx);
+}
+
 /* What a thread holds when it has ended is memory of the library's, too: that shows whether it was joined. */
 static void a_long_life_leaves_no_threads_behind(void **state)
 {
@@ -1270,6 +1294,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_thread_ends_its_call_first),
 		cmocka_unit_test(wait_waits_for_threads_on_their_way_out),
 		cmocka_unit_test(there_are_never_more_threads_than_the_limit),
+		cmocka_unit_test(the_end_does_not_wait_for_threads_on_their_way_out),
 		cmocka_unit_test(a_long_life_leaves_no_threads_behind),
 		cmocka_unit_test(the_callers_signal_mask_is_inherited),
 		cmocka_unit_test(null_is_told),
