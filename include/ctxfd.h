@@ -32,11 +32,14 @@
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. No
  *   function may be called from a signal handler; use ctxfd_with_signals.
  *
- *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect) and ctxfd_cond_wait are
- *   cancellation points, as are the calls they are named after: on entry and while they wait. They leave nothing
- *   behind. So is ctxfd_waitid, and so is ctxfd_call while it waits. No other function is a cancellation point. Do not
- *   call any function here with asynchronous cancellation enabled. A signal handler that interrupts a function here must
- *   not leave it by longjmp or pthread_exit.
+ *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
+ *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait. ctxfd_call,
+ *   ctxfd_getaddrinfo and ctxfd_dial are while they wait. They leave nothing behind. No other function is a cancellation
+ *   point. Do not call any function here with asynchronous cancellation enabled.
+ *
+ *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
+ *   unless the function is asleep in a call that waits, and that is not ctxfd_cond_wait: fork may need what the
+ *   interrupted thread holds, and would wait for ever.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
  *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
@@ -197,7 +200,8 @@ void ctxfd_unref(const struct ctxfd *ctx);
  *
  * When this returns, every context that was below ctx at the time of the call is done, and its done fd is readable,
  * even if another thread is cancelling there too. Children end first: once ctx is seen done, everything below it is
- * done. The call allocates nothing, does not recurse, and waits only for another cancel in the same subtree.
+ * done. The call allocates nothing, does not recurse, and waits only for another cancel in the same subtree, or for
+ * threads that leave a condition variable (see ctxfd_cond_wait).
  *
  * If ctx has ended by a deadline, ctxfd_err returns -ETIMEDOUT at once for everything below. The done fds below become
  * readable when the kernel's timers fire, some 50 microseconds later; ctxfd_err makes the done fd of its own context
@@ -372,8 +376,9 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - may poll before they read or accept, for 100 ms at most, if the thread's last such call on that number had to
  *     wait. What would not have waited still gives its result, even if ctx ends meanwhile;
  *   - need no done fd. When a thread first has to wait in one of them, the library makes an fd for the thread and
- *     keeps it until the thread ends. If there is no fd or no memory for that, they wait all the same, and notice the
- *     end of ctx up to 2 ms late. The child of a fork makes its own; it may close those that it has inherited.
+ *     keeps it until the thread ends (for ever, if that is in the last round of destructors of its specific data, see
+ *     pthread_key_create). If there is no fd or no memory for that, they wait all the same, and notice the end of ctx
+ *     up to 2 ms late. The child of a fork makes its own; it may close those that it has inherited.
  *
  * Errors of all of these: those of the system call; ECANCELED, ETIMEDOUT (ctx is done); if they have to wait also
  * EINVAL (RLIMIT_NOFILE is below 2: they poll one descriptor more than the caller's), ENOMEM (none in the kernel).
@@ -442,13 +447,18 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  *     while (!err && is_empty(queue))
  *             err = ctxfd_cond_wait(ctx, &cond, &mutex);
  *
- * Returns 0 when it was woken or for no reason (at least once a second), err, or -errno. A wake-up is never lost: a
- * call that takes one and returns err wakes another waiter by pthread_cond_signal.
+ * Returns 0 when it was woken or for no reason (at least once a second, unless ctx is never done), err, or -errno. A
+ * wake-up is never lost: a call that takes one and returns err wakes another waiter by pthread_cond_signal.
  *
  * A cancel of ctx wakes all who wait at cond; those who wait under other contexts return 0. ctxfd_cancel never takes
  * mutex, so the canceller may hold it. After the last call at cond has returned, cond may be destroyed, even if the
  * cancel that ended it is still running. Not earlier: that all waiters have been woken, which is enough for
  * pthread_cond_wait, is not, since a call that returns err may still signal cond, and a cancel broadcast it.
+ *
+ * A cancel calls pthread_cond_broadcast, which in glibc waits until threads that were woken at cond before have left it. So
+ * a thread that was woken, but stays in a signal handler or in a stopped process (if processes share cond), holds up a
+ * cancel of other waiters there. In the child of a fork, initialise a cond anew at which threads of the parent waited: to
+ * libc they wait there still, and a cancel in the child would wait for them.
  *
  * Needs no fd and no thread. If there is no memory, a cancel is noticed up to 2 ms late. In a 32-bit program with glibc,
  * a cancel at the moment in which a wait begins is noticed up to 100 ms late. Before glibc 2.30, if cond uses

@@ -4,8 +4,8 @@
  *
  *     int sock = ctxfd_dial(ctx, "example.org", "http", SOCK_CLOEXEC);
  *
- * The rules of ctxfd.h hold here too. Both functions do nothing and return err if ctx is done already. They are
- * cancellation points while they wait, and leave nothing behind.
+ * The rules of ctxfd.h hold here too, also for pthread_cancel. Both functions do nothing and return err if ctx is done
+ * already.
  */
 #ifndef CTXFD_NET_H
 #define CTXFD_NET_H

@@ -3,7 +3,9 @@
  * pthread_cond_wait under a context. The wait is libc's own, since whoever signals calls libc.
  *
  * A CANCEL BROADCASTS. The waiting thread is parked in the context's list, and the walk that ends the context rings it.
- * That takes no mutex, so it does not matter who has it. Other waiters that this wakes return 0, as from any wait.
+ * That takes no mutex, so it does not matter who has it. Other waiters that this wakes return 0, as from any wait. glibc's
+ * broadcast may wait for threads that it woke earlier. Whoever waits by libc's own call is woken by nothing else, so the
+ * header says what that means.
  *
  * THE GAP. When it is parked, the thread is not yet queued at the condition, where alone a broadcast finds it. It holds
  * the mutex until it is, and the canceller cannot wait for that. So the canceller first moves the wait's time limit into

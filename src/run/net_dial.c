@@ -211,11 +211,12 @@ int ctxfd_dial(const struct ctxfd *ctx, const char *node, const char *service, i
 {
 	static const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP };
 	struct addrinfo *list;
-	int err;
+	int err = ctxfd_err(ctx);
 
-	if (!service || flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
-		return -EINVAL;
-	err = ctxfd_getaddrinfo(ctx, node, service, &hints, &list, NULL);
+	if (!err && (!service || flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)))
+		err = -EINVAL;
+	if (!err)
+		err = ctxfd_getaddrinfo(ctx, node, service, &hints, &list, NULL);
 	if (err)
 		return err;
 	err = race(ctx, list);
