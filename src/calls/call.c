@@ -207,7 +207,7 @@ static void *run_jobs(void *arg)
 
 /* ---- Taking one -------------------------------------------------------------------------------------------------- */
 
-static _Atomic bool ends_at_exit;
+static _Atomic bool calls_end_at_exit;
 
 static void end_threads(void);
 
@@ -224,7 +224,7 @@ static int start_thread(struct worker *w)
 	w->state = PARKED;
 	w->gone = false;
 	w->forks = ctxfdi_forks;
-	ctxfdi_at_exit(&ends_at_exit, end_threads);
+	ctxfdi_at_exit(&calls_end_at_exit, end_threads);
 	return ctxfdi_thread_create(&w->thread, run_jobs, w);
 }
 
@@ -432,7 +432,7 @@ static void end_threads(void)
 	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	struct worker *idle, *w;
 
-	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
+	atomic_store_explicit(&calls_end_at_exit, false, memory_order_relaxed); /* what exits may make another */
 	pthread_mutex_lock(&pool.lock);
 	idle = pool.idle;
 	pool.idle = NULL;

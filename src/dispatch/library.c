@@ -93,7 +93,7 @@ static void *library_thread(void *unused)
 	return unused;
 }
 
-static _Atomic bool ends_at_exit;
+static _Atomic bool library_ends_at_exit;
 
 static void end_thread(void);
 
@@ -110,7 +110,7 @@ int ctxfdi_library_start(void)
 		state = STARTING;
 		dispatcher_unlock(&ctxfdi_library);
 		err = ctxfdi_dispatcher_open(&ctxfdi_library);
-		ctxfdi_at_exit(&ends_at_exit, end_thread);
+		ctxfdi_at_exit(&library_ends_at_exit, end_thread);
 		if (err >= 0)
 			err = ctxfdi_thread_create(&thread, library_thread, NULL);
 		dispatcher_lock(&ctxfdi_library);
@@ -201,7 +201,7 @@ static void end_thread(void)
 	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	bool idle;
 
-	atomic_store_explicit(&ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
+	atomic_store_explicit(&library_ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
 	if (is_library_thread)
 		return;
 	dispatcher_lock(&ctxfdi_library);

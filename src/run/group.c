@@ -202,7 +202,7 @@ static bool join_if_gone(struct member *m)
 }
 
 /* How late the end of the group is noticed by who waits for destructors of a thread's data. */
-#define SLICE (10 * CTXFD_MSEC)
+#define JOIN_SLICE (10 * CTXFD_MSEC)
 
 /* False: the group has ended, and it is still on its way out. */
 static bool join_while_live(struct member *m)
@@ -210,7 +210,7 @@ static bool join_while_live(struct member *m)
 	struct timespec limit;
 
 	do {
-		limit = ctxfdi_join_limit(SLICE);
+		limit = ctxfdi_join_limit(JOIN_SLICE);
 		if (ctxfdi_thread_join(m->thread, &limit)) {
 			free(m);
 			return true;
