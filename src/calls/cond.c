@@ -101,6 +101,11 @@ void ctxfdi_ring_cond(struct ctxfd *n)
 	pthread_cond_broadcast(w->cond);
 }
 
+static void unpark_at_exit(void *w)
+{
+	ctxfdi_waiter_unpark(w);
+}
+
 /* 0, ETIMEDOUT or another error, as libc's waits. Once this has returned err tells of a cancel that rang. */
 static int wait_parked(const struct ctxfd *ctx, struct waiter *w, pthread_cond_t *cond, pthread_mutex_t *mutex,
                        int64_t until)
@@ -113,7 +118,7 @@ static int wait_parked(const struct ctxfd *ctx, struct waiter *w, pthread_cond_t
 	w->limit = limit_for(cond, until);
 	ended = !waiter_park(w, ctx, KIND_COND_WAIT);
 	if (!ended) {
-		pthread_cleanup_push(waiter_cancelled, w);
+		pthread_cleanup_push(unpark_at_exit, w);
 		result = timed_wait(cond, mutex, &w->limit, until);
 		pthread_cleanup_pop(1);
 	}

@@ -18,21 +18,40 @@
 #include "core/fork.h"
 #include "core/wait.h"
 
+static void leave_cancelled(void *parked)
+{
+	ctxfdi_waiter_unpark(parked);
+}
+
+/*
+ * In a function of its own, since without -fexceptions this is a setjmp; and the innermost of ours, since AddressSanitizer
+ * holds the variables of unwound frames against who is called next.
+ */
+static int ppoll_parked(struct pollfd *fds, nfds_t n, const struct timespec *limit, struct waiter *parked)
+{
+	int ready;
+
+	pthread_cleanup_push(leave_cancelled, parked);
+	ready = ppoll(fds, n, limit, NULL);
+	pthread_cleanup_pop(false);
+	return ready;
+}
+
 /*
  * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
  * half a percent of its time, so it aims that much too early, and then for the rest. 0 before that time if a handler has
- * forked, and this is the child: no cancel reaches a waker of its parent's.
+ * forked, and this is the child: no cancel reaches a waker of its parent's. parked: this thread's waiter, or NULL.
  */
-static int poll_until(struct pollfd *fds, nfds_t n, int64_t until)
+static int poll_until(struct pollfd *fds, nfds_t n, int64_t until, struct waiter *parked)
 {
 	uint32_t forks = ctxfdi_forks;
 
 	for (;;) {
 		int64_t left = until == INT64_MAX ? 0 : until - ctxfd_now();
 		struct timespec rest = timespec_of(left > 0 ? left - left / 200 : 0);
-		int ready;
+		const struct timespec *limit = until == INT64_MAX ? NULL : &rest;
+		int ready = parked ? ppoll_parked(fds, n, limit, parked) : ppoll(fds, n, limit, NULL);
 
-		ready = ppoll(fds, n, until == INT64_MAX ? NULL : &rest, NULL);
 		if (ready > 0)
 			return ready;
 		if (ready < 0 && errno != EINTR)
@@ -63,16 +82,14 @@ static int poll_once(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int6
 	if (!w) {
 		int64_t next = ctxfd_now() + BLIND;
 
-		return poll_until(all, n, next < until ? next : until);
+		return poll_until(all, n, next < until ? next : until, NULL);
 	}
 	if (!waiter_park(w, ctx, KIND_POLLING)) {
 		ctxfdi_await_done(node_of(ctx), until);
-		return poll_until(all, n, 0);
+		return poll_until(all, n, 0, NULL);
 	}
 	all[n] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
-	pthread_cleanup_push(waiter_cancelled, w);
-	ready = poll_until(all, n + 1, until);
-	pthread_cleanup_pop(false);
+	ready = poll_until(all, n + 1, until, w);
 	if (!ctxfdi_waiter_unpark(w) && all[n].revents)
 		ctxfdi_lose_waker(w);
 	return ready > 0 && all[n].revents ? ready - 1 : ready;
@@ -85,7 +102,7 @@ int ctxfdi_poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int
 	bool never = load_word(node) & CTX_NEVER;
 
 	for (;;) {
-		int ready = never ? poll_until(all, n, until) : poll_once(ctx, all, n, limit);
+		int ready = never ? poll_until(all, n, until, NULL) : poll_once(ctx, all, n, limit);
 		int err = ready ? 0 : ctxfd_err(ctx);
 
 		if (ready || err || (until != INT64_MAX && ctxfd_now() >= until))
@@ -108,7 +125,7 @@ static int poll_copy(const struct ctxfd *ctx, struct pollfd *fds, struct pollfd 
 	for (nfds_t i = 0; i < n; i++)
 		all[i] = fds[i];
 	all[n] = (struct pollfd){ .fd = -1 }; /* its place counts for RLIMIT_NOFILE, whether it is used or not */
-	result = until ? ctxfdi_poll_under(ctx, all, n, until) : poll_until(all, n + 1, 0);
+	result = until ? ctxfdi_poll_under(ctx, all, n, until) : poll_until(all, n + 1, 0, NULL);
 	for (nfds_t i = 0; result >= 0 && i < n; i++)
 		fds[i].revents = all[i].revents;
 	return result;

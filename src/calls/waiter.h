@@ -58,12 +58,6 @@ static inline bool waiter_park(struct waiter *w, const struct ctxfd *ctx, enum k
 /* Returns whether it was rung. */
 bool ctxfdi_waiter_unpark(struct waiter *w);
 
-/* The same for pthread_cleanup_push. */
-static inline void waiter_cancelled(void *w)
-{
-	ctxfdi_waiter_unpark(w);
-}
-
 /* Kinds: rings a POLLING one. */
 void ctxfdi_ring_poller(struct ctxfd *n);
 
