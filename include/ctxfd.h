@@ -34,8 +34,8 @@
  *
  *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
  *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait. ctxfd_call,
- *   ctxfd_getaddrinfo and ctxfd_dial are while they wait. They leave nothing behind. No other function is a cancellation
- *   point. Do not call any function here with asynchronous cancellation enabled.
+ *   ctxfd_getaddrinfo, ctxfd_dial and ctxfd_run are while they wait. They leave nothing behind. No other function is a
+ *   cancellation point. Do not call any function here with asynchronous cancellation enabled.
  *
  *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
  *   unless the function is asleep in a call that waits, and that is not ctxfd_cond_wait: fork may need what the
