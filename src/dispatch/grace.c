@@ -56,6 +56,19 @@ static int64_t settle(struct grace *g, int64_t at)
 	return end;
 }
 
+/*
+ * The parent has ended, before the call that makes g or during it. If it was cancelled meanwhile, that was not later than
+ * now; so to count from now is never too early. A deadline that has passed meanwhile is known exactly.
+ */
+static void settle_at_birth(struct grace *g)
+{
+	int64_t deadline = parent_of(g)->deadline, at = ctxfd_now();
+
+	if (g->called < deadline && deadline < at)
+		at = deadline;
+	atomic_store_explicit(&g->end, after(g, at), memory_order_relaxed);
+}
+
 /* The parent has ended: when g ends, or INT64_MAX. */
 static int64_t end_of(struct grace *g)
 {
@@ -93,6 +106,7 @@ struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatch
 		return NULL;
 	g->dispatcher = d;
 	g->alarm = (struct heap_node){ .kind = KIND_GRACE };
+	g->called = now;
 	g->grace = grace > 0 ? grace : 0;
 	g->cause = cause;
 	atomic_init(&g->end, INT64_MAX);
@@ -103,7 +117,7 @@ struct ctxfd *ctxfdi_grace_new(const struct ctxfd *parent, struct ctxfd_dispatch
 	ctxfdi_look(node_of(parent));
 	/* From here on it may be rung at any moment; or there is nothing to be rung for, and the grace has begun. */
 	if (!ctxfdi_park(&g->beside.watch, parent, KIND_GRACE_WATCH)) {
-		atomic_store_explicit(&g->end, after(g, now), memory_order_relaxed);
+		settle_at_birth(g);
 		ctxfdi_await_done(parent_of(g), INT64_MAX); /* it may only be marked */
 		if (!g->grace) {
 			ctxfdi_cancel(&g->beside.ctx, verdict_of(g));
@@ -128,13 +142,26 @@ int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
 	return ctxfdi_dispatcher_end_after(g->dispatcher, parent_of(g), &g->beside.ctx, verdict_of(g));
 }
 
+/*
+ * When the parent has ended, with this verdict. If that was by another grace, it was when that one was over, and not when
+ * its dispatcher came to it; but if g was made in between, the parent counts as done already.
+ */
+static int64_t end_by(const struct grace *g, uint64_t verdict)
+{
+	int64_t now = ctxfd_now(), over = verdict & CTX_EXPIRED ? ctxfdi_deadline_of(parent_of(g)) : now;
+
+	if (over < g->called)
+		over = g->called;
+	return over < now ? over : now;
+}
+
 /* The dispatcher's lock is held for system calls that do not wait, at most. */
 void ctxfdi_begin_grace(struct ctxfd *watch)
 {
 	struct grace *g = container_of(watch, struct grace, beside.watch);
 	int saved = errno;
 
-	settle(g, ctxfd_now());
+	settle(g, end_by(g, load_word(watch)));
 	dispatcher_lock(g->dispatcher);
 	set_alarm(g);
 	dispatcher_unlock(g->dispatcher);

@@ -11,6 +11,7 @@ struct grace {
 	struct ctxfd_dispatcher
 	        *dispatcher; /* fixed; ctx keeps it alive; NULL: it has no alarm, and `watch` is in no list */
 	struct heap_node alarm;
+	int64_t called;      /* when it was made; fixed */
 	int64_t grace;       /* fixed */
 	_Atomic int64_t end; /* INT64_MAX: not known yet, or never; fixed once it is known */
 	int cause;           /* fixed */

@@ -275,13 +275,51 @@ static void one_grace_after_another(void **state)
 	assert_int_equal(ctxfd_wait(second), -ETIMEDOUT);
 	assert_over(first);
 	assert_over(second);
-	assert_true(deadline_of(second) >= end + BRIEF);
+	assert_int_equal(deadline_of(second), end + BRIEF);
 	assert_true(now() >= end + BRIEF);
-	assert_true(deadline_of(third) >= end + LONG);
+	assert_int_equal(deadline_of(third), end + LONG);
 	ctxfd_unref(third);
 	ctxfd_unref(second);
 	ctxfd_unref(first);
 	ctxfd_unref(parent);
+}
+
+/* What counts is when the first was over, not when its loop came to it; or the call, if that was in between. */
+static void one_grace_after_another_on_a_late_loop(void **state)
+{
+	struct ctxfd *parent, *first, *early, *late, *cancelled, *below;
+	int64_t end, before, after;
+
+	(void)state;
+	make_loop();
+	parent = ctxfd_with_cancel(home);
+	first = grace_below(parent, BRIEF);
+	cancelled = grace_below(parent, BRIEF);
+	early = grace_below(first, LONG);
+	below = grace_below(cancelled, LONG);
+	ctxfd_cancel(parent);
+	end = deadline_of(first);
+	pass_time(2 * BRIEF);
+	ASSERT_NO_DEADLINE(early);
+	before = now();
+	late = grace_below(first, LONG);
+	after = now();
+	pass_time(BRIEF);
+	assert_int_equal(ctxfd_err(first), 0);
+	ctxfd_cancel(cancelled); /* it comes late, but before the loop */
+	assert_true(deadline_of(below) >= after + LONG);
+	wait_readable(ctxfd_dispatcher_fd(loop));
+	assert_int_equal(run_loop(), 1);
+	assert_over(first);
+	assert_int_equal(deadline_of(early), end + LONG);
+	assert_in_range(deadline_of(late), before + LONG, after + LONG);
+	ctxfd_close(early);
+	ctxfd_close(late);
+	ctxfd_close(below);
+	ctxfd_unref(cancelled);
+	ctxfd_unref(first);
+	ctxfd_unref(parent);
+	free_loop();
 }
 
 static void below_contexts_of_all_kinds(void **state)
@@ -545,6 +583,7 @@ int main(void)
 		cmocka_unit_test(it_has_the_values_of_its_parent),
 		cmocka_unit_test(what_is_derived_tells_the_earlier_time),
 		cmocka_unit_test(one_grace_after_another),
+		cmocka_unit_test(one_grace_after_another_on_a_late_loop),
 		cmocka_unit_test(below_contexts_of_all_kinds),
 		cmocka_unit_test(a_dump_has_it_below_its_parent),
 		cmocka_unit_test(all_ways_of_waiting_hear_of_it),

@@ -216,6 +216,13 @@ static const struct scenario {
 	  "new p -; loop c p 1; grace a c 0; fd a | cause p; look a | cause a; look a | serve 1; look a" },
 	{ "a grace made while its parent ends",
 	  "new p -; new b p; loop c p 1 | cause p; look b | grace a c 0; look a; serve 1; look a | look p" },
+	{ "a grace made while the clock goes on and its parent ends",
+	  "new p -; loop c p 1 | clock 10; cause p | grace a c 5; look a; serve 1; look a" },
+	{ "a grace made while its parent's deadline passes",
+	  "deadline p - 10; loop c p 1 | clock 11; cause p | grace a c 5; look a; serve 1; look a" },
+	{ "a grace after another, and a loop that comes late",
+	  "new p -; loop c p 1; grace a c 5; grace b a 5 | cause p; clock 20; serve 1; look b | look a; look b; cause "
+	  "a" },
 	{ "a grace and a deadline",
 	  "deadline p - 10; loop c p 1; grace a c 5; new d a | clock 10; look a; serve 1; look d | cause p; look a | "
 	  "look a; clock 15; serve 1; look d" },

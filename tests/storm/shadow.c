@@ -183,11 +183,27 @@ static void check_grace(struct world *w, int t, struct shadow *n, int i)
 	CLAIM(n != g || must_be_over(g), "#%d is over before its time", i);
 }
 
+/* Lowers `first` to a time that is not later than any end of s. */
+static bool may_end_first(struct shadow *s, void *first)
+{
+	int64_t at = atomic_load(&s->end_began), told = atomic_load(&s->told);
+
+	if (at > s->deadline)
+		at = s->deadline;
+	if (s->grace >= 0 && at > told)
+		at = told;
+	if (s->lever >= 0 || s->timeout >= 0)
+		at = 0;
+	if (at < *(int64_t *)first)
+		*(int64_t *)first = at;
+	return false;
+}
+
 /* What a grace context tells. */
-static void ask_grace(struct world *w, struct shadow *g)
+static void ask_grace(struct world *w, int t, struct shadow *g)
 {
 	int ended = ctxfd_err(g->parent->ctx);
-	int64_t at = INT64_MAX, was = 0;
+	int64_t at = INT64_MAX, was = 0, first = INT64_MAX;
 
 	if (!ctxfd_deadline(g->ctx, &at)) {
 		CLAIM(!ended || g->grace == INT64_MAX, "#%d does not tell its deadline", number(w, g));
@@ -196,6 +212,12 @@ static void ask_grace(struct world *w, struct shadow *g)
 	CLAIM(ctxfd_err(g->parent->ctx), "#%d tells a deadline, but its parent is live", number(w, g));
 	if (!atomic_compare_exchange_strong(&g->told, &was, at))
 		CLAIM(was == at, "#%d tells another deadline, later by %lld", number(w, g), (long long)(at - was));
+	at -= g->grace;
+	CLAIM(at <= g->parent->deadline || g->parent->deadline <= g->called,
+	      "#%d counts from %lld after the deadline of its parent", number(w, g),
+	      (long long)(at - g->parent->deadline));
+	any_above(w, t, g->parent, may_end_first, &first);
+	CLAIM(at >= first, "#%d counts from %lld before the end of its parent", number(w, g), (long long)(first - at));
 }
 
 /* Somebody can have ended n so. */
@@ -276,7 +298,7 @@ void look(struct world *w, int t, struct shadow *s)
 	else
 		atomic_store(&n->lived, true);
 	if (n->grace >= 0)
-		ask_grace(w, n);
+		ask_grace(w, t, n);
 }
 
 void look_at_rest(struct world *w, struct shadow *s)
@@ -375,6 +397,7 @@ static void make_grace(struct world *w, struct shadow *s, const struct op *op)
 	s->deadline = INT64_MAX;
 	s->expiry = 0;
 	s->grace = grace < 0 ? 0 : grace;
+	s->called = ctxfd_now();
 	s->ctx = ctxfd_with_grace(s->parent->ctx, grace, GRACE_CAUSE + number(w, s));
 }
 
@@ -410,7 +433,8 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 		              .expiry = a->expiry,
 		              .lever = -1,
 		              .timeout = -1,
-		              .grace = -1 };
+		              .grace = -1,
+		              .end_began = INT64_MAX };
 	atomic_init(&s->fd, -1);
 	born = atomic_load(&a->node->seen);
 	switch (op->what) {
@@ -463,7 +487,7 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 
 void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bool close)
 {
-	int64_t now = ctxfd_now(), none = 0;
+	int64_t now = ctxfd_now(), none = 0, began = atomic_load(&s->end_began);
 	int i;
 
 	(void)t;
@@ -472,6 +496,8 @@ void cancel_shadow(struct world *w, int t, struct shadow *s, bool with_cause, bo
 			ctxfd_unref(s->ctx);
 		return;
 	}
+	while (now < began && !atomic_compare_exchange_weak(&s->end_began, &began, now))
+		continue;
 	i = with_cause ? atomic_fetch_add_explicit(&w->caused, 1, memory_order_relaxed) : MAX_CAUSES;
 	if (i < MAX_CAUSES) {
 		w->causes[i].began = now;

@@ -13,7 +13,8 @@
  *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
  *     Done by an idle timeout: it has passed since the last touch that somebody saw it live after;
- *   - a grace context is done by its time only when its parent is, at the time that it tells from then on;
+ *   - a grace context is done by its time only when its parent is, at the time that it tells from then on, and that is not
+ *     before its grace has passed since what ended its parent began;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
 #ifndef SHADOW_H
@@ -50,6 +51,7 @@ struct shadow {
 	int lever;         /* what it watches; -1: nothing */
 	int64_t timeout;   /* how long it may be idle; -1: it may */
 	int64_t grace;     /* how long it outlives its parent, which does not end it; -1: it is no grace context */
+	int64_t called;    /* when a grace context began to be made */
 	struct value value;
 	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
 
@@ -57,6 +59,7 @@ struct shadow {
 	_Atomic bool lived;           /* somebody has seen it live */
 	_Atomic bool cancelled;       /* a cancel of it has returned */
 	_Atomic int64_t cancel_began; /* the first that gave no cause; 0: none */
+	_Atomic int64_t end_began;    /* the first of all; INT64_MAX: none */
 	_Atomic int fd;               /* -1: nobody has it yet */
 	_Atomic int64_t touched;      /* a touch began, after which it was live; or its constructor; */
 	_Atomic int64_t untouched;    /* and when the last of all touches had returned */

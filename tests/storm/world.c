@@ -252,9 +252,12 @@ void begin_world(struct world *w, const struct script *script)
 	for (int i = 0; i < MAX_MAIL; i++)
 		w->mail[i] = NULL;
 	for (int i = 0; i < 2; i++) {
-		w->shadows[i] = (struct shadow){
-			.made = WHATS, .deadline = INT64_MAX, .lever = -1, .timeout = -1, .grace = -1
-		};
+		w->shadows[i] = (struct shadow){ .made = WHATS,
+			                         .deadline = INT64_MAX,
+			                         .lever = -1,
+			                         .timeout = -1,
+			                         .grace = -1,
+			                         .end_began = INT64_MAX };
 		w->shadows[i].ctx = (struct ctxfd *)(uintptr_t)roots[i];
 		w->shadows[i].node = &w->shadows[i];
 		w->shadows[i].fd = -1;
