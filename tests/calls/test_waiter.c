@@ -753,6 +753,8 @@ static void a_wait_goes_on_in_a_child_that_a_handler_forks(void **state)
 #ifdef __SANITIZE_THREAD__
 	skip_test("the sanitizer does not follow threads that a forked child starts");
 #endif
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind would report how the child ends");
 	forked.ctx = ctxfd_with_cancel(ctxfd_background());
 	forked.waits = (pid_t)syscall(SYS_gettid);
 	assert_int_equal(sigaction(SIGUSR1, &action, &before), 0);
