@@ -576,9 +576,9 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
 /*
  * DISPATCHERS. A dispatcher runs callbacks. The dispatcher of a context is that of the nearest ctxfd_with_dispatcher
  * above it, or else the library's own. It serves what is registered on the context: after-funcs, and the fds, signals,
- * processes, idle timeouts and graces of contexts made from it. So a server with one loop per core makes one dispatcher per loop
- * and derives the requests of a loop from a context that names it. A library that registers an after-func on a request's
- * context is then called back on that request's loop.
+ * processes, idle timeouts and graces of contexts made from it. So a server with one loop per core makes one dispatcher
+ * per loop and derives the requests of a loop from a context that names it. A library that registers an after-func on a
+ * request's context is then called back on that request's loop.
  *
  * A thread named "ctxfd" runs the library's own dispatcher. It starts when something is first registered there, and
  * sleeps when nothing is due. It has a stack of the default size. All signals are blocked in it except those that

@@ -4,9 +4,9 @@
  * for it.
  *
  * A WORKER is such a thread and its record. Either it is in the pool's list of idle ones; or one call has it, from
- * `take_worker` to `release`, until fn has returned; or fn still runs and the call has left it: it is abandoned, and the thread itself
- * releases it. The worker's state decides, under its lock, who was first: the call that leaves, or fn as it begins and as
- * it returns.
+ * `take_worker` to `release`, until fn has returned; or fn still runs and the call has left it: it is abandoned, and
+ * the thread itself releases it. The worker's state decides, under its lock, who was first: the call that leaves, or fn
+ * as it begins and as it returns.
  *
  * THE CALLER waits on a condition variable, so that pthread_cancel reaches it. What wakes it is the thread, when fn has
  * returned; the deadline, as the wait's own limit; or a cancel of ctx, which rings the node that is parked below ctx

@@ -225,7 +225,10 @@ void ctxfdi_signal_done(struct ctxfd *n)
 	errno = saved;
 }
 
-/* Whether the fd of a node that never ended is still ours. If so, a dup of it does not become readable at the deadline any more. */
+/*
+ * Whether the fd of a node that never ended is still ours. If so, a dup of it does not become readable at the deadline
+ * any more.
+ */
 static bool silence(const struct ctxfd *n, int fd)
 {
 	static const struct itimerspec never;

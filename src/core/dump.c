@@ -294,7 +294,10 @@ static void say_entry(struct output *o, const struct entry *e, size_t depth, int
 	say(o, "\n");
 }
 
-/* The one below i, else the one beside it, else beside one above. Lists begin with the youngest, and are told from the end. */
+/*
+ * The one below i, else the one beside it, else beside one above. Lists begin with the youngest, and are told from the
+ * end.
+ */
 static size_t next_entry(const struct snapshot *s, size_t i, size_t *depth)
 {
 	const struct entry *e = s->entries;

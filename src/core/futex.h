@@ -2,8 +2,9 @@
 /*
  * Sleeping on the low half of a context's word or at another one, and waking those who do.
  *
- * At a context's word two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a walk's hold does not
- * wake those who wait for the end of a context. Every sleep may end for no reason: the caller looks at the word again.
+ * At a context's word two kinds of sleepers share the futex and are told apart by its bitset, so that the end of a
+ * walk's hold does not wake those who wait for the end of a context. Every sleep may end for no reason: the caller
+ * looks at the word again.
  */
 #ifndef FUTEX_H
 #define FUTEX_H

@@ -15,9 +15,9 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, i
 void ctxfdi_adopt_beside(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 
 /*
- * Makes n, whose memory is the caller's, a hidden child of ctx, for a call that waits under it or the like. A cancel of ctx rings
- * it, as its kind does. It knows nothing of the clock: the deadline is the wait's own limit. False: ctx has ended, or
- * is about to. ctx must not be one that never ends.
+ * Makes n, whose memory is the caller's, a hidden child of ctx, for a call that waits under it or the like. A cancel of
+ * ctx rings it, as its kind does. It knows nothing of the clock: the deadline is the wait's own limit. False: ctx has
+ * ended, or is about to. ctx must not be one that never ends.
  */
 bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind);
 

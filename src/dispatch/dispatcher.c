@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What others do to a dispatcher under its lock: wake it, set its timer; and leave the lock for work in the tree, such as an end. */
+/*
+ * What others do to a dispatcher under its lock: wake it, set its timer; and leave the lock for work in the tree, such
+ * as an end.
+ */
 #include "dispatch/dispatcher.h"
 
 #include <sys/syscall.h>

@@ -8,8 +8,7 @@
 /* Guarded by its dispatcher's lock, where not fixed or atomic. It is LISTED, by its alarm, which need not be set. */
 struct grace {
 	struct beside beside;
-	struct ctxfd_dispatcher
-	        *dispatcher; /* fixed; ctx keeps it alive; NULL: it has no alarm, and `watch` is in no list */
+	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive; NULL: no alarm, and `watch` is in no list */
 	struct heap_node alarm;
 	int64_t called;      /* when it was made; fixed */
 	int64_t grace;       /* fixed */

@@ -5,7 +5,10 @@
 
 #include "dispatch/dispatcher.h"
 
-/* Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it is cancelled. */
+/*
+ * Guarded by its dispatcher's lock, where not fixed. It is LISTED: in one of its dispatcher's lists, until it is
+ * cancelled.
+ */
 struct source {
 	struct ctxfd ctx;
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
@@ -36,7 +39,10 @@ bool ctxfdi_source_is_lost(const struct source *s);
 int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 or -errno */
 void ctxfdi_source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
 
-/* Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1, or 0 if s is being freed. */
+/*
+ * Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1, or 0 if s is being
+ * freed.
+ */
 int ctxfdi_source_cancel(struct source *s);
 
 /* Kinds: before a source is freed. */

@@ -3,7 +3,8 @@
  * A scope: what it has in the ring, and what the files of this folder share.
  *
  * Each operation in flight is in one of its scope's lists: live, due (a cancel is to go out for it), or asked (one
- * has); or in none, when the kernel has said that the cancel found it, so that it ends without anything more. A scope has at most two requests of its own in the ring:
+ * has); or in none, when the kernel has said that the cancel found it, so that it ends without anything more. A scope
+ * has at most two requests of its own in the ring:
  *
  *     POLL    while the context is live and something is in flight: a oneshot poll of the done fd. Or, when the program
  *             waits for the end of a scope of which nothing is in the ring: a no-op that completes (NOTE).
