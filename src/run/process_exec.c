@@ -173,13 +173,27 @@ IN_CHILD static bool set_fds(struct order *o)
 	return true;
 }
 
-/* What came for a handler of ours meanwhile is taken by default: the mask is the last to go. */
-IN_CHILD static void reset_signals(void)
+/* It would suspend the child before exec, and us with it, as long as nobody sends SIGCONT. */
+IN_CHILD static bool is_stop(int sig)
 {
-	static const uint64_t by_default[16], none[2]; /* the kernel's struct sigaction, on any architecture */
+	return sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+}
 
-	for (int sig = 1; sig <= LAST_SIGNAL; sig++)
+/*
+ * What came for a handler of ours meanwhile is taken by default: the mask is the last to go. But what was sent to our
+ * group is not for one that has its own. (To ignore a signal is to forget that it is pending.)
+ */
+IN_CHILD static void reset_signals(bool own_group)
+{
+	/* The kernel's struct sigaction, on any architecture (MIPS has no handler in front, and forgets nothing). */
+	static const uintptr_t by_default[16], ignore[16] = { (uintptr_t)1 };
+	static const uint64_t none[2];
+
+	for (int sig = 1; sig <= LAST_SIGNAL; sig++) {
+		if (own_group || is_stop(sig))
+			syscall(SYS_rt_sigaction, sig, ignore, NULL, KERNEL_SET);
 		syscall(SYS_rt_sigaction, sig, by_default, NULL, KERNEL_SET);
+	}
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, KERNEL_SET);
 }
 
@@ -190,7 +204,7 @@ IN_CHILD static int run_child(void *arg)
 
 	if (set_fds(o) && (!(c->flags & CTXFD_OWN_GROUP) || syscall(SYS_setpgid, 0, 0) == 0) &&
 	    (!c->directory || syscall(SYS_chdir, c->directory) == 0)) {
-		reset_signals();
+		reset_signals(c->flags & CTXFD_OWN_GROUP);
 		syscall(SYS_execve, c->argv[0], c->argv, o->envp);
 	}
 	o->error = errno;

@@ -54,6 +54,9 @@ int ctxfdi_pass(const struct ctxfd *ctx, struct passed *p)
 		return err;
 	for (int i = 0; i < 2 && !err; i++)
 		err = leave_standard_fds(&p->pipe[i]);
+	/* Its end for reading leads to ours: a child that fills the pipe must not keep us. */
+	if (!err && fcntl(p->pipe[1], F_SETFL, O_NONBLOCK) != 0)
+		err = -errno;
 	if (!err && fstat(p->pipe[0], &st) != 0)
 		err = -errno;
 	if (err) {
@@ -103,7 +106,7 @@ static bool is_open(int fd, uint64_t inode)
 	if (fstat(fd, &st) != 0)
 		return false;
 	errno = EBADF;
-	return st.st_ino == inode;
+	return S_ISFIFO(st.st_mode) && st.st_ino == inode;
 }
 
 struct ctxfd *ctxfd_inherited(void)

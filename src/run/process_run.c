@@ -4,6 +4,7 @@
  * ctxfd_waitid, and nowhere else. No locks, no state.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "core/thread_cancel.h"
@@ -45,6 +46,8 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
 	before = thread_cancel_off();
 	if (waited && waited != -ECHILD)
 		ctxfdi_child_stop(&c);
+	else if (!waited && c.group && ctxfd_err(ctx)) /* it may have heard of the end itself */
+		ctxfdi_child_signal(&c, SIGKILL);
 	err = ctxfdi_child_reap(&c, status);
 	thread_cancel_restore(before);
 	return !err && waited && !ctxfd_err(ctx) ? waited : err;

@@ -26,7 +26,8 @@
 
 struct watch {
 	struct child child;
-	uint32_t forks; /* ctxfdi_forks of the process that made it; fixed */
+	const struct ctxfd *ctx; /* which `exited` keeps alive; fixed */
+	uint32_t forks;          /* ctxfdi_forks of the process that made it; fixed */
 	bool stopping;
 	struct ctxfd *exited;
 	struct ctxfd *grace; /* NULL: not yet */
@@ -80,7 +81,7 @@ static void finish(void *arg)
 {
 	struct watch *w = arg;
 
-	if (w->stopping && w->child.group)
+	if (w->child.group && (w->stopping || ctxfd_err(w->ctx)))
 		kill_now(w);
 	free_watch(w);
 }
@@ -117,7 +118,7 @@ static int watch(const struct ctxfd *ctx, struct child *c)
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct watch){ .child = *c, .forks = ctxfdi_forks };
+	*w = (struct watch){ .child = *c, .ctx = ctx, .forks = ctxfdi_forks };
 	c->pipe[0] = c->pipe[1] = -1;
 	err = begin_watch(ctx, w);
 	if (err)

@@ -95,8 +95,8 @@ static bool signal_group(const struct child *c, int sig)
 
 void ctxfdi_child_signal(const struct child *c, int sig)
 {
-	/* The leader may have moved to another group. */
-	if (c->group && signal_group(c, sig) && sig != SIGKILL)
+	/* The leader may have moved to another group, and left others behind. */
+	if (c->group && signal_group(c, sig) && sig != SIGKILL && getpgid(c->pid) == c->pid)
 		return;
 	if (!send_by_pidfd(c, sig, 0) && errno != ESRCH && !is_reaped(c))
 		kill(c->pid, sig); /* a sandbox forbids the other */

@@ -358,9 +358,24 @@ static void an_fd_that_is_another_is_told(void **state)
 	drop_script(&s);
 }
 
+/* Its end for reading can be opened for writing. That keeps nobody from stopping it, or from going on when it has ended. */
+static void a_child_may_fill_the_pipe(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct script s;
+
+	NEED_PROCESSES();
+	make_script(&s, "head -c 65536 /dev/zero > /proc/self/fd/${CTXFD_CONTEXT%%,*}; exit 7");
+	s.command.flags = CTXFD_PASS_CONTEXT;
+	assert_int_equal(exit_code(ctx, &s.command), 7);
+	drop_script(&s);
+	ctxfd_close(ctx);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_child_may_fill_the_pipe),
 		cmocka_unit_test(the_end_is_passed_on),
 		cmocka_unit_test(a_deadline_is_passed_on),
 		cmocka_unit_test(a_never_done_context_is_passed_on),

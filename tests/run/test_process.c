@@ -857,9 +857,79 @@ static void without_memory_nothing_is_left(void **state)
 	ctxfd_close(ctx);
 }
 
+/* ---- Groups that change ------------------------------------------------------------------------------------------ */
+
+static _Atomic bool all_have_run;
+
+static void *signal_own_group(void *arg)
+{
+	while (!all_have_run) {
+		require(kill(0, SIGTSTP) == 0 && kill(0, SIGINT) == 0);
+		pass_time(20 * CTXFD_USEC);
+	}
+	return arg;
+}
+
+/* The caller's group is told to stop, and to end, at every moment, and the caller does not mind. */
+static int run_among_signals(void *arg)
+{
+	char *argv[] = { "/bin/true", NULL };
+	struct ctxfd_command command = { .argv = argv, .flags = CTXFD_OWN_GROUP };
+	struct thread *thread;
+
+	require(setpgid(0, 0) == 0);
+	require(signal(SIGTSTP, SIG_IGN) != SIG_ERR && signal(SIGINT, SIG_IGN) != SIG_ERR);
+	thread = thread_start(signal_own_group, arg);
+	for (int i = 0; i < rounds(300); i++)
+		require(exit_code(ctxfd_background(), &command) == 0);
+	all_have_run = true;
+	thread_join(thread);
+	return 0;
+}
+
+static void signals_to_the_callers_group_hold_up_nothing(void **state)
+{
+	NEED_PROCESSES();
+#ifdef __SANITIZE_THREAD__
+	skip_test("the sanitizer does not follow threads that a forked child starts");
+#endif
+	assert_int_equal(in_child(run_among_signals, NULL), 0);
+}
+
+/* It has left its group to another member, and goes on in its parent's. */
+static void a_leader_that_moves_hears_of_the_end(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct running r = { .ctx = ctx };
+	struct script s;
+
+	NEED_PROCESSES();
+	if (access("/usr/bin/perl", X_OK) != 0)
+		skip_test("no perl, which can move to another group");
+	make_script(&s, "");
+	s.argv[0] = "/usr/bin/perl";
+	s.argv[1] = "-e";
+	s.argv[2] = "if (!fork) { sleep 3600; exit } setpgrp(0, getpgrp(getppid)); $| = 1; print 1; sleep 3600";
+	s.command.flags = CTXFD_OWN_GROUP;
+	s.command.stop_signal = SIGTERM;
+	s.command.grace = INT64_MAX;
+	r.command = &s.command;
+	r.thread = thread_start(run_command, &r);
+	hear(&s);
+	ctxfd_cancel(ctx);
+	thread_join(r.thread);
+	assert_int_equal(r.err, 0);
+	assert_true(WIFSIGNALED(r.status) && WTERMSIG(r.status) == SIGTERM);
+	assert_string_equal(output(&s), "");
+	drop_script(&s);
+	ctxfd_unref(ctx);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(signals_to_the_callers_group_hold_up_nothing),
+		cmocka_unit_test(a_leader_that_moves_hears_of_the_end),
 		cmocka_unit_test(a_status_is_as_of_waitpid),
 		cmocka_unit_test(a_core_dump_is_told),
 		cmocka_unit_test(nothing_starts_under_a_done_context),
