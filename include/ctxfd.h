@@ -593,7 +593,7 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
  * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel
- * that makes an after-func due. The library closes the inherited fds of the program's dispatchers; such a dispatcher
+ * that makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such a dispatcher
  * works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in ctxfd_dispatcher_run
  * counts as inside the library, except while it runs fn.
  */
@@ -689,7 +689,7 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
  * looks at a context. SIGKILL and SIGSTOP are left out of the set. A fault that the kernel reports (SIGSEGV and the
  * like) ends no context, and does what it did before.
  *
- * Errors: EINVAL (set is NULL or empty), EBUSY (five times the program has set a handler of its own for one signal over
+ * Errors: EINVAL (set is NULL or empty), EBUSY (four times the program has set a handler of its own for one signal over
  * the library's, without taking one away, and then made a context for it).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set) CTXFD_GIVES_;
@@ -743,7 +743,8 @@ void ctxfd_touch(struct ctxfd *ctx);
  *
  *     struct ctxfd *cleanup = ctxfd_with_grace(request, 2 * CTXFD_SEC, 0);
  *
- * The grace counts from the moment at which parent is cancelled or its deadline passes, however late anyone notices. If
+ * The grace counts from the moment at which parent is cancelled or its deadline passes, however late anyone notices. (A
+ * cancel comes to one context after another: to a million of them within milliseconds.) If
  * parent is done already, it counts from this call. It counts from one point in time for good, which ctxfd_deadline and
  * ctxfd_remaining tell once parent has ended; before that they tell of no deadline, here and for what is derived from
  * the context. (A merge tells of the grace of its first parent only.)

@@ -202,6 +202,7 @@ struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, uint64_t verdict)
 		return NULL;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
+	look_first(); /* in the child of a fork: what was rung may need the library's thread */
 	return ctxfdi_tell_hooks(c.ended);
 }
 

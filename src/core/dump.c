@@ -33,12 +33,13 @@
 struct entry {
 	struct ctxfd *ctx; /* only its address, unless it is owned */
 	uint64_t word;
-	int64_t deadline;
+	int64_t deadline;             /* known by now */
 	size_t parent, children, end; /* by number: the context above, and the first one below and behind those */
 	uint32_t refs;
 	int fd;
 	uint8_t kind;
-	bool owned; /* by us */
+	bool passed; /* its own deadline, or one above */
+	bool owned;  /* by us */
 };
 
 struct snapshot {
@@ -83,6 +84,7 @@ static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 		.ctx = n,
 		.word = load_word(n),
 		.deadline = ctxfdi_deadline_of(n),
+		.passed = n->deadline <= s->time,
 		.parent = parent,
 		.refs = atomic_load_explicit(&n->refs, memory_order_relaxed),
 		.fd = atomic_load_explicit(&n->fork_generation, memory_order_relaxed) == ctxfdi_forks
@@ -246,8 +248,8 @@ __attribute__((format(printf, 2, 3))) static void say(struct output *o, const ch
 static void say_how_it_is(struct output *o, const struct entry *e, int64_t time)
 {
 	uint64_t w = e->word;
-	bool passed = w & CTX_TIMED && e->deadline <= time;
-	int err = w & CTX_DONE ? err_of(w) : -ETIMEDOUT, cause = (int)(w >> CAUSE_SHIFT);
+	bool passed = w & CTX_TIMED && e->passed;
+	int err = w & (CTX_DONE | CTX_PENDING) ? err_of(w) : -ETIMEDOUT, cause = (int)(w >> CAUSE_SHIFT);
 
 	if (w & CTX_DONE || passed) {
 		say(o, "done: %s", ctxfd_strerror(err));

@@ -35,7 +35,9 @@ static struct ctxfd *parent_of(const struct grace *g)
 /* `grace` after that. */
 static int64_t after(const struct grace *g, int64_t at)
 {
-	return g->grace > INT64_MAX - at ? INT64_MAX : at + g->grace;
+	int64_t end;
+
+	return g->grace == INT64_MAX || __builtin_add_overflow(at, g->grace, &end) ? INT64_MAX : end;
 }
 
 /* Whether the parent is seen done. The walk that ends it may be on its way: then `end` is settled, but it is not time yet. */
@@ -146,7 +148,7 @@ int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
  * When the parent has ended, with this verdict. If that was by another grace, it was when that one was over, and not when
  * its dispatcher came to it; but if g was made in between, the parent counts as done already.
  */
-static int64_t end_by(const struct grace *g, uint64_t verdict)
+static int64_t parents_end(const struct grace *g, uint64_t verdict)
 {
 	int64_t now = ctxfd_now(), over = verdict & CTX_EXPIRED ? ctxfdi_deadline_of(parent_of(g)) : now;
 
@@ -161,7 +163,7 @@ void ctxfdi_begin_grace(struct ctxfd *watch)
 	struct grace *g = container_of(watch, struct grace, beside.watch);
 	int saved = errno;
 
-	settle(g, end_by(g, load_word(watch)));
+	settle(g, parents_end(g, load_word(watch)));
 	dispatcher_lock(g->dispatcher);
 	set_alarm(g);
 	dispatcher_unlock(g->dispatcher);

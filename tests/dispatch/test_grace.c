@@ -159,6 +159,19 @@ static void no_grace_is_none(void **state)
 	}
 }
 
+static void times_before_the_clock_began_do_no_harm(void **state)
+{
+	struct ctxfd *parent = ctxfd_with_deadline(ctxfd_background(), INT64_MIN), *ctx = grace_below(parent, LONG);
+
+	(void)state;
+	assert_true(deadline_of(ctx) > now());
+	ctxfd_close(ctx);
+	ctx = grace_below(parent, INT64_MAX);
+	ASSERT_NO_DEADLINE(ctx);
+	ctxfd_close(ctx);
+	ctxfd_unref(parent);
+}
+
 static void some_never_end(void **state)
 {
 	struct ctxfd *parent = make(), *ctx[4];
@@ -370,6 +383,8 @@ static void a_dump_has_it_below_its_parent(void **state)
 	         "    with_cancel %p: live, 1 reference\n",
 	         (void *)parent, (void *)ctx, (void *)child);
 	assert_string_equal(text, expected);
+	ctxfd_unref(child);
+	child = ctxfd_with_timeout(ctx, LONG / 2); /* its own deadline is not the one that is told */
 	ctxfd_cancel(parent);
 	assert_int_equal(ctxfd_dump(ctx, pipe[1]), 0);
 	memset(text, 0, sizeof text);
@@ -550,6 +565,18 @@ static int ends_in_child(void *arg)
 	return 7;
 }
 
+/* A cancel starts the child's thread: nobody has to ask first. */
+static int is_told_in_child(void *arg)
+{
+	struct race *r = arg;
+	int fd = ctxfd_done_fd(r->ctx);
+
+	ctxfd_cancel(r->parent);
+	wait_readable(fd);
+	require(ctxfd_err(r->ctx) == -ETIMEDOUT);
+	return 7;
+}
+
 /* Before its parent's end, and after it. */
 static void it_goes_on_in_the_child_of_a_fork(void **state)
 {
@@ -561,6 +588,7 @@ static void it_goes_on_in_the_child_of_a_fork(void **state)
 #endif
 	r.ctx = grace_below(r.parent, 50 * CTXFD_MSEC);
 	assert_int_equal(in_child(ends_in_child, &r), 7);
+	assert_int_equal(in_child(is_told_in_child, &r), 7);
 	assert_int_equal(ctxfd_err(r.parent), 0);
 	ASSERT_NO_DEADLINE(r.ctx);
 	ctxfd_cancel(r.parent);
@@ -578,6 +606,7 @@ int main(void)
 		cmocka_unit_test(a_cancel_before_the_deadline_counts),
 		cmocka_unit_test(below_what_is_done_it_counts_from_the_call),
 		cmocka_unit_test(no_grace_is_none),
+		cmocka_unit_test(times_before_the_clock_began_do_no_harm),
 		cmocka_unit_test(some_never_end),
 		cmocka_unit_test(a_cancel_ends_it_at_once),
 		cmocka_unit_test(it_has_the_values_of_its_parent),
