@@ -278,8 +278,8 @@ A_REQUEST = ("No system call is added. Context, after-func, alarm and a touch ta
              "with 4 connections, 3 to 7 % with 32, where a turn of the loop serves many and a request takes least. Rate and p99 swing by more "
              "than that where other work runs on the machine, the CPU time by less.")
 A_THREAD = ("Each wait polls the thread's waker beside the socket, and takes a context and a waiter that the caches have lost by then: 2 % of the CPU "
-            "time with 4 connections, 6 % with 32. A wait of more than 10 ms is cut in two (calls/poll.h, whether to try first): where most "
-            "are, on a busy machine, that makes 20 to 40 %. Tried: 100 ms, 11 to 14 %; a second, 6 %.")
+            "time with 4 connections, 6 % with 32. A wait of more than 100 ms is cut in two (calls/poll.h, whether to try first): with many on a "
+            "busy machine that makes 11 to 14 %.")
 SERVER_KINDS = (("epoll", "epoll", A_REQUEST), ("uring", "io_uring", A_REQUEST), ("threads", "a thread a connection", A_THREAD))
 ALIGNED = "1.35 or 1.62 on an EPYC, as the function happens to be aligned in the library."
 
