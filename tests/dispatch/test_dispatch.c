@@ -104,6 +104,7 @@ static int thread_blocks_signals(void *arg)
 	(void)arg;
 	require(ctxfd_after_func(ctx, run, NULL, NULL) == 0);
 	wait_until((tid = find_thread()) != 0);
+	tid_wait_asleep(tid); /* while it runs, valgrind keeps all signals from it */
 	snprintf(path, sizeof path, "/proc/self/task/%d/status", tid);
 	f = fopen(path, "re");
 	require(f);

@@ -546,9 +546,12 @@ static void handle_and_send_another(int signal, siginfo_t *info, void *context)
 
 static void a_handler_may_be_interrupted_by_another(void **state)
 {
-	struct ctxfd *one = dispose_twice(SIGUSR1, handle_and_send_another);
-	struct ctxfd *two = dispose_twice(SIGUSR2, handle_and_chain);
+	struct ctxfd *one, *two;
 
+	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
+		skip_test("valgrind does not extend the stack for a signal that comes in a handler");
+	one = dispose_twice(SIGUSR1, handle_and_send_another);
+	two = dispose_twice(SIGUSR2, handle_and_chain);
 	chained = 0;
 	send_signal(SIGUSR1);
 	assert_int_equal(chained, 1);

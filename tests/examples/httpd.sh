@@ -112,7 +112,7 @@ expect 'twenty clients at once' '20' \
 port=${url##*:}
 # shellcheck disable=SC2086 # CTXFD_WRAP is a command and its arguments
 $CTXFD_WRAP "$server" "${port%/}" >"$dir/second" 2>&1
-expect 'a second server on the same port' '1 listen: Address already in use' "$? $(cat "$dir/second")"
+expect 'a second server on the same port' '1 listen: Address already in use' "$? $(grep -v ^== "$dir/second")"
 
 kill -TERM "$pid"
 ended
