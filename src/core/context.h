@@ -53,7 +53,7 @@
  *                set by                          cleared by        goes with
  *   PENDING      mark                            commit, look      HELD and CHILDREN; never DONE
  *   DONE         mark, commit, look; at birth    nobody            never PENDING, TIMED
- *   EXPIRED      mark, look; at birth            nobody            DONE, or PENDING by an idle timeout
+ *   EXPIRED      mark, look; at birth            nobody            DONE, or PENDING by an idle timeout or a grace
  *   TIMED        at birth                        who sets DONE     LIVE or PENDING: look may come before the commit
  *   HAS_FD       done_fd                         nobody            any
  *   UNSIGNALLED  done_fd, publish_anew           signal_done       HAS_FD, or is about to; may be spurious

@@ -257,6 +257,38 @@ static void the_pidfd_may_be_closed(void **state)
 	ctxfd_close(ctx);
 }
 
+/* The loop hears of both ends at once, and of the process's first. */
+static void the_rest_goes_with_a_leader_that_ended_after_its_context(void **state)
+{
+	struct ctxfd *ctx;
+	struct script s;
+	pid_t pid;
+	int pidfd;
+
+	NEED_PROCESSES();
+	adopt_orphans();
+	make_loop();
+	ctx = ctxfd_with_timeout(home, CTXFD_MSEC);
+	make_script(&s, "(echo; exec sleep 3600) & echo; while :; do sleep 0.01; done");
+	s.command.flags = CTXFD_OWN_GROUP;
+	pidfd = spawn(ctx, &s.command, &pid);
+	hear(&s);
+	hear(&s);
+	assert_int_equal(ctxfd_wait(ctx), -ETIMEDOUT);
+	assert_int_equal(kill(pid, SIGTERM), 0);
+	wait_readable(pidfd);
+	run_loop();
+	assert_string_equal(output(&s), ""); /* which waits for the rest */
+	assert_int_equal(reap(pidfd), SIGTERM);
+	wait_until(run_loop() == 0 && !readable(ctxfd_dispatcher_fd(loop)));
+	while (has_children())
+		next_status();
+	drop_script(&s);
+	ctxfd_close(ctx);
+	free_loop();
+	bury_orphans();
+}
+
 /* The program's own loop stops it, and nobody else. */
 static void its_dispatcher_serves_it(void **state)
 {
@@ -532,6 +564,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_kept_for_a_process_that_ended),
 		cmocka_unit_test(a_never_done_context_needs_nothing),
 		cmocka_unit_test(the_pidfd_may_be_closed),
+		cmocka_unit_test(the_rest_goes_with_a_leader_that_ended_after_its_context),
 		cmocka_unit_test(its_dispatcher_serves_it),
 		cmocka_unit_test(an_after_func_may_spawn),
 		cmocka_unit_test(without_memory_nothing_is_left),
