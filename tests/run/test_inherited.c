@@ -5,6 +5,9 @@
  */
 #include "commands.h"
 
+#include <inttypes.h>
+#include <sys/stat.h>
+
 /* ---- The program that gets a context ----------------------------------------------------------------------------- */
 
 static void tell(char letter)
@@ -358,6 +361,24 @@ static void an_fd_that_is_another_is_told(void **state)
 	drop_script(&s);
 }
 
+/* Inodes are numbered by file system: a file may have the pipe's number. */
+static void a_file_of_that_inode_is_none(void **state)
+{
+	FILE *file = tmpfile();
+	char variable[100];
+	struct stat st;
+
+	assert_non_null(file);
+	assert_int_equal(fstat(fileno(file), &st), 0);
+	snprintf(variable, sizeof variable, "%d,%" PRId64 ",%ju", fileno(file), INT64_MAX, (uintmax_t)st.st_ino);
+	assert_int_equal(setenv("CTXFD_CONTEXT", variable, 1), 0);
+	errno = 0;
+	assert_null(ctxfd_inherited());
+	assert_int_equal(errno, EBADF);
+	assert_int_equal(unsetenv("CTXFD_CONTEXT"), 0);
+	fclose(file);
+}
+
 /* Its end for reading can be opened for writing. That keeps nobody from stopping it, or from going on when it has ended. */
 static void a_child_may_fill_the_pipe(void **state)
 {
@@ -376,6 +397,7 @@ int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_child_may_fill_the_pipe),
+		cmocka_unit_test(a_file_of_that_inode_is_none),
 		cmocka_unit_test(the_end_is_passed_on),
 		cmocka_unit_test(a_deadline_is_passed_on),
 		cmocka_unit_test(a_never_done_context_is_passed_on),
