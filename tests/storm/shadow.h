@@ -51,7 +51,7 @@ struct shadow {
 	int lever;         /* what it watches; -1: nothing */
 	int64_t timeout;   /* how long it may be idle; -1: it may */
 	int64_t grace;     /* how long it outlives its parent, which does not end it; -1: it is no grace context */
-	int64_t called;    /* when a grace context began to be made */
+	int64_t returned;  /* when the call that made a grace context had returned */
 	struct value value;
 	uint64_t born; /* the parent's verdict, if it was seen before this was made; as `seen` */
 
