@@ -7,6 +7,9 @@
  *     failed CALL   the Nth call came, and failed
  *     killed PID    somebody was to be killed who is no child of the example; nobody was
  *
+ * With FAULT_PROGRAM set, calls count only if the program's own file makes them, which has libctxfd.a in it: what other
+ * libraries do when their memory ends is theirs.
+ *
  * A call that the library makes for itself, and that cannot fail there, does not fail here: eight bytes are an eventfd's.
  * What only has to be tried again (EINTR) is injected where a program must do that itself.
  */
@@ -14,6 +17,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -33,12 +37,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CALLER     __builtin_return_address(0)
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
 static const char *wanted = "";
 static int nth, log_fd = -1;
 static atomic_int calls;
 static volatile pid_t self;
+static uintptr_t program_begin, program_end = UINTPTR_MAX;
 
 static void note(const char *what, const char *name)
 {
@@ -47,6 +53,25 @@ static void note(const char *what, const char *name)
 
 	if (REAL(write)(log_fd, line, (size_t)n) != n)
 		abort();
+}
+
+/* The first object is the program. */
+static int find_program(struct dl_phdr_info *object, size_t size, void *arg)
+{
+	(void)size;
+	(void)arg;
+	program_begin = UINTPTR_MAX;
+	program_end = 0;
+	for (int i = 0; i < object->dlpi_phnum; i++) {
+		uintptr_t begin = object->dlpi_addr + object->dlpi_phdr[i].p_vaddr,
+		          end = begin + object->dlpi_phdr[i].p_memsz;
+
+		if (object->dlpi_phdr[i].p_type != PT_LOAD)
+			continue;
+		program_begin = begin < program_begin ? begin : program_begin;
+		program_end = end > program_end ? end : program_end;
+	}
+	return 1;
 }
 
 /* Before anything of the example runs. What it executes is not to be disturbed. */
@@ -61,14 +86,17 @@ __attribute__((constructor)) static void start(void)
 		return;
 	if (fault && sscanf(fault, "%31s %d", name, &nth) == 2)
 		wanted = name;
+	if (getenv("FAULT_PROGRAM"))
+		dl_iterate_phdr(find_program, NULL);
 	log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 	if (log_fd >= 0) /* out of the way of the example's own numbers */
 		log_fd = fcntl(log_fd, F_DUPFD_CLOEXEC, 200);
 }
 
-static bool fails(const char *name, atomic_bool *called)
+/* caller: the address that the call returns to. */
+static bool fails(const char *name, atomic_bool *called, const void *caller)
 {
-	if (log_fd < 0 || getpid() != self)
+	if (log_fd < 0 || getpid() != self || (uintptr_t)caller < program_begin || (uintptr_t)caller >= program_end)
 		return false;
 	if (!atomic_exchange(called, true))
 		note("called", name);
@@ -87,7 +115,7 @@ static bool fails(const char *name, atomic_bool *called)
                                                                         \
 		if (!real)                                              \
 			real = (type(*) params)dlsym(RTLD_NEXT, #name); \
-		if ((when) && fails(#name, &called)) {                  \
+		if ((when) && fails(#name, &called, CALLER)) {          \
 			errno = (error);                                \
 			return value;                                   \
 		}                                                       \
@@ -102,7 +130,7 @@ void *malloc(size_t size)
 {
 	static atomic_bool called;
 
-	if (!fails("malloc", &called))
+	if (!fails("malloc", &called, CALLER))
 		return __libc_malloc(size);
 	errno = ENOMEM;
 	return NULL;
@@ -112,7 +140,7 @@ void *calloc(size_t n, size_t size)
 {
 	static atomic_bool called;
 
-	if (!fails("calloc", &called))
+	if (!fails("calloc", &called, CALLER))
 		return __libc_calloc(n, size);
 	errno = ENOMEM;
 	return NULL;
@@ -140,6 +168,7 @@ CALL(int, pipe, (int fds[2]), (fds), true, EMFILE, -1)
 CALL(int, socket, (int family, int type, int protocol), (family, type, protocol), true, EMFILE, -1)
 CALL(int, socketpair, (int family, int type, int protocol, int fds[2]), (family, type, protocol, fds), true, EMFILE, -1)
 CALL(FILE *, fdopen, (int fd, const char *mode), (fd, mode), true, ENOMEM, NULL)
+CALL(FILE *, open_memstream, (char **body, size_t *size), (body, size), true, ENOMEM, NULL)
 CALL(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t size), (fd, level, name, value, size),
      true, ENOBUFS, -1)
 CALL(int, bind, (int fd, const struct sockaddr *addr, socklen_t size), (fd, addr, size), true, EADDRINUSE, -1)
@@ -187,7 +216,7 @@ long syscall(long nr, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(args, long);
 	va_end(args);
-	if ((nr == SYS_pidfd_open || nr == SYS_preadv2 || nr == SYS_pwritev2) && fails("syscall", &called)) {
+	if ((nr == SYS_pidfd_open || nr == SYS_preadv2 || nr == SYS_pwritev2) && fails("syscall", &called, CALLER)) {
 		errno = nr == SYS_pidfd_open ? EMFILE : EIO;
 		return -1;
 	}
@@ -209,3 +238,89 @@ int kill(pid_t pid, int sig)
 	errno = EPERM;
 	return -1;
 }
+
+/*
+ * Calls of the libraries that src/examples/with uses, as far as they can fail. They take integers and pointers, and return one;
+ * so they need none of those libraries' headers.
+ */
+#define THEIRS(name, value)                                                                                       \
+	long name(long a, long b, long c, long d, long e, long f);                                                \
+	long name(long a, long b, long c, long d, long e, long f)                                                 \
+	{                                                                                                         \
+		static atomic_bool called;                                                                        \
+		static long (*_Atomic real)(long a, long b, long c, long d, long e, long f);                      \
+                                                                                                                  \
+		if (!real)                                                                                        \
+			real = (long (*)(long a, long b, long c, long d, long e, long f))dlsym(RTLD_NEXT, #name); \
+		if (fails(#name, &called, CALLER)) {                                                              \
+			errno = ENOMEM;                                                                           \
+			return value;                                                                             \
+		}                                                                                                 \
+		return real(a, b, c, d, e, f);                                                                    \
+	}
+
+THEIRS(ares_library_init, 15) /* ARES_ENOMEM */
+THEIRS(ares_init_options, 15)
+THEIRS(ares_set_servers_ports_csv, 15)
+
+THEIRS(curl_global_init, 27) /* CURLE_OUT_OF_MEMORY */
+THEIRS(curl_easy_init, 0)
+THEIRS(curl_easy_setopt, 27)
+THEIRS(curl_multi_init, 0)
+THEIRS(curl_multi_add_handle, 3) /* CURLM_OUT_OF_MEMORY */
+THEIRS(curl_multi_perform, 3)
+THEIRS(curl_multi_poll, 3)
+
+THEIRS(redisConnectFd, 0)
+THEIRS(redisCommandArgv, 0)
+THEIRS(redisAsyncConnect, 0)
+THEIRS(redisAsyncCommandArgv, -1) /* REDIS_ERR */
+
+THEIRS(event_base_new, 0)
+THEIRS(event_new, 0)
+THEIRS(event_add, -1)
+THEIRS(event_base_dispatch, -1)
+
+THEIRS(ev_loop_new, 0)
+
+THEIRS(uv_loop_init, -ENOMEM)
+THEIRS(uv_poll_init, -ENOMEM)
+THEIRS(uv_poll_start, -ENOMEM)
+
+THEIRS(sd_event_new, -ENOMEM)
+THEIRS(sd_event_add_io, -ENOMEM)
+THEIRS(sd_event_source_set_enabled, -ENOMEM)
+THEIRS(sd_event_source_set_destroy_callback, -ENOMEM)
+THEIRS(sd_event_loop, -ENOMEM)
+
+THEIRS(MHD_start_daemon, 0)
+THEIRS(MHD_create_response_from_buffer, 0)
+THEIRS(MHD_queue_response, 0) /* MHD_NO */
+
+THEIRS(PQconnectStart, 0)
+THEIRS(PQconnectPoll, 0) /* PGRES_POLLING_FAILED */
+THEIRS(PQsetnonblocking, -1)
+THEIRS(PQsendQuery, 0)
+THEIRS(PQflush, -1)
+THEIRS(PQconsumeInput, 0)
+THEIRS(PQgetCancel, 0)
+THEIRS(PQcancel, 0)
+
+THEIRS(BIO_get_new_index, -1)
+THEIRS(BIO_meth_new, 0)
+THEIRS(BIO_meth_set_read, 0)
+THEIRS(BIO_meth_set_write, 0)
+THEIRS(BIO_meth_set_ctrl, 0)
+THEIRS(BIO_new, 0)
+THEIRS(SSL_CTX_new, 0)
+THEIRS(SSL_CTX_load_verify_locations, 0)
+THEIRS(SSL_new, 0)
+THEIRS(SSL_set1_host, 0)
+THEIRS(SSL_ctrl, 0)
+THEIRS(SSL_connect, -1)
+THEIRS(SSL_read, -1)
+THEIRS(SSL_write, -1)
+
+THEIRS(sqlite3_open_v2, 7) /* SQLITE_NOMEM */
+THEIRS(sqlite3_busy_handler, 7)
+THEIRS(sqlite3_exec, 7)

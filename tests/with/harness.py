@@ -6,6 +6,7 @@ a user would build it, and with the one that has AddressSanitizer, which finds l
 limit that only stops a test that hangs. Programs and servers are ended whatever happens.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -36,6 +37,12 @@ def test(function):
     return function
 
 
+def test_plain(function):
+    """A test that what AddressSanitizer preloads would disturb."""
+    function.builds = ["plain"]
+    return test(function)
+
+
 def wait_until(condition, what):
     """Waits until condition() is true, and returns what it returned."""
     end = time.monotonic() + LIMIT
@@ -55,14 +62,15 @@ def equal(is_, should_be, what):
 class Program:
     """A program that runs, and its lines of output as they come."""
 
-    def __init__(self, argv, descriptors=None):
+    def __init__(self, argv, descriptors=None, environment=None):
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env["ASAN_OPTIONS"] = "exitcode=99:detect_leaks=1"
         self.started = time.monotonic()
         self.name = os.path.basename(argv[0])
         # With the signal blocked, nothing that waits is interrupted by it, and only the context can end the wait.
         few = ["prlimit", f"--nofile={descriptors}"] if descriptors else []
-        self.process = subprocess.Popen(["env", "--block-signal=INT", *few, *argv], stdin=subprocess.PIPE,
+        last = ["env", *(f"{name}={value}" for name, value in (environment or {}).items())]
+        self.process = subprocess.Popen(["env", "--block-signal=INT", *few, *last, *argv], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=env)
         self.out, self.err = [], []
         self.readers = [threading.Thread(target=self.read, args=pair) for pair in
@@ -223,31 +231,59 @@ def few_descriptors(start, name, *args, aborts=None):
             assert code == 1 and program.err, f"{descriptors} descriptors: exits with {code}: {program.out} {program.err}"
 
 
+def each_call_fails(start, run, counts=lambda line: True, but=()):
+    """Each call that can fail is made to, in turn: example_faults.c says which. run(start) has a program run to its end, and
+    returns it. It ends as it does when nothing fails, with the same output in lines that count, or exits with 1 and a message.
+    Some libraries' own code cannot take some failures: those are not made."""
+    with folder() as path, concurrent.futures.ThreadPoolExecutor(4) as threads:
+        def run_with(fault):
+            log = f"{path}/{fault}"
+            environment = {"LD_PRELOAD": BUILD + "/with/faults.so", "FAULT": fault, "FAULT_LOG": log, "FAULT_PROGRAM": "1"}
+            program = run(lambda *args: start(*args, environment=environment))
+            code, _ = program.end()
+            with open(log) as lines:
+                return code, list(filter(counts, program.out)), program.err, lines.read().splitlines()
+
+        def fail_each(call):
+            for n in range(1, 7):
+                if f"{call} {n}" in but:
+                    continue
+                code, out, err, log = run_with(f"{call} {n}")
+                if f"failed {call}" not in log:
+                    break
+                assert (code, out, err) == usual or code == 1 and err, f"{call} {n} fails: exits with {code}: {out} {err}"
+
+        *usual, log = run_with("nothing 0")
+        usual = tuple(usual)
+        calls = {line.split()[1] for line in log if line.startswith("called")}
+        assert len(calls) > 4, f"calls that could fail: {calls}"
+        list(threads.map(fail_each, calls))
+
+
 def main():
     """Runs the tests of the script with each build, and prints TAP."""
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     builds = {os.environ["WITH_ONLY"]: BUILDS[os.environ["WITH_ONLY"]]} if "WITH_ONLY" in os.environ else BUILDS
-    print(f"1..{len(tests) * len(builds)}")
-    number = failed = 0
-    for build, path in builds.items():
-        for function in tests:
-            number += 1
-            name = f"{function.__name__} ({build})"
-            programs = []
+    runs = [(build, function) for build in builds for function in tests if build in getattr(function, "builds", builds)]
+    print(f"1..{len(runs)}")
+    failed = 0
+    for number, (build, function) in enumerate(runs, 1):
+        name = f"{function.__name__} ({build})"
+        programs = []
 
-            def start(program, *args, **options):
-                programs.append(Program([os.path.join(path, program), *map(str, args)], **options))
-                return programs[-1]
-            try:
-                function(start)
-                print(f"ok {number} - {name}")
-            except Exception:
-                failed += 1
-                print(f"not ok {number} - {name}")
-                for line in traceback.format_exc().splitlines():
-                    print("# " + line)
-            finally:
-                for program in programs:
-                    program.kill()
+        def start(program, *args, **options):
+            programs.append(Program([os.path.join(builds[build], program), *map(str, args)], **options))
+            return programs[-1]
+        try:
+            function(start)
+            print(f"ok {number} - {name}")
+        except Exception:
+            failed += 1
+            print(f"not ok {number} - {name}")
+            for line in traceback.format_exc().splitlines():
+                print("# " + line)
+        finally:
+            for program in programs:
+                program.kill()
     sys.exit(1 if failed else 0)

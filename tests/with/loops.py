@@ -40,6 +40,19 @@ def main_for(name, aborts=None):
     def out_of_descriptors(start):
         few_descriptors(start, name, aborts=aborts)
 
+    @test_plain
+    def calls_fail_before_success(start):
+        def run(start):
+            program = start(name, LONG)
+            with contextlib.suppress(OSError):
+                program.write("hello\n")
+            return program
+        each_call_fails(start, run)
+
+    @test_plain
+    def calls_fail_before_a_deadline(start):
+        each_call_fails(start, lambda start: start(name, 30))
+
     main()
 
 

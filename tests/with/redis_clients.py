@@ -57,3 +57,13 @@ def tests_of(name, server):
     @test
     def out_of_descriptors(start):
         few_descriptors(start, name, "127.0.0.1", server.port, "BLPOP", "nothing", 0)
+
+    hiredis_does_not_look = "event_new 2", "event_new 3"  # redisLibeventAttach
+
+    @test_plain
+    def calls_fail_before_success(start):
+        each_call_fails(start, lambda start: call(start, LONG, "SET", "key", "a value"), but=hiredis_does_not_look)
+
+    @test_plain
+    def calls_fail_before_a_deadline(start):
+        each_call_fails(start, lambda start: call(start, 50, "BLPOP", "nothing", 0), but=hiredis_does_not_look)

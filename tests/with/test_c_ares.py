@@ -82,4 +82,16 @@ def out_of_descriptors(start):
         few_descriptors(start, "c_ares", server.address, "slow.test")
 
 
+@test_plain
+def calls_fail_before_success(start):
+    with NameServer() as server:
+        each_call_fails(start, lambda start: start("c_ares", LONG, server.address, "fast.test"))
+
+
+@test_plain
+def calls_fail_before_a_deadline(start):
+    with NameServer() as server:
+        each_call_fails(start, lambda start: start("c_ares", 30, server.address, "slow.test"))
+
+
 main()

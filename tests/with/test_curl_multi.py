@@ -76,4 +76,17 @@ def out_of_descriptors(start):
         few_descriptors(start, "curl_multi", *web.urls("slow", "slow"))
 
 
+@test_plain
+def calls_fail_before_success(start):
+    with Web() as web:
+        web.slow = 2
+        each_call_fails(start, lambda start: start("curl_multi", LONG, *web.urls("fast")))
+
+
+@test_plain
+def calls_fail_before_a_deadline(start):
+    with Web() as web:
+        each_call_fails(start, lambda start: start("curl_multi", 50, *web.urls("slow", "slow")))
+
+
 main()

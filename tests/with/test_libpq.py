@@ -68,5 +68,15 @@ def out_of_descriptors(start):
     few_descriptors(start, "libpq", pg.conninfo("few"), SLEEP)
 
 
+@test_plain
+def calls_fail_before_success(start):
+    each_call_fails(start, lambda start: call(start, LONG, "fails", "select 1"))
+
+
+@test_plain
+def calls_fail_before_a_deadline(start):
+    each_call_fails(start, lambda start: call(start, 100, "fails", SLEEP))
+
+
 with postgres() as pg:
     main()

@@ -99,5 +99,17 @@ def already_done(start):
     equal(len(nobody.connections), 0, "connections")
 
 
+@test_plain
+def calls_fail(start):
+    def run(start):
+        web = serve(start, LONG)
+        with contextlib.suppress(AssertionError, OSError, IndexError):  # it has ended, or hangs up without an answer
+            Client(web, "/nothing").answer()
+            Client(web, "/").answer()
+        web.interrupt()
+        return web
+    each_call_fails(start, run, lambda line: not re.match("listens|GET", line))
+
+
 with postgres() as pg, redis() as store:
     main()

@@ -109,5 +109,15 @@ def out_of_descriptors(start):
     few_descriptors(start, "openssl", "localhost", server.port, server.ca, "nothing")
 
 
+@test_plain
+def calls_fail_before_success(start):
+    each_call_fails(start, lambda start: call(start, LONG, server.port, "all"))
+
+
+@test_plain
+def calls_fail_before_a_deadline(start):
+    each_call_fails(start, lambda start: call(start, 50, server.port, "nothing"))
+
+
 with folder() as here, Tls(here) as server:
     main()

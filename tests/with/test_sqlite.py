@@ -117,4 +117,17 @@ def out_of_descriptors(start):
         few_descriptors(start, "sqlite", db.path, "select 1")
 
 
+@test_plain
+def calls_fail_before_success(start):
+    with database() as db:
+        each_call_fails(start, lambda start: start("sqlite", LONG, db.path, "insert into t values (7)"))
+
+
+@test_plain
+def calls_fail_before_a_deadline(start):
+    with database() as db:
+        each_call_fails(start, lambda start: start("sqlite", 30, db.path, ENDLESS))
+        db.unchanged()
+
+
 main()

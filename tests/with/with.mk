@@ -32,11 +32,16 @@ $(BUILD)/with/%: src/examples/with/%.c $(wildcard src/examples/with/*.h) $(BUILD
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) $(FLAGS) $(call with_cflags,$*) $(LDFLAGS) -o $@ $< $(BUILD)/libctxfd.a $(call with_libs,$*) $(LDLIBS)
 
+# Makes a call of theirs fail.
+$(BUILD)/with/faults.so: tests/faults/example_faults.c
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -shared -fPIC -pthread -o $@ $< -ldl
+
 with: $(addprefix $(BUILD)/,$(WITH)) ## the programs that use other libraries, into build/with
 
-check-with: ## the programs that use ctxfd with libcurl, libuv, libpq and so on, against real servers: one minute
+check-with: ## the programs that use ctxfd with libcurl, libuv, libpq and so on, against real servers: two minutes
 	@$(DEPS) cc pkg-config python3 asan $(WITH_DEPS) $(WITH_SERVERS)
-	+@$(CHECK) with
+	+@$(CHECK) with $(BUILD)/with/faults.so
 	+@$(CHECK) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' with
 	@BUILD='$(BUILD)' VARIANT=with CC='$(CC)' tests/tools/run $(or $(TESTS),$(WITH_TESTS))
 
