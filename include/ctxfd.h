@@ -76,7 +76,7 @@ extern "C" {
 #endif
 
 #define CTXFD_VERSION_MAJOR 0
-#define CTXFD_VERSION_MINOR 1
+#define CTXFD_VERSION_MINOR 2
 
 /* Nanoseconds in each: `5 * CTXFD_SEC`. */
 #define CTXFD_USEC INT64_C(1000)
