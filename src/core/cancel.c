@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a context ends, and what is seen of it. context.h says what guards what.
+ * How a context ends. context.h says what guards what, and look.c what others see of an end.
  *
  * HOW A CANCEL REACHES EVERYONE. ctxfd_cancel goes through the subtree once, depth first, on the tree's own pointers:
  *

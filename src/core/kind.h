@@ -57,7 +57,7 @@ struct kind_row {
 	 * dispatcher's lock, by who runs it. Returns how many contexts that has ended.
 	 */
 	int (*alarm)(struct heap_node *alarm, int64_t now);
-	/* When its kind ends n, if that is known only when n has been made: INT64_MAX until then. */
+	/* For a kind whose deadline is not known yet when n is made: the deadline, or INT64_MAX as long as it is not known. */
 	int64_t (*deadline)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
 	void (*before_free)(struct ctxfd *n);

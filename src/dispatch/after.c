@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * After-funcs: functions that run once their context is done. dispatcher.h says what one is and what guards it.
+ * After-funcs: functions that run once their context is done. round.h says what one is, dispatcher.h what guards it.
  *
  * WHO WINS, stop or run? stop takes the after-func out of its parent's list, if it is still LIVE: once it is out,
  * nothing can end it. If it is DONE it is on its way to its dispatcher's queue, and `state` decides, under the

@@ -4,7 +4,7 @@
  *
  * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
  * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread;
- * it starts one of its own with the first look at any context (context.h, ctxfdi_first_look), if something waits for it, or
+ * it starts one of its own with the first look at any context (look.h, ctxfdi_first_look), if something waits for it, or
  * with the first cancel that makes something due.
  */
 #include <sys/prctl.h>

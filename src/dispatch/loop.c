@@ -69,7 +69,7 @@ static int watch_sources(struct ctxfd_dispatcher *d)
 	return err;
 }
 
-/* What an earlier process left (see fork) is taken along. */
+/* In the child of a fork, what the parent had registered is taken along (ctxfdi_dispatcher_forked). */
 int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d)
 {
 	int wake = -1, err = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a round serves besides sources, and alarms of other kinds: after-funcs, and expiries. */
+/* After-funcs and expiries, which a round serves besides sources and the alarms of other kinds. */
 #ifndef ROUND_H
 #define ROUND_H
 

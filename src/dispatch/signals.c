@@ -17,9 +17,9 @@
  * ours goes over that one again, and then it must know which of the two calls it. So there are several: each is set over
  * one handler of the program only, and does what that one would have done.
  *
- * THE LOCK guards the list and the dispositions. It comes after a dispatcher's lock. Handlers take no lock: they read
- * the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may have seen
- * it there have left (ctxfdi_await_handlers).
+ * THE LOCK guards the list, the dispositions and the signalfd. It comes after a dispatcher's lock. Handlers take no lock:
+ * they read the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may
+ * have seen it there have left (ctxfdi_await_handlers).
  */
 #include "dispatch/signals.h"
 

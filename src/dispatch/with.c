@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Making contexts that end because of something outside: an fd, a process, a signal, or that nothing happens. */
+/*
+ * The constructors of contexts that a dispatcher ends: by an fd, a process or a signal, for want of a touch, or some time
+ * after their parent. They check their arguments and find the dispatcher; what guards the rest is said in the files that
+ * they call.
+ */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
