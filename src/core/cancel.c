@@ -151,10 +151,6 @@ static void walk(struct ctxfd *root, struct cancel *c)
 	}
 }
 
-/*
- * n's deadline has passed, and n is not being freed: takes the hold of n, so that it is not, if there is something in
- * its list. False: there is not, or a walk has n, which ends the hooks on it.
- */
 bool ctxfdi_hold_expired(struct ctxfd *n)
 {
 	uint64_t w = ctxfdi_look(n);
@@ -167,8 +163,6 @@ bool ctxfdi_hold_expired(struct ctxfd *n)
 }
 
 /*
- * Ends the hooks on n, and then the hold. Returns them in the order in which they were made, for tell_hooks.
- *
  * Nothing is announced of n, which others may free once the hold is over. n was DONE before, and who made it so has
  * woken the sleepers; who has asked for its fd since then makes it readable.
  */

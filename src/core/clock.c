@@ -41,7 +41,7 @@ int64_t ctxfd_now(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
-/* Whether a deadline has not passed for sure, for a fifth of the price: the coarse clock lags by a tick at most. */
+/* The coarse clock lags by a tick at most. */
 bool ctxfdi_is_far(int64_t deadline)
 {
 	return deadline > read_clock(CLOCK_MONOTONIC_COARSE) + CTXFD_SEC;

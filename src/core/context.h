@@ -57,7 +57,7 @@
  *   TIMED        at birth                        who sets DONE     LIVE or PENDING: look may come before the commit
  *   HAS_FD       done_fd                         nobody            any
  *   UNSIGNALLED  done_fd, publish_anew           signal_done       HAS_FD, or is about to; may be spurious
- *   WAITERS      await_done                      nobody            any; may be spurious
+ *   WAITERS      prepare_sleep                   nobody            any; may be spurious
  *   LOCK         lock, lock_live, drop, own      unlock            HELD only in drop and own, which leave the list alone
  *   HELD         mark, hold_expired              commit            PENDING, or DONE by the clock; CHILDREN
  *   WALK_WAITERS await_walk                      commit            HELD; may be spurious

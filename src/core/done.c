@@ -208,8 +208,8 @@ static void lose(struct ctxfd *n)
 }
 
 /*
- * Makes the fd of a DONE node readable, and says so in the word. Any thread, any number of times. In a forked child
- * that has not asked nobody waits: UNSIGNALLED stays, and who asks sees to it.
+ * Says so in the word, too. In the child of a fork that has not asked for the fd nobody waits for it: UNSIGNALLED stays,
+ * and the first to ask there signals.
  */
 void ctxfdi_signal_done(struct ctxfd *n)
 {
@@ -242,7 +242,6 @@ static bool silence(const struct ctxfd *n, int fd)
 	return true;
 }
 
-/* Before n, which HAS_FD, is freed. */
 void ctxfdi_close_done_fd(struct ctxfd *n)
 {
 	int saved = errno, fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
@@ -301,7 +300,6 @@ static int make_anew(struct ctxfd *n)
 	return fd < 0 ? fd : 0;
 }
 
-/* The node's fd as it stands, made if there is none. */
 int ctxfdi_published_fd(struct ctxfd *n)
 {
 	int err;

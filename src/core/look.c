@@ -22,10 +22,6 @@ static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 	return *w & CTX_TIMED && n->deadline <= ctxfd_now();
 }
 
-/*
- * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
- * question about n's end asks here first.
- */
 uint64_t ctxfdi_look(struct ctxfd *n)
 {
 	uint64_t w = load_word(n), new;

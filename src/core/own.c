@@ -61,10 +61,6 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 	return ctx;
 }
 
-/*
- * Gives up one owner of ctx. Returns what the caller is the one to free, for dispose or detach: ctx if there is no other
- * owner and nothing below it, or a shard of it; else NULL.
- */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 {
 	uint32_t refs;
@@ -81,9 +77,9 @@ struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 }
 
 /*
- * Makes the caller an owner of n, whose owners may all have gone. Either n has ended, and the caller has a node in n's
- * list that stays there; so an owner who finds the list empty, and then nobody but itself, is alone for good. Or the
- * caller has found n, LISTED, in a list that n leaves before it is freed. False, for the latter only: n is being freed.
+ * Who may call it. Either n has ended, and the caller has a node in n's list that stays there; so an owner who finds the
+ * list empty, and then nobody but itself, is alone for good. Or the caller has found n, LISTED, in a list that n leaves
+ * before it is freed. Only in the latter case the result can be false.
  */
 bool ctxfdi_own(struct ctxfd *n)
 {
@@ -96,10 +92,7 @@ bool ctxfdi_own(struct ctxfd *n)
 	return ctxfdi_own_parent(n);
 }
 
-/*
- * Makes the caller an owner of n, whose memory it knows to be valid, if n has children: then it is not being freed, as no
- * owner frees what has some. False: n has none.
- */
+/* If n has children it is not being freed, as no owner frees what has some. */
 bool ctxfdi_own_parent(struct ctxfd *n)
 {
 	uint64_t w = load_word(n);
@@ -229,7 +222,6 @@ static void dispose_all(struct ctxfd *list, struct ctxfd **garbage)
 	}
 }
 
-/* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
 void ctxfdi_dispose(struct ctxfd *dead)
 {
 	dead->values = NULL;
@@ -255,7 +247,6 @@ void ctxfdi_discard(struct ctxfd *garbage)
 	}
 }
 
-/* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
 bool ctxfdi_dispose_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
@@ -269,10 +260,6 @@ bool ctxfdi_dispose_live(struct ctxfd *ctx)
 	return true;
 }
 
-/*
- * Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. Returns
- * what only n kept, for dispose, or NULL.
- */
 struct ctxfd *ctxfdi_unpark(struct ctxfd *n)
 {
 	struct ctxfd *dead = NULL;

@@ -11,7 +11,7 @@
 #include "core/shard.h"
 #include "core/tree.h"
 
-/* With what flags_of says, which is no constant to the compiler. */
+/* Their words are what flags_of returns for their kinds, which C does not let stand in an initializer. */
 static struct ctxfd background = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_BACKGROUND };
 static struct ctxfd todo = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_TODO };
 
@@ -25,7 +25,7 @@ const struct ctxfd *ctxfd_todo(void)
 	return &todo;
 }
 
-/* Under p's lock. p's word is seen, but for LOCK. Returns what changes in it. */
+/* Under p's lock. Apart from LOCK, p's word is `seen`. Returns what changes in it. */
 static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 {
 	struct ctxfd **head = list_head(p, seen);
@@ -69,10 +69,6 @@ __attribute__((always_inline)) static inline void link_and_unlock(struct ctxfd *
 		ctxfdi_split_children(p);
 }
 
-/*
- * Makes n, whose memory the caller gives, a child of parent. Its deadline must be earlier than the parent's, or
- * INT64_MAX: then the parent's is in effect. False: n is born done.
- */
 bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, int64_t deadline, int cause)
 {
 	struct ctxfd *p = node_of(parent), *list;
@@ -105,7 +101,6 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, i
 	return true;
 }
 
-/* The same for n that is no child of parent, of which it has the values, and which it keeps alive. */
 void ctxfdi_adopt_beside(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {
 	init_node(n, parent, kind);
@@ -115,11 +110,6 @@ void ctxfdi_adopt_beside(struct ctxfd *n, const struct ctxfd *parent, enum kind 
 	count_on(n, parent);
 }
 
-/*
- * Makes n, whose memory is the caller's, a hidden child of ctx, for a call that waits under it or the like. A cancel of ctx
- * rings it, as its kind does. It knows nothing of the clock: the deadline is the wait's own limit. False: ctx has ended, or
- * is about to. ctx must not be one that never ends.
- */
 bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind)
 {
 	struct ctxfd *p = node_of(ctx), *list;
