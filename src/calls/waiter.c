@@ -14,12 +14,9 @@
 #include <unistd.h>
 
 #include "core/fork.h"
+#include "core/kernel.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
-
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
-#endif
 
 _Thread_local struct waiter *ctxfdi_own_waiter;
 

@@ -8,11 +8,9 @@
 #include <pthread.h>
 #include <sys/wait.h>
 
+#include "core/kernel.h"
 #include "core/thread_cancel.h"
 #include "ctxfd.h"
-
-/* Not every libc has the name. */
-#define PIDFD ((idtype_t)3)
 
 /* Else a child made by clone with another exit signal than SIGCHLD, or none, would be no child. */
 #define ANY_CHILD __WALL

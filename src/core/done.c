@@ -32,6 +32,7 @@
 #include "core/clock.h"
 #include "core/done.h"
 #include "core/fork.h"
+#include "core/kernel.h"
 #include "core/lock.h"
 #include "core/thread_cancel.h"
 
@@ -39,10 +40,6 @@ enum {
 	NONE = -1, /* n->fd before anybody has asked */
 	LOST = -2, /* once it is known that the program closed it; the node is DONE */
 };
-
-#ifndef TFD_IOC_SET_TICKS
-#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
-#endif
 
 /* ---- Fork ------------------------------------------------------------------------------------------------------- */
 

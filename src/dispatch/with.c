@@ -9,16 +9,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/kernel.h"
 #include "core/thread_cancel.h"
 #include "dispatch/grace.h"
 #include "dispatch/idle.h"
 #include "dispatch/library.h"
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
-
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424 /* the same on every architecture */
-#endif
 
 static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
 {

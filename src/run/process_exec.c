@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "core/context.h"
+#include "core/kernel.h"
 #include "run/process.h"
 
 #ifndef CLONE_PIDFD
@@ -46,9 +47,6 @@ int __clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...) __attr
 #ifndef IN_CHILD
 #define IN_CHILD __attribute__((noinline, no_sanitize("address", "thread", "undefined")))
 #endif
-
-/* Not every libc has the name. */
-#define PIDFD ((idtype_t)3)
 
 #define STACK       (32 * 1024)
 #define KERNEL_SET  (_NSIG / 8) /* bytes of the kernel's sigset_t */

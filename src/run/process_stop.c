@@ -16,11 +16,9 @@
 #include <unistd.h>
 
 #include "core/context.h"
+#include "core/kernel.h"
 #include "run/process.h"
 
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424 /* the same on every architecture */
-#endif
 #define TO_GROUP (1U << 2) /* PIDFD_SIGNAL_PROCESS_GROUP */
 
 #define DEFAULT_GRACE (5 * CTXFD_SEC)
