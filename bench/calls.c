@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The calls that wait, under a context of their own with a deadline, as a server with a thread for each connection has
- * one for each request. The floor is ppoll, with the same time-out, and then the call, on the same descriptor.
+ * one for each request. The floor is ppoll, with the same timeout, and then the call, on the same descriptor.
  *
  * Two threads take turns, on one CPU or on two. Each turn is one call that has to wait, and one that does not, which
  * gives the other thread its turn. So half of a round trip is a sample.

@@ -586,16 +586,16 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main thread ends by
  * pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
  *
- * EXIT ends the library's idle threads. So the destructors of what a function has left there (pthread_key_create, a
- * thread_local of C++) run then, as of atexit from when the library made its first thread: what the program has made
- * before that still exists. They may wait for something that the exiting thread holds: exit goes on without them after a
- * tenth of a second. It does not wait for a thread that runs a function.
+ * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
+ * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first thread,
+ * so what the program had made before that still exists. The destructors may wait for something that the exiting thread
+ * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function.
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
  * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel
- * that makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such a dispatcher
- * works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in ctxfd_dispatcher_run
- * counts as inside the library, except while it runs fn.
+ * that makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such
+ * a dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
+ * ctxfd_dispatcher_run counts as inside the library, except while it runs fn.
  */
 struct ctxfd_dispatcher;
 
@@ -744,10 +744,10 @@ void ctxfd_touch(struct ctxfd *ctx);
  *     struct ctxfd *cleanup = ctxfd_with_grace(request, 2 * CTXFD_SEC, 0);
  *
  * The grace counts from the moment at which parent is cancelled or its deadline passes, however late anyone notices. (A
- * cancel comes to one context after another: to a million of them within milliseconds.) If
- * parent is done already, it counts from this call. It counts from one point in time for good, which ctxfd_deadline and
- * ctxfd_remaining tell once parent has ended; before that they tell of no deadline, here and for what is derived from
- * the context. (A merge tells of the grace of its first parent only.)
+ * cancel comes to one context after another: to a million of them within milliseconds.) If parent is done already, it
+ * counts from this call. It counts from one point in time for good, which ctxfd_deadline and ctxfd_remaining tell once
+ * parent has ended; before that they tell of no deadline, here and for what is derived from the context. (A merge tells of
+ * the grace of its first parent only.)
  *
  * With a `grace` of 0 or less it ends as soon as parent has ended, and is done when this returns if parent is done.
  * With INT64_MAX, or if parent never ends, or if the time overflows the clock, it never ends by itself.
@@ -756,7 +756,7 @@ void ctxfd_touch(struct ctxfd *ctx);
  * its thread starts. If nobody runs the dispatcher, the context does not end by itself. It keeps parent alive, and takes
  * no fd of the library.
  *
- * It follows Go's context.WithoutCancel, with a time-out that begins in a context.AfterFunc.
+ * It follows Go's context.WithoutCancel, with a timeout that begins in a context.AfterFunc.
  *
  * Errors, if the library's thread has to start: EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll
  * watches).

@@ -35,11 +35,11 @@ extern "C" {
 
 /*
  * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the group: to all that it
- * has started, but for what has left the group, as daemons do. When the command ends after its context, the rest of the
+ * has started, except what has left the group, as daemons do. When the command ends after its context, the rest of the
  * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (After ctxfd_spawn it has ended by itself if
  * the dispatcher hears of that before ctx ends.) The group is in the background of the terminal: Ctrl-C does not reach
- * it, and it cannot read from there. (Before Linux 6.9 the rest can be missed in
- * ctxfd_spawn, if the process is reaped at once and another one gets its number within microseconds.)
+ * it, and it cannot read from there. (Before Linux 6.9 ctxfd_spawn can miss the rest, if the process is reaped at once and
+ * another one gets its number within microseconds.)
  *
  * CTXFD_PASS_CONTEXT: the command can get its context by ctxfd_inherited.
  */
@@ -92,10 +92,9 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
  *
  * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts. Until
  * it has heard that the process has ended, the library keeps ctx alive and has two fds for it, or four with
- * CTXFD_PASS_CONTEXT; so a dispatcher of the program must be run. The caller
- * may close the pidfd before. If ctx is never done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no
- * memory for the grace when ctx ends, SIGKILL comes at once. In the child of a fork, contexts that end do not stop
- * the parent's processes.
+ * CTXFD_PASS_CONTEXT; so a dispatcher of the program must be run. The caller may close the pidfd before. If ctx is never
+ * done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no memory for the grace when ctx ends, SIGKILL
+ * comes at once. In the child of a fork, contexts that end do not stop the parent's processes.
  *
  * Returns a pidfd (close-on-exec), which the caller owns, err if ctx is done already, or -errno. After a failure no
  * process is left.
@@ -103,8 +102,8 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
  * grace; stop_signal is no signal), EBADF (in, out or err is not open), ENOMEM, EMFILE, ENFILE, ENOSYS (a kernel before
  * 5.4), EAGAIN (no process, because of RLIMIT_NPROC or the like; or no thread), ENOSPC (the user's limit of epoll
  * watches), EPERM (forbidden by a sandbox); of the directory and the file, as of chdir(2) and execve(2), among others
- * ENOENT, ENOTDIR, EACCES, ENOEXEC, E2BIG, ELOOP, ENAMETOOLONG, ETXTBSY (also
- * if the program has just written the file, and a child that is made at that moment still has it open).
+ * ENOENT, ENOTDIR, EACCES, ENOEXEC, E2BIG, ELOOP, ENAMETOOLONG, ETXTBSY (also if the program has just written the file, and
+ * a child that is made at that moment still has it open).
  */
 int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pid_t *pid);
 

@@ -39,9 +39,9 @@
  *   Threads. Everything here is called by the thread that submits to the ring. The context is not bound to it: any
  *   thread may cancel it at any time, and that wakes a thread that sleeps in io_uring_enter.
  *
- *   Waiting. Wait for one completion (io_uring_submit_and_wait(&ring, 1)), or with a time-out
+ *   Waiting. Wait for one completion (io_uring_submit_and_wait(&ring, 1)), or with a timeout
  *   (io_uring_submit_and_wait_timeout). The end of a context is one completion, however many operations it has in
- *   flight: theirs come after ctxfd_uring_complete has seen it. So a wait for two or more, without a time-out, may
+ *   flight: theirs come after ctxfd_uring_complete has seen it. So a wait for two or more, without a timeout, may
  *   sleep on.
  *
  *   Memory. A scope and a record are storage of yours, and nothing here allocates. A record needs no initialisation. It

@@ -297,7 +297,7 @@ static bool park(struct worker *w, const struct ctxfd *ctx)
 	return w->parked || never;
 }
 
-/* When this returns, who rings has done so. */
+/* When this returns, a cancel that rings w has done so. */
 static void unpark(struct worker *w)
 {
 	struct ctxfd *dead = w->parked ? ctxfdi_unpark(&w->node) : NULL;

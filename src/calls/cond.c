@@ -4,8 +4,8 @@
  *
  * A CANCEL BROADCASTS. The waiting thread is parked in the context's list, and the walk that ends the context rings it.
  * That takes no mutex, so it does not matter who has it. Other waiters that this wakes return 0, as from any wait. glibc's
- * broadcast may wait for threads that it woke earlier. Whoever waits by libc's own call is woken by nothing else, so the
- * header says what that means.
+ * broadcast may wait for threads that it woke earlier, and the cancel with it. There is no other way to wake a thread that
+ * waits by libc's own call, so the header tells the user.
  *
  * THE GAP. When it is parked, the thread is not yet queued at the condition, where alone a broadcast finds it. It holds
  * the mutex until it is, and the canceller cannot wait for that. So the canceller first moves the wait's time limit into
@@ -52,9 +52,10 @@ static int timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct
 #else
 
 /*
- * Nothing tells by which clock a condition goes. So each wait begins by CLOCK_MONOTONIC. If it is over too early, that
- * was long past by the condition's clock, CLOCK_REALTIME; the call returns for no reason, and this is the condition that the
- * thread's next wait is for, by that clock. It is forgotten then, for the next condition in its place may have the other.
+ * Nothing tells by which clock a condition goes. So a wait gives its limit by CLOCK_MONOTONIC. If it is over too early, the
+ * condition goes by CLOCK_REALTIME, to which that limit was long past: then the call returns for no reason, and notes the
+ * condition here. If the thread's next wait is at this one, its limit is by CLOCK_REALTIME. It forgets the note in any
+ * case, since the next condition at this address may go by the other clock.
  */
 static _Thread_local const pthread_cond_t *by_realtime;
 

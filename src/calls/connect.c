@@ -23,9 +23,9 @@ static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 
 /*
  * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
- * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. Who finds
- * another thread at it tries again: that one may wait after all, for another process can be the quicker one. A child of a
- * fork inherits who is at it in its parent, which is none of its own threads: so the process is told by its number.
+ * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. A thread that
+ * finds another one at it does not wait for it, but tries again: that one may wait after all, if another process is
+ * quicker. `taken` says of which process the thread is, since a child of a fork inherits it, but not the thread.
  */
 static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {

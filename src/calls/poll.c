@@ -25,7 +25,7 @@ static void leave_cancelled(void *parked)
 
 /*
  * In a function of its own, since without -fexceptions this is a setjmp; and the innermost of ours, since AddressSanitizer
- * holds the variables of unwound frames against who is called next.
+ * goes on watching the variables of frames that were unwound, and would blame the functions that are called next.
  */
 static int ppoll_parked(struct pollfd *fds, nfds_t n, const struct timespec *limit, struct waiter *parked)
 {
@@ -173,8 +173,8 @@ int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
 }
 
 /*
- * Some descriptors poll ready and still take nothing, so ctx is asked whatever poll says, and after a few tries in vain the
- * next one is a while off.
+ * Some descriptors poll ready and still take nothing. So ctx is asked whatever poll says, and after a few tries that got
+ * nothing the next one comes later.
  */
 int ctxfdi_await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
 {

@@ -4,8 +4,9 @@
  * waiting; if that says EAGAIN, await_next_try; and try again. So what a try has consumed is never lost to a
  * cancellation. All return 0, err or -errno unless they say otherwise.
  *
- * ERRORS. Two are passing. EINTR: a signal's handler has run. EAGAIN: not yet; the next try comes when poll says so,
- * after a few in vain a millisecond later. After either ctx is asked, so its end bounds them. All others end the call.
+ * ERRORS. Two are passing. EINTR: a signal's handler has run. EAGAIN: not yet; the next try comes when poll says so, and
+ * after a few that got nothing a millisecond later. After either ctx is asked, so its end bounds them. All others end the
+ * call.
  */
 #ifndef POLL_H
 #define POLL_H
@@ -28,10 +29,10 @@ int ctxfdi_await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain
 
 /*
  * WHETHER TO TRY FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to wait
- * for it the next time too. So it polls first then, and makes no call in vain. If that is wrong it costs a poll. One call
- * in eight tries first, and if it need not wait those that follow do the same. And the poll lasts 100 ms at most, then
- * comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that never polls ready.
- * Only for what comes in: most descriptors take bytes long before they poll writable.
+ * for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it costs
+ * a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll lasts 100 ms at
+ * most, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that
+ * never polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
  */
 bool ctxfdi_expects_to_wait(int fd, int events);
 void ctxfdi_await_expected(const struct ctxfd *ctx, int fd, int events);

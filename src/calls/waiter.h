@@ -32,7 +32,7 @@ struct waiter {
 	uint32_t process; /* ctxfdi_forks of the one that it waits in */
 };
 
-/* How late a call that gets no waiter, for want of fds or memory, hears of the end of its context. */
+/* How late a call hears of the end of its context if there is no fd or no memory for its waiter. */
 #define BLIND (2 * CTXFD_MSEC)
 
 /* This thread's, out of every list. NULL: no memory. */

@@ -15,8 +15,8 @@
  * each sees by the clock that it is done. Its hooks are ended by whoever has an alarm for them, whose hold ends as a
  * walk's does.
  *
- * Between commit and signal anyone may see DONE and UNSIGNALLED; who does makes the fd readable before answering
- * (ctxfdi_look).
+ * Between commit and signal anyone may see DONE and UNSIGNALLED: a thread that does makes the fd readable before it
+ * answers (ctxfdi_look).
  */
 #include "core/cancel.h"
 
@@ -76,7 +76,7 @@ static inline void announce(struct ctxfd *n, uint64_t w, struct cancel *c)
  */
 static bool mark(struct ctxfd *n, struct cancel *c)
 {
-	uint64_t w = load_word(n), new;
+	uint64_t w = load_word(n), next;
 
 	for (;;) {
 		if (w & CTX_DONE) {
@@ -89,23 +89,22 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 			continue;
 		}
 		if (w & CTX_TIMED && too_late(c, n))
-			new = (w & ~CTX_TIMED) | CTX_DONE | CTX_EXPIRED;
+			next = (w & ~CTX_TIMED) | CTX_DONE | CTX_EXPIRED;
 		else if (w & CTX_CHILDREN)
-			new = (w & FLAGS_MASK) | CTX_PENDING | CTX_HELD | c->verdict;
+			next = (w & FLAGS_MASK) | CTX_PENDING | CTX_HELD | c->verdict;
 		else
-			new = (w & FLAGS_MASK & ~CTX_TIMED) | CTX_DONE | c->verdict;
-		if (swap_word(n, &w, new))
+			next = (w & FLAGS_MASK & ~CTX_TIMED) | CTX_DONE | c->verdict;
+		if (swap_word(n, &w, next))
 			break;
 	}
-	if (new &CTX_HELD)
-		return true;
-	announce(n, new, c);
-	return false;
+	if (!(next & CTX_HELD))
+		announce(n, next, c);
+	return next & CTX_HELD;
 }
 
 /*
- * The way back: everything below n is done, and n's hold ends. Returns n's word. n stays valid until its parent on our way
- * is committed; who has not come through one must not touch it any more.
+ * The way back: everything below n is done, and n's hold ends. Returns n's word. n stays valid until the parent through
+ * which the walk came is committed. A caller that came through none must not touch n any more.
  */
 static inline uint64_t commit(struct ctxfd *n)
 {
@@ -163,8 +162,8 @@ bool ctxfdi_hold_expired(struct ctxfd *n)
 }
 
 /*
- * Nothing is announced of n, which others may free once the hold is over. n was DONE before, and who made it so has
- * woken the sleepers; who has asked for its fd since then makes it readable.
+ * Nothing is announced of n, which others may free once the hold is over. n was DONE before: the thread that made it so
+ * has woken the sleepers, and one that has asked for its fd since then makes it readable.
  */
 struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 {
@@ -223,10 +222,7 @@ void ctxfd_close(struct ctxfd *ctx)
 		ctxfd_unref(ctx);
 		return;
 	}
-	/*
-	 * A bare leaf: who waits on its fd still hears of it, and nobody is left who could ask whether it was
-	 * cancelled.
-	 */
+	/* A leaf that nobody else owns: its fd still tells those that poll it, and nobody can ask for its err any more. */
 	if (load_word(ctx) & CTX_UNSIGNALLED)
 		ctxfdi_signal_done(ctx);
 	ctxfdi_dispose(ctx);

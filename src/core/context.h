@@ -30,8 +30,9 @@
  * What keeps a node beyond its owners is CHILDREN, "somebody is in the list" (except the expiry, which goes with its
  * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
  * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
- * the one to free. Who has a node in its list may own it again (ctxfdi_own): that ends ORPHAN. So may who has found a LISTED
- * node in a list that it leaves before it is freed: that one comes to 0 also when it is freed by its last owner.
+ * the one to free. A thread that has a node of its own in the list may become an owner again (ctxfdi_own), which ends
+ * ORPHAN. So may a thread that finds a LISTED node in a list outside of the tree, which the node leaves before it is freed:
+ * the last owner of such a node brings `refs` to 0 first, and from then on nobody becomes an owner.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
@@ -191,7 +192,8 @@ static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 }
 
 /*
- * A new node's fields but for its place in the tree, its word and its deadline. Not calloc: see the benchmark of make.
+ * Fills in a new node, except its place in the tree, its word and its deadline. calloc would be slower: see the benchmark
+ * of make.
  */
 static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {

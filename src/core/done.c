@@ -116,7 +116,8 @@ static bool is_timerfd(int fd)
 /*
  * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to ring it, in which err and fd
  * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
- * again. Somebody who has the fd as well can disarm it meanwhile: so look after it, and give up after a second.
+ * again. Another process that has the fd can disarm it meanwhile: so set it again if it does not ring, and give up after a
+ * second.
  */
 static void make_timer_readable_by_alarm(int fd)
 {
@@ -127,7 +128,7 @@ static void make_timer_readable_by_alarm(int fd)
 
 	pthread_mutex_lock(&one_at_a_time);
 	give_up = ctxfd_now() + CTXFD_SEC;
-	/* Interrupted, the first look has found nothing either. */
+	/* A first look that a signal has interrupted has found nothing either. */
 	for (int ready = poll(&readable, 1, 0) > 0; ready <= 0 && ctxfd_now() < give_up;
 	     ready = poll(&readable, 1, 100))
 		if (ready == 0 && arm(fd, 0) != 0)
@@ -158,10 +159,10 @@ static bool make_timer_readable(int fd)
  * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
  * second thread that signals or by a stranger, must fit as well, or it would not wake anyone.
  *
- * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to who waits for one.
+ * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to those that wait for one.
  *
  * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
- * would leave its holds for good. It is cheaper, too: 179 ns for 222.
+ * would leave its holds for good. It is cheaper, too: 179 ns instead of 222.
  */
 static long add(int fd, uint64_t count)
 {
@@ -218,7 +219,7 @@ void ctxfdi_signal_done(struct ctxfd *n)
 	if (fd < 0 || !make_readable(n, fd))
 		lose(n);
 	else
-		change_flags(n, CTX_UNSIGNALLED, 0); /* who sees it gone may count on the fd */
+		change_flags(n, CTX_UNSIGNALLED, 0); /* a thread that sees it gone may rely on the fd */
 	errno = saved;
 }
 
@@ -256,7 +257,7 @@ static int make_fd(struct ctxfd *n)
 	if (fd < 0)
 		return fd;
 	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_relaxed);
-	/* Release: who reads the number sees the generation. Acquire: so does the loser of the race. */
+	/* Release: a thread that reads the number sees the generation. Acquire: so does the loser of the race. */
 	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
 		return fd;
 	close_quietly(fd);
@@ -275,7 +276,7 @@ static void publish_anew(struct ctxfd *n, int fd)
 	if (load_word(n) & CTX_DONE)
 		make_readable(n, fd);
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
-	/* First, so that who sees that the fd is its own sees that it is to be signalled. */
+	/* First, so that a thread that sees the new generation sees that the fd is to be signalled. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_release);
 	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */

@@ -53,11 +53,11 @@ struct kind_row {
 	 */
 	void (*ring)(struct ctxfd *n);
 	/*
-	 * For what has an alarm in a dispatcher's heap, which has rung, at `now` or later, and is not set any more. Under the
-	 * dispatcher's lock, by who runs it. Returns how many contexts that has ended.
+	 * For what has an alarm in a dispatcher's heap: it has rung, at `now` or later, and is not set any more. Called under
+	 * the dispatcher's lock, by the thread that runs it. Returns how many contexts have ended by that.
 	 */
 	int (*alarm)(struct heap_node *alarm, int64_t now);
-	/* For a kind whose deadline is not known yet when n is made: the deadline, or INT64_MAX as long as it is not known. */
+	/* For a kind whose deadline is not known yet when n is made: the deadline, or INT64_MAX until it is known. */
 	int64_t (*deadline)(struct ctxfd *n);
 	/* For what is LISTED, and for an expiry: leaves the lists outside of the tree. n is about to be freed. */
 	void (*before_free)(struct ctxfd *n);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is seen of a context's end, by looking. Everything about it is in the word, but two things are not there by
- * themselves: that a deadline has passed is seen by whoever asks first after it; and between the end and the moment
- * that the fd is readable anyone may see DONE and UNSIGNALLED, and who does makes it readable before answering.
+ * What is seen of a context's end, by looking. Everything about it is in the word, but two things take the thread that
+ * looks. The first to look after a deadline writes into the word that it has passed. And between an end and its signal
+ * anyone may see DONE and UNSIGNALLED: a thread that does makes the fd readable before it answers. No locks.
  */
 #include "core/look.h"
 
@@ -28,8 +28,8 @@ uint64_t ctxfdi_look(struct ctxfd *n)
 
 	while (deadline_passed(n, &w)) {
 		/*
-		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. All below has
-		 * passed too.
+		 * What a cancel has PENDING keeps the cancel's verdict: it is only made visible early. Below it, too,
+		 * all deadlines have passed.
 		 */
 		new = (w & ~(CTX_TIMED | CTX_PENDING)) | CTX_DONE | (w & CTX_PENDING ? 0 : CTX_EXPIRED);
 		if (swap_word(n, &w, new)) {

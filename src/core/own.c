@@ -34,8 +34,8 @@ static struct ctxfd *orphan_shards(struct ctxfd *p)
 }
 
 /*
- * Gives up the reference of ctx's only owner, who may become two meanwhile, through what is in ctx's list or by a list
- * that ctx is in. Returns what drop does.
+ * The caller is ctx's only owner and gives its reference up. Others may become owners meanwhile, through what is in ctx's
+ * list or by a list that ctx is in. Returns what drop does.
  */
 static struct ctxfd *drop_last(struct ctxfd *ctx)
 {
@@ -53,7 +53,7 @@ static struct ctxfd *drop_last(struct ctxfd *ctx)
 		unlock(ctx, change);
 		return sharded ? orphan_shards(ctx) : NULL;
 	}
-	/* Who came meanwhile through the list, which is empty now, may have left owners behind. */
+	/* The list is empty now, but a thread that came through it meanwhile may have become an owner. */
 	if (w & CTX_LISTED ? !atomic_compare_exchange_strong_explicit(&ctx->refs, &one, 0, memory_order_acq_rel,
 	                                                              memory_order_acquire)
 	                   : !is_alone(ctx))

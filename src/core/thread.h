@@ -20,9 +20,9 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
  * so that none is left where a dlclose unmaps a program's copy of this library. Then the destructors of what the program's
  * functions left there run: data of a key, a thread_local of C++.
  *
- * So it is done early, by atexit from before the first thread is made: what the program has constructed by then is there
- * still, as it would not be for a destructor of the library's. And exit waits briefly, for what runs there may want a lock
- * that the exiting thread has.
+ * So it is done early, by a function that is given to atexit before the first thread is made: what the program has
+ * constructed by then is still there, as it would not be for a destructor of the library's. And exit does not wait long,
+ * since a destructor may want a lock that the exiting thread has.
  */
 
 /* Has fn called at exit; *known is whether it has been told. */

@@ -44,7 +44,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list, struct ctxfd **garbage)
 		}
 	} while (list && list->ctx.kind == KIND_AFTER_FUNC && after_of(list)->dispatcher == d);
 	/* From here on they may be freed, and d, unless we own it. */
-	if (d->serving) { /* who does looks at the queue when its round ends */
+	if (d->serving) { /* that thread looks at the queue again when its round ends */
 		dispatcher_unlock(d);
 	} else {
 		dispatcher_ref(d);
@@ -153,7 +153,7 @@ void ctxfdi_forget_expiry(struct ctxfd *expiry)
 	expiry->linked = false;
 }
 
-/* Afterwards: all but the memory of the first one. */
+/* After that: gives up all but the memory of the first one. */
 void ctxfdi_discard_expiry(struct ctxfd *expiry)
 {
 	struct expiry *e = container_of(expiry, struct expiry, node), *more = e->more;

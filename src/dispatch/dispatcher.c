@@ -25,7 +25,7 @@ static bool write_wake(struct ctxfd_dispatcher *d)
 	return syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
 }
 
-/* Acquire pairs with the release of who has written: what `woken` says is so. */
+/* Acquire pairs with the release of those that have written: after that `woken` is true to the epoll set. */
 static bool needs_wake(struct ctxfd_dispatcher *d)
 {
 	return atomic_load_explicit(&d->wake, memory_order_relaxed) >= 0 &&

@@ -4,11 +4,12 @@
  * queues of what is due, and ctxfd_dispatcher_run, which does it. The program has one for each of its loops; the
  * library has one of its own (library.c), which its thread runs.
  *
- * A DISPATCHER'S LOCK is a mutex. It guards all of struct ctxfd_dispatcher, and of what is registered with it, that is
- * not called fixed. It comes before a node's LOCK, after which it is never taken; nobody has two of them, but fork. It is
- * not held while a walk is waited for, memory is allocated or freed, or a function of the program runs; nor while an
- * after-func that has ended wakes the thread that runs it, which wants it at once. System calls under it do not wait,
- * but for a done fd where SET_TICKS is refused (done.c).
+ * A DISPATCHER'S LOCK is a mutex. It guards struct ctxfd_dispatcher, and what is registered with it, except what is fixed or
+ * atomic. It is taken before a node's LOCK, never after it. A thread holds one of them at a time, except in a fork.
+ *
+ * Nobody who holds it waits for a walk, allocates or frees memory, or runs a function of the program. System calls under
+ * it do not wait, except for a done fd where SET_TICKS is refused (done.c). A thread that makes an after-func due gives it
+ * back before it wakes the thread that is to run that, which needs the lock at once.
  *
  * ONE THREAD RUNS a dispatcher at a time. Others that come meanwhile fetch what the epoll set reports, so that its fd
  * does not stay readable, and leave it in the queues. The one that runs looks at the queues once more when it ends its
@@ -25,7 +26,7 @@
 #include "dispatch/heap.h"
 
 struct ctxfd_dispatcher {
-	_Atomic unsigned refs;  /* of the program, contexts, expiries, and who runs it */
+	_Atomic unsigned refs;  /* of the program, contexts, expiries, and the thread that runs it */
 	_Atomic bool signalled; /* a signal has been noted for one of its contexts (signals.c) */
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;
@@ -81,9 +82,9 @@ static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
 }
 
 /*
- * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. No cancellation point; keeps
- * errno. No condition variable: whoever tells has the lock, which cancels and forks want, and must not wait for a sleeper
- * that was woken earlier (futex.h).
+ * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. Not a cancellation point;
+ * keeps errno. It uses no condition variable, since dispatcher_tell runs with the lock, which cancels and forks want, and
+ * must not wait for a sleeper that was woken earlier (futex.h).
  */
 static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
 {
@@ -116,11 +117,11 @@ static inline void dispatcher_ref(struct ctxfd_dispatcher *d)
 
 /* Under the lock. */
 void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
-/* The same by an owner, who gives the lock back first: who is woken wants it at once, and may get this CPU. */
+/* The same for an owner of d. Gives the lock back first, which the thread that wakes up needs; it may get this very CPU. */
 void ctxfdi_dispatcher_unlock_and_wake(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for the earliest alarm */
 
-/* Under the lock, by who runs d: steps out of the lock for work in the tree, and back into it. */
+/* Under the lock, by the thread that runs d: steps out of the lock for work in the tree, and back into it. */
 void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 
@@ -128,8 +129,8 @@ void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage);
 
 /*
- * The same: ends n, LISTED, which the caller has found in a list of d's that n leaves before it is freed, and has taken out.
- * Returns 1; 0 if n is being freed.
+ * The same: ends n. It is LISTED: the caller has found it in a list of d's, which n leaves before it is freed, and has taken
+ * it out there. Returns 1; 0 if n is being freed.
  */
 int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict);
 

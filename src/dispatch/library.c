@@ -81,7 +81,7 @@ static void *library_thread(void *unused)
 	while (!is_over(forks)) {
 		set = (struct pollfd){ .fd = ctxfdi_library.epoll, .events = POLLIN };
 		if (poll(&set, 1, -1) < 0) {
-			if (errno != EINTR) /* for want of memory in the kernel: it may have some later */
+			if (errno != EINTR) /* the kernel has no memory, but may have some later */
 				nanosleep(&brief, NULL);
 			continue;
 		}
@@ -157,7 +157,7 @@ void ctxfdi_dispatch_before_fork(void)
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	dispatcher_lock(&ctxfdi_library);
 	while (ctxfdi_library.inside) {
-		/* The last owner of a dispatcher may be in there, who wants this lock to free it. */
+		/* The thread in there may give up a dispatcher's last reference, and need this lock to free it. */
 		pthread_mutex_unlock(&ctxfdi_dispatchers_lock);
 		dispatcher_wait(&ctxfdi_library);
 		dispatcher_unlock(&ctxfdi_library);
@@ -208,7 +208,7 @@ static void end_thread(void)
 	idle = state == RUNS && !ctxfdi_library.serving;
 	if (idle) {
 		state = EXITING;
-		ctxfdi_library.closed = true; /* what comes due from here on could wait for who exits */
+		ctxfdi_library.closed = true; /* a function that came due now could wait for the thread that exits */
 		/* Whatever it has taken: it is to look at `state`. */
 		atomic_store_explicit(&ctxfdi_library.woken, false, memory_order_relaxed);
 		ctxfdi_dispatcher_wake(&ctxfdi_library);

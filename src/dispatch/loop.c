@@ -25,15 +25,15 @@ static void close_fd(int *fd)
 void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
 	/*
-	 * Sequentially consistent, as are a handler's note that it runs, its look at `wake` after that, and our look at those
-	 * notes below: either it finds no number, or we find that it may have read ours.
+	 * Sequentially consistent, as are a handler's note that it runs, its look at `wake` after that, and our look at
+	 * those notes below: either it finds no number, or we find that it may have read ours.
 	 */
 	int wake = atomic_exchange(&d->wake, -1);
 
 	claim(dispatcher_is_locked(d) || !atomic_load_explicit(&d->refs, memory_order_relaxed));
 	if (wake >= 0)
 		ctxfdi_await_handlers(); /* a handler may have read the number */
-	/* Or who is about to write to it. Acquire pairs with the release of who has. */
+	/* Another thread may be about to write to it. Acquire pairs with the release when it has. */
 	for (int i = 0; atomic_load_explicit(&d->waking, memory_order_acquire); i++)
 		if (i < 100)
 			sched_yield();
@@ -47,7 +47,7 @@ void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 	d->armed = d->look = INT64_MAX;
 }
 
-/* By edges: what a round has been told of it need not read. */
+/* Edge-triggered: so a round need not read from an fd of which it has been told. */
 static int watch_fd(struct ctxfd_dispatcher *d, int fd, void *data)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = data };
@@ -109,6 +109,15 @@ int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d)
 		result = d->epoll;
 	dispatcher_unlock(d);
 	return result;
+}
+
+int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d)
+{
+	struct thread_cancel before = thread_cancel_off();
+	int fd = ctxfdi_dispatcher_open(d);
+
+	thread_cancel_restore(before);
+	return fd;
 }
 
 /* ---- Making and freeing ------------------------------------------------------------------------------------------ */
@@ -178,13 +187,4 @@ const struct ctxfd *ctxfd_with_dispatcher(const struct ctxfd *parent, struct ctx
 struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx)
 {
 	return ctxfd_value(ctx, &dispatcher_key);
-}
-
-int ctxfd_dispatcher_fd(struct ctxfd_dispatcher *d)
-{
-	struct thread_cancel before = thread_cancel_off();
-	int fd = ctxfdi_dispatcher_open(d);
-
-	thread_cancel_restore(before);
-	return fd;
 }

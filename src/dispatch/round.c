@@ -74,7 +74,7 @@ int ctxfdi_expire(struct heap_node *alarm, int64_t now)
 	return 0;
 }
 
-/* Under the lock, by who runs d: an alarm rings. How many contexts that ended. */
+/* Under the lock, by the thread that runs d: an alarm rings. Returns how many contexts that ended. */
 static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now)
 {
 	claim(dispatcher_is_locked(d));
@@ -118,7 +118,7 @@ static void after_ran(void *arg)
 	}
 }
 
-/* Under the lock, by who runs d. How many functions have run. */
+/* Under the lock, by the thread that runs d. Returns how many functions have run. */
 static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	claim(dispatcher_is_locked(d));
@@ -225,7 +225,7 @@ static int serve(struct round *r)
 		done += ring(d, d->alarms, now);
 		if (++rung % RINGS == 0)
 			give_way(d);
-		done += run_due(r); /* at once, while their memory is near */
+		done += run_due(r); /* at once, while their memory is in the caches */
 	}
 	return done + run_due(r);
 }
@@ -286,7 +286,7 @@ void ctxfdi_dispatcher_forked(struct ctxfd_dispatcher *d)
 	d->serving = d->inside = false;
 	d->running = NULL;
 	if (!pthread_equal(d->thread, pthread_self())) {
-		/* Another thread, which is not here to finish it; who forked in a function that it runs goes on. */
+		/* The round's thread is not here. (One that has forked in a function of its round goes on with it.) */
 		atomic_fetch_sub_explicit(&d->refs, 1, memory_order_relaxed);
 		if (running)
 			abandon_after(d, running);

@@ -7,8 +7,8 @@
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the dispatchers' epoll sets. It reports every signal; but what is still there some
- * milliseconds later no handler comes to, and whoever reads it then does what the handler does.
+ * there is a signalfd in the dispatchers' epoll sets. It reports every signal. One that is still there some milliseconds
+ * later comes to no handler, and the thread that then reads it does what the handler does.
  *
  * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives the
  * signal its disposition back, unless the program has changed it meanwhile.
@@ -82,7 +82,7 @@ static bool note(int sig)
 		wanted = true;
 		atomic_compare_exchange_strong_explicit(&l->source.cause, &none, sig, memory_order_relaxed,
 		                                        memory_order_relaxed);
-		/* Release pairs with the acquire of who looks for marks. */
+		/* Release pairs with the acquire in collect. */
 		atomic_store_explicit(&d->signalled, true, memory_order_release);
 		/* Sequentially consistent: see ctxfdi_dispatcher_close_fds. */
 		wake = atomic_load(&d->wake);
@@ -92,10 +92,10 @@ static bool note(int sig)
 	return wanted;
 }
 
-/* By which the kernel answers what a thread does itself. */
+/* By which the kernel reports a fault to the thread that has made it. */
 static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
 
-/* A crash is nobody's wish that a context ends; and the thread would do it again. */
+/* A fault asks for no end of a context; and a thread that came back from the handler would make it again. */
 static bool is_fault(int sig, const siginfo_t *info)
 {
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
@@ -116,7 +116,7 @@ static void act_by_default(int sig)
 	}
 }
 
-/* A handler that is of the older kind, and takes a number only, does not mind what else it is given. */
+/* A handler of the older kind, which takes a number only, may be given the other arguments, too. */
 static void act_as_before(struct level *l, int sig, siginfo_t *info, void *context)
 {
 	struct sigaction before = { .sa_handler = SIG_DFL };
@@ -136,7 +136,7 @@ static void on_signal(int level, int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool wanted;
 
-	/* Sequentially consistent, as are the list's changes and ctxfdi_await_handlers's look: one of the two sees the other. */
+	/* Sequentially consistent, as are the list's changes and the look in ctxfdi_await_handlers: one sees the other. */
 	atomic_fetch_add(&handlers, 1);
 	wanted = !is_fault(sig, info) && note(sig);
 	atomic_fetch_sub(&handlers, 1);
@@ -236,11 +236,11 @@ static bool take(int sig)
 	atomic_store(&l->once, is_for_once(&now));
 	atomic_store(&l->fallback, now.sa_sigaction);
 	ours.sa_sigaction = handler_of_level[level];
-	/* To the kernel these say how children end, not how they are told of. */
+	/* These tell the kernel what becomes of children, whatever the handler. */
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
 	if (sig == SIGCHLD && is_ignored(&now))
 		ours.sa_flags |= SA_NOCLDWAIT;
-	/* With the C library's own, which sigfillset leaves out: a thread that is cancelled in a handler would not leave it. */
+	/* Also libc's own, which sigfillset leaves out: a thread that is cancelled in the handler would never leave it. */
 	memset(&ours.sa_mask, 0xff, sizeof ours.sa_mask);
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
 		sigdelset(&ours.sa_mask, faults[i]);
@@ -365,7 +365,7 @@ static void sort_listeners(struct ctxfd_dispatcher *d)
 		next = atomic_load(&l->next);
 		if (live && (l->source.dispatcher != d || !heard))
 			continue;
-		/* Before the context is done: who sees it done may count on the disposition. */
+		/* Before the context is done: a thread that sees it done may rely on the disposition. */
 		stop_listening(l);
 		if (live)
 			ctxfdi_source_is_ready(&l->source);

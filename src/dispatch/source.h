@@ -15,7 +15,7 @@ struct source {
 	struct link link;                    /* in its dispatcher's `sources`, or `ready` */
 	int epoll;                           /* holds the caller's fd, and nothing else; -1: signals; fixed */
 	unsigned forks;                      /* ctxfdi_forks of the process that made epoll; fixed */
-	_Atomic int cause;                   /* fixed, but for signals: the first that came */
+	_Atomic int cause;                   /* fixed; for signals: the first that came */
 };
 
 static inline struct source *source_of(struct link *l)
@@ -40,8 +40,8 @@ int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 
 void ctxfdi_source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
 
 /*
- * Under the dispatcher's lock, by who runs it: cancels s, which is in no list any more. Returns 1, or 0 if s is being
- * freed.
+ * Under the dispatcher's lock, by the thread that runs it: cancels s, which is in no list any more. Returns 1, or 0 if s is
+ * being freed.
  */
 int ctxfdi_source_cancel(struct source *s);
 

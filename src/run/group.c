@@ -5,7 +5,7 @@
  * ROOM. In a group with a limit, go takes one of `limit` rooms before it starts a thread. When fn has ended, its thread
  * hands the room to the first of those who wait for one, or gives it up. A go that has to wait makes a context below
  * the group's and waits for that. It ends with the group's context, or when room comes, since whoever hands it over
- * cancels it. So the end of the group ends the wait, no wake-up is lost, and nobody wakes up in vain.
+ * cancels it. So the end of the group ends the wait, no wake-up is lost, and no thread wakes up for nothing.
  *
  * JOINING. A thread that has left fn keeps its stack until it is joined. In a group with a limit, each go that has
  * taken room joins one such thread, if there is one, before it starts another. So there are never more threads than the
@@ -145,7 +145,7 @@ static void end_by(struct ctxfd_group *g, int result)
 		ctxfd_cancel_cause(g->ctx, result < 0 ? result : -ECANCELED);
 }
 
-/* However fn ended. The context ends first, and then the room goes to somebody else, who so sees the end. */
+/* Runs however fn ended. The context ends first, and then the room goes to the next go, which therefore sees the end. */
 static void leave_group(void *arg)
 {
 	struct member *m = arg;
@@ -201,7 +201,7 @@ static bool join_if_gone(struct member *m)
 	return true;
 }
 
-/* How late the end of the group is noticed by who waits for destructors of a thread's data. */
+/* How late a go that waits for the destructors of a thread's data notices the end of the group. */
 #define JOIN_SLICE (10 * CTXFD_MSEC)
 
 /* False: the group has ended, and it is still on its way out. */
@@ -240,7 +240,7 @@ static void join_before_starting(struct ctxfd_group *g)
 	pthread_mutex_unlock(&g->lock);
 }
 
-/* With room taken. From when this succeeds m is the thread's. */
+/* With room taken. Once this has succeeded, m is the thread's. */
 static int start(struct member *m)
 {
 	int err = ctxfd_err(m->group->ctx);

@@ -27,7 +27,7 @@ struct race {
 	int first_error;    /* of the first address, or 0 */
 };
 
-/* ---- The order ----------------------------------------------------------------------------------------------------- */
+/* ---- The order --------------------------------------------------------------------------------------------------- */
 
 /* The next address at or after *at that is of the family, or is not; *at moves behind it. NULL: there is none. */
 static const struct addrinfo *next_of(const struct addrinfo **at, int family, bool same)
@@ -54,7 +54,7 @@ static void set_order(struct race *r)
 	}
 }
 
-/* ---- Attempts ------------------------------------------------------------------------------------------------------ */
+/* ---- Attempts ---------------------------------------------------------------------------------------------------- */
 
 static void fail(struct race *r, unsigned i, int error)
 {
@@ -124,9 +124,9 @@ static int take_winner(struct race *r)
 	return -1;
 }
 
-/* ---- The race ------------------------------------------------------------------------------------------------------ */
+/* ---- The race ---------------------------------------------------------------------------------------------------- */
 
-/* Starts whose turn it is. How long to wait then: nanoseconds, or -1 for no limit. */
+/* Starts the attempts whose turn has come. Returns how long to wait for the next one: nanoseconds, or -1 for no limit. */
 static int64_t start_due(struct race *r)
 {
 	int64_t left = 0;
@@ -194,7 +194,7 @@ static int race(const struct ctxfd *ctx, struct addrinfo *list)
 	return fd;
 }
 
-/* From what the race needs to what the caller wants. */
+/* Gives fd the flags that the caller wants, in place of those that the race needs. */
 static int set_flags(int fd, int flags)
 {
 	struct thread_cancel before = thread_cancel_off();

@@ -61,7 +61,7 @@ struct order {
 	int error; /* by which the child has ended before exec; 0 */
 };
 
-/* ---- In the child -------------------------------------------------------------------------------------------------- */
+/* ---- In the child ------------------------------------------------------------------------------------------------ */
 
 IN_CHILD static bool is_kept(const int *keep, int n, int fd)
 {
@@ -71,7 +71,7 @@ IN_CHILD static bool is_kept(const int *keep, int n, int fd)
 	return false;
 }
 
-/* By a list of those that are open. False: there is none. */
+/* Closes those that /proc lists as open. False: there is no such list. */
 IN_CHILD static bool close_listed(const int *keep, int n)
 {
 	struct entry { /* linux_dirent64 */
@@ -115,7 +115,7 @@ IN_CHILD static void close_one_by_one(const int *keep, int n)
 			syscall(SYS_close, fd);
 }
 
-/* All but the three and those n. */
+/* Closes all fds except the three and those n. */
 IN_CHILD static void close_others(const int *keep, int n)
 {
 	unsigned from = FIRST_EXTRA;
@@ -136,7 +136,7 @@ IN_CHILD static void close_others(const int *keep, int n)
 	}
 }
 
-/* To a number that none of the three has, if it is not there yet: false, with errno. */
+/* Moves *fd, or opens /dev/null if that is -1, to a number that none of the three has. False, with errno: not possible. */
 IN_CHILD static bool move_up(int *fd)
 {
 	bool is_new = *fd == -1;
@@ -151,7 +151,7 @@ IN_CHILD static bool move_up(int *fd)
 	return *fd >= 0;
 }
 
-/* False, with errno. */
+/* Leaves the child the fds that it is to have. False, with errno: not possible. */
 IN_CHILD static bool set_fds(struct order *o)
 {
 	int keep[4] = { o->fds[0], o->fds[1], o->fds[2], o->pass };
@@ -209,7 +209,7 @@ IN_CHILD static int run_child(void *arg)
 	return (int)syscall(SYS_exit_group, 127);
 }
 
-/* ---- In the parent ------------------------------------------------------------------------------------------------- */
+/* ---- In the parent ----------------------------------------------------------------------------------------------- */
 
 static size_t count(char *const *strings)
 {

@@ -17,7 +17,7 @@
 #include "core/context.h"
 #include "run/process.h"
 
-/* ---- In the process that passes one on ----------------------------------------------------------------------------- */
+/* ---- In the process that passes one on --------------------------------------------------------------------------- */
 
 static void close_pipe(int pipe[2])
 {
@@ -76,7 +76,7 @@ void ctxfdi_end_passed(int pipe[2])
 	close_pipe(pipe);
 }
 
-/* ---- In the process that it is passed on to ------------------------------------------------------------------------ */
+/* ---- In the process that it is passed on to ---------------------------------------------------------------------- */
 
 /* Reads a number, which must be followed by `end`, and moves behind that. */
 static bool read_number(const char **at, char end, uint64_t max, uint64_t *number)

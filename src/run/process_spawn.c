@@ -6,7 +6,7 @@
  * needs no lock:
  *
  *   ctx ends         begin_stop: stop_signal. `grace`, below `exited`, begins.
- *   grace ends       kill_now: SIGKILL; by its time-out, or since the process has ended, when this is for its group.
+ *   grace ends       kill_now: SIGKILL. By its timeout; or because the process has ended, and then it is for the group.
  *   exited ends      finish: the process has ended. The watch is freed.
  *
  * The watch has a pidfd of its own, since the caller may close the other. It has no say in when the process is reaped.
@@ -62,7 +62,7 @@ static void begin_stop(void *arg)
 		kill_now(w);
 }
 
-/* What there is of it. When this returns none of its functions runs any more, but for the caller. */
+/* A watch may be half made. When this returns, none of its functions runs any more, except the one that calls this. */
 static void free_watch(struct watch *w)
 {
 	ctxfd_after_stop(w->at_end);

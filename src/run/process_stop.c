@@ -23,7 +23,7 @@
 
 #define DEFAULT_GRACE (5 * CTXFD_SEC)
 
-/* ---- Starting ------------------------------------------------------------------------------------------------------ */
+/* ---- Starting ---------------------------------------------------------------------------------------------------- */
 
 static bool is_valid(const struct ctxfd *ctx, const struct ctxfd_command *c)
 {
@@ -69,7 +69,7 @@ int ctxfdi_child_start(const struct ctxfd *ctx, const struct ctxfd_command *comm
 	return err;
 }
 
-/* ---- Signals ------------------------------------------------------------------------------------------------------- */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static bool send_by_pidfd(const struct child *c, int sig, unsigned flags)
 {
@@ -100,7 +100,7 @@ void ctxfdi_child_signal(const struct child *c, int sig)
 		kill(c->pid, sig); /* a sandbox forbids the other */
 }
 
-/* ---- Stopping ------------------------------------------------------------------------------------------------------ */
+/* ---- Stopping ---------------------------------------------------------------------------------------------------- */
 
 void ctxfdi_child_ask(struct child *c)
 {
@@ -120,7 +120,7 @@ static bool ends_in_time(const struct child *c)
 
 	do {
 		ready = ctxfd_poll(never, &end, 1, until == INT64_MAX ? -1 : until - now);
-		if (ready < 0) /* no memory; it counts as a look in vain */
+		if (ready < 0) /* no memory: as if the look had found nothing */
 			ctxfd_sleep(never, CTXFD_MSEC);
 		now = ctxfd_now();
 	} while (ready < 0 && now < until);

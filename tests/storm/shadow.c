@@ -87,7 +87,7 @@ bool must_be_over(struct shadow *s)
 	return s->grace >= 0 && ctxfd_deadline(s->ctx, &at) && at <= ctxfd_now();
 }
 
-/* By its lever or its time-out, too, sooner or later. */
+/* By its lever or its timeout, too, sooner or later. */
 static bool may_be_ended(struct shadow *s, void *world)
 {
 	struct world *w = world;
@@ -153,7 +153,7 @@ static bool watches(struct shadow *s, void *cause)
 			broken(__VA_ARGS__); \
 	} while (0)
 
-/* i is the number of the shadow whose time-out it should have been. */
+/* i is the number of the shadow whose timeout it should have been. */
 static void check_idle(struct world *w, int t, struct shadow *n, int i)
 {
 	struct shadow *idle = &w->shadows[i];
@@ -388,7 +388,7 @@ static void make_idle(struct world *w, struct shadow *s, const struct op *op)
 	s->timeout = timeout == INT64_MAX ? -1 : timeout < 0 ? 0 : timeout;
 	s->ctx = ctxfd_with_idle(s->parent->ctx, timeout, IDLE_CAUSE + number(w, s));
 	atomic_init(&s->untouched, ctxfd_now());
-	CLAIM(!s->ctx || s->timeout != 0 || ctxfd_err(s->ctx), "#%d is live, but its time-out is 0", number(w, s));
+	CLAIM(!s->ctx || s->timeout != 0 || ctxfd_err(s->ctx), "#%d is live, but its timeout is 0", number(w, s));
 }
 
 static void make_grace(struct world *w, struct shadow *s, const struct op *op)

@@ -805,7 +805,7 @@ static void *cancel_when_asleep(void *arg)
 	return NULL;
 }
 
-/* The end of a context is one completion, whatever is in flight: a wait for more than that needs a time-out. */
+/* The end of a context is one completion, whatever is in flight: a wait for more than that needs a timeout. */
 static void a_wait_for_one_is_woken(void **state)
 {
 	struct __kernel_timespec ts = { .tv_nsec = 20 * CTXFD_MSEC };
