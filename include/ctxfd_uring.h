@@ -90,13 +90,13 @@
  *
  *   What is promised. Every operation that start has accepted gives CTXFD_URING_LAST, exactly once. A result is never
  *   lost to the end of a context: bytes that were received and connections that were accepted in that moment are
- *   delivered as a result. The end of a context reaches every operation of its scopes, one too that was started while
+ *   delivered as a result. The end of a context reaches every operation of its scopes, also one that was started while
  *   the cancels went out. How soon it is obeyed is the operation's matter: what waits for a socket, a pipe, a time or a
  *   futex ends at once; what reads a regular file or a disk runs to its end. A zero-copy send holds its buffer until
  *   the network has let go of it, and nothing ends that: a peer that does not read keeps LAST back, and with it the end
  *   of the scope, until it reads or the connection is gone (shut it down, or set TCP_USER_TIMEOUT).
  *
- *   Kernels and rings. Linux 5.19 or later (6.1 is recommended), liburing 2.3 or later. Rings of every kind but
+ *   Kernels and rings. Linux 5.19 or later (6.1 is recommended), liburing 2.3 or later. Rings of every kind except
  *   IORING_SETUP_IOPOLL, IORING_SETUP_SQ_REWIND, IORING_SETUP_CQE_MIXED and IORING_SETUP_SQE_MIXED. A ring
  *   with restrictions must allow POLL_ADD, ASYNC_CANCEL, TIMEOUT and NOP, with no flags and with
  *   IOSQE_CQE_SKIP_SUCCESS, and, for the first scope of a process, registering a probe: open finds out. A filter that
@@ -270,8 +270,8 @@ int ctxfd_uring_end(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op);
  *
  * If the kernel refuses a submission, operations that it has not taken are taken back, and give LAST with the context's
  * err or -ECANCELED (not with IORING_SETUP_SQPOLL). So in a sandbox that forbids io_uring_enter a scope without
- * operations in flight closes. One that has some does not: it is free when the ring is gone (io_uring_queue_exit), but
- * for its reference on the context, which is lost.
+ * operations in flight closes. One that has some does not: it is free when the ring is gone (io_uring_queue_exit),
+ * except its reference on the context, which is lost.
  */
 int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
 

@@ -5,33 +5,7 @@
 
 server=${BUILD:-build}/examples/httpd
 slow=${CTXFD_SLOW:-1}
-dir=$(mktemp -d) || exit 1
-n=0
-code=0
-pid=
-idle=
-
-cleanup() {
-	for p in $pid $idle; do
-		kill -KILL "$p"
-	done
-	rm -rf "$dir"
-} 2>/dev/null
-trap cleanup EXIT
-trap 'exit 1' HUP INT PIPE TERM
-
-# expect NAME WANTED GOT
-expect() {
-	n=$((n + 1))
-	if [ "$2" = "$3" ]; then
-		echo "ok $n $1"
-	else
-		echo "not ok $n $1"
-		echo "# wanted: $2"
-		echo "#    got: $3"
-		code=1
-	fi
-}
+. tests/support/tap
 
 # get [OPTION...] URL...: "STATUS CONNECTIONS;" for each, where 0 is a connection used again.
 get() {

@@ -6,33 +6,7 @@
 
 examples=${BUILD:-build}/examples
 slow=${CTXFD_SLOW:-1}
-dir=$(mktemp -d) || exit 1
-n=0
-code=0
-pid=
-
-cleanup() {
-	if [ -n "$pid" ]; then
-		kill -KILL "$pid"
-	fi
-	rm -rf "$dir"
-} 2>/dev/null
-trap cleanup EXIT
-trap 'exit 1' HUP INT PIPE TERM
-
-# expect NAME WANTED GOT
-expect() {
-	n=$((n + 1))
-	if [ "$2" = "$3" ]; then
-		echo "ok $n $1"
-	else
-		echo "not ok $n $1"
-		echo "# wanted: $2"
-		echo "#    got: $3"
-		sed 's/^/# /' "$dir/errors"
-		code=1
-	fi
-}
+. tests/support/tap
 
 # wait_for COMMAND...: until it succeeds, for ten seconds at most.
 wait_for() {
