@@ -13,7 +13,6 @@
 #include <ctxfd_process.h>
 
 #include <errno.h>
-
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>

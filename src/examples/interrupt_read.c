@@ -3,8 +3,8 @@
  * interrupt_read: ends a read that knows nothing of contexts, such as one in another library. This is Go's example of
  * AfterFunc.
  *
- * If the context ends while fgets waits, the after-func shuts the socket down. ctxfd_after_stop returns false if it has
- * done so. A shutdown lasts, so it may come before fgets begins to wait. A signal to the thread would then be lost.
+ * If the context ends while fgets waits, the after-func shuts the socket down; ctxfd_after_stop then returns false. A
+ * shutdown lasts, so it may come before fgets begins to wait. A signal to the thread would be lost then.
  *
  * Output:
  *     line: hello
