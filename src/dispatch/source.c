@@ -108,14 +108,6 @@ int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind 
 	return err == -EINVAL ? -ENOSPC : err; /* the kernel's limit on ways through epoll sets */
 }
 
-struct ctxfd *ctxfdi_source_made(struct source *s, int err)
-{
-	if (!err)
-		return &s->ctx;
-	errno = -err;
-	return NULL;
-}
-
 int ctxfdi_source_hold(struct source **s, int fd, short events)
 {
 	struct epoll_event event = { .events = (uint16_t)events };

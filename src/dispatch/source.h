@@ -29,7 +29,7 @@ int ctxfdi_source_hold(struct source **s, int fd, short events);
 /* Makes s, with its epoll and cause set, a child of parent, and has it watched. On failure, -errno, s is freed. */
 int ctxfdi_source_begin(struct source *s, const struct ctxfd *parent, enum kind kind);
 
-/* Gives up the constructor's reference, after a failure. */
+/* Gives up the constructor's reference, after a failure. (Where gcc sees the malloc, it objects to ctxfd_unref.) */
 void ctxfdi_source_give_up(struct source *s);
 
 /* Under the dispatcher's lock. In the child of a fork: whether the program has closed what it inherited. */
@@ -47,8 +47,5 @@ int ctxfdi_source_cancel(struct source *s);
 
 /* Kinds: before a source is freed. */
 void ctxfdi_forget_fd(struct ctxfd *n);
-
-/* What a constructor returns. */
-struct ctxfd *ctxfdi_source_made(struct source *s, int err);
 
 #endif

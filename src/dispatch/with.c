@@ -17,6 +17,15 @@
 #include "dispatch/signals.h"
 #include "dispatch/source.h"
 
+/* What a constructor returns. */
+static struct ctxfd *made(struct ctxfd *ctx, int err)
+{
+	if (!err)
+		return ctx;
+	errno = -err;
+	return NULL;
+}
+
 static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, int cause, enum kind kind)
 {
 	struct thread_cancel before = thread_cancel_off();
@@ -40,7 +49,7 @@ static struct ctxfd *with_fd(const struct ctxfd *parent, int fd, short events, i
 	if (!err && epoll_wait(s->epoll, &now, 1, 0) > 0)
 		ctxfd_cancel_cause(&s->ctx, cause);
 	thread_cancel_restore(before);
-	return ctxfdi_source_made(s, err);
+	return made(s ? &s->ctx : NULL, err);
 }
 
 struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, int cause)
@@ -104,7 +113,7 @@ struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set
 		err = begin(l, parent);
 	}
 	thread_cancel_restore(before);
-	return ctxfdi_source_made(l ? &l->source : NULL, err);
+	return made(l ? &l->source.ctx : NULL, err);
 }
 
 /* The clock first, since the timeout counts from the call. */
@@ -118,11 +127,7 @@ struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int c
 		return ctxfd_with_cancel(parent);
 	if (!err && timeout > 0)
 		err = dispatcher_of(parent, &d);
-	if (err) {
-		errno = -err;
-		return NULL;
-	}
-	return ctxfdi_idle_new(parent, d, now, timeout, cause);
+	return err ? made(NULL, err) : ctxfdi_idle_new(parent, d, now, timeout, cause);
 }
 
 struct ctxfd *ctxfd_with_grace(const struct ctxfd *parent, int64_t grace, int cause)
@@ -133,9 +138,5 @@ struct ctxfd *ctxfd_with_grace(const struct ctxfd *parent, int64_t grace, int ca
 
 	if (!err && grace != INT64_MAX && !(load_word(node_of(parent)) & CTX_NEVER))
 		err = dispatcher_of(parent, &d);
-	if (err) {
-		errno = -err;
-		return NULL;
-	}
-	return ctxfdi_grace_new(parent, d, now, grace, cause);
+	return err ? made(NULL, err) : ctxfdi_grace_new(parent, d, now, grace, cause);
 }
