@@ -12,8 +12,8 @@ static inline bool is_alone(const struct ctxfd *ctx)
 }
 
 /*
- * Gives up one owner of ctx. Returns what the caller is the one to free, for dispose or detach: ctx if there is no other
- * owner and nothing below it, or a shard of it; else NULL.
+ * Gives up one reference on ctx. Returns what the caller must then free, by dispose or detach: ctx, if it has no other owner
+ * and nothing below it, or a shard of it. NULL: nothing.
  */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
 
@@ -23,12 +23,12 @@ bool ctxfdi_own(struct ctxfd *n);
 /* Makes the caller an owner of n, whose memory it knows to be valid, if n has children. False: n has none. */
 bool ctxfdi_own_parent(struct ctxfd *n);
 
-/* Frees what drop returned, or an after-func that is DONE; and what only that kept. */
+/* Frees what drop returned, or an after-func that is DONE; and everything that nothing else keeps alive. */
 void ctxfdi_dispose(struct ctxfd *dead);
 
 /*
- * The same in two steps: detach runs neither code of the program nor the allocator's, and puts what is left behind what is
- * in *garbage.
+ * The same in two steps. detach takes it out of the tree and appends it to the list *garbage; it runs no code of the
+ * program and does not call the allocator. discard frees such a list.
  */
 void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage);
 void ctxfdi_discard(struct ctxfd *garbage);
@@ -37,8 +37,8 @@ void ctxfdi_discard(struct ctxfd *garbage);
 bool ctxfdi_dispose_live(struct ctxfd *ctx);
 
 /*
- * Takes a parked n out of its list. When this returns, whoever rang it has done so, and its memory is the caller's. Returns
- * what only n kept, for dispose, or NULL.
+ * Takes a parked n out of its list. When this returns, no walk is ringing it any more, and its memory is the caller's
+ * again. Returns what only n has kept alive, for dispose, or NULL.
  */
 struct ctxfd *ctxfdi_unpark(struct ctxfd *n);
 

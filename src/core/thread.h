@@ -25,7 +25,7 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
  * since a destructor may want a lock that the exiting thread has.
  */
 
-/* Has fn called at exit; *known is whether it has been told. */
+/* Has exit call fn. *known: whether it knows of that. */
 void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void));
 
 #define EXIT_WAITS (100 * CTXFD_MSEC) /* for all threads together */

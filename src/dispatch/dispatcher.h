@@ -30,17 +30,17 @@ struct ctxfd_dispatcher {
 	_Atomic bool signalled; /* a signal has been noted for one of its contexts (signals.c) */
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;
-	uint32_t idle;   /* slept at by those who wait until an after-func has ended, or `inside` has become false */
-	bool awaited;    /* somebody sleeps at it, or is about to */
-	struct link all; /* all dispatchers; under ctxfdi_dispatchers_lock */
+	uint32_t told;   /* a futex: changes when an after-func has ended, or `inside` has become false */
+	bool awaited;    /* a thread sleeps at it, or is about to */
+	struct link all; /* in the list of all dispatchers; under ctxfdi_dispatchers_lock */
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
 	int timer;
-	_Atomic bool woken;      /* the epoll set tells of wake, or will when nobody is: */
-	_Atomic unsigned waking; /* about to write to it without the lock, and owning a reference meanwhile */
+	_Atomic bool woken;      /* the epoll set reports wake, or will once `waking` is 0 */
+	_Atomic unsigned waking; /* threads about to write to wake without the lock; each owns a reference meanwhile */
 	int64_t armed;           /* what the timer is set to; INT64_MAX: to nothing */
-	bool listening;          /* the epoll set has the signalfd: */
-	int64_t look;            /* when to see whether a signal is still there; INT64_MAX: none has come */
+	bool listening;          /* the epoll set has the signalfd */
+	int64_t look;            /* when to see whether a signal is still there that it told of; INT64_MAX: none has */
 
 	struct heap_node *alarms;
 	struct link *sources;        /* that are watched */
@@ -48,10 +48,10 @@ struct ctxfd_dispatcher {
 	struct queue due;            /* after-funcs */
 	struct queue batch;          /* taken from due, to run in this round */
 	struct ctxfd_after *running; /* whose fn the round is in */
-	bool serving;                /* a thread is at a round: */
-	pthread_t thread;
-	bool closed; /* no round begins any more: the program exits */
-	bool inside; /* it is in the tree, without the lock: a fork waits for its end */
+	bool serving;                /* a thread is at a round */
+	pthread_t thread;            /* which one */
+	bool inside;                 /* it is in the tree, without the lock: a fork waits until it has come back */
+	bool closed;                 /* no round begins any more: the program exits */
 #ifdef CTXFD_DEBUG
 	bool locked; /* for claims (context.h): by `locker` */
 	pthread_t locker;
@@ -88,11 +88,11 @@ static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
  */
 static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
 {
-	uint32_t idle = d->idle;
+	uint32_t told = d->told;
 
 	d->awaited = true;
 	dispatcher_unlock(d);
-	ctxfdi_word_sleep(&d->idle, idle);
+	ctxfdi_word_sleep(&d->told, told);
 	dispatcher_lock(d);
 }
 
@@ -102,8 +102,8 @@ static inline void dispatcher_tell(struct ctxfd_dispatcher *d)
 	if (!d->awaited)
 		return;
 	d->awaited = false;
-	d->idle++;
-	ctxfdi_word_wake(&d->idle);
+	d->told++;
+	ctxfdi_word_wake(&d->told);
 }
 
 /* For claims: whether this thread has the lock. */

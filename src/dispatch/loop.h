@@ -12,7 +12,7 @@ struct ctxfd_dispatcher *ctxfdi_dispatcher_above(const struct ctxfd *ctx);
 int ctxfdi_dispatcher_open(struct ctxfd_dispatcher *d);
 
 /* Under the lock. */
-int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d);   /* which it has not: 0 or -errno */
-void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d); /* those that it has; or by its last owner */
+int ctxfdi_dispatcher_open_fds(struct ctxfd_dispatcher *d);   /* it has none so far: 0 or -errno */
+void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d); /* its last owner may do so without the lock */
 
 #endif
