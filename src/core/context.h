@@ -31,8 +31,8 @@
  * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
  * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
  * the one to free. A thread that has a node of its own in the list may become an owner again (ctxfdi_own), which ends
- * ORPHAN. So may a thread that finds a LISTED node in a list outside of the tree, which the node leaves before it is freed:
- * the last owner of such a node brings `refs` to 0 first, and from then on nobody becomes an owner.
+ * ORPHAN. So may a thread that finds a LISTED node in a list outside of the tree, which the node leaves before it is freed.
+ * Such a node's last owner, if there are no children, brings `refs` to 0 first: from then on nobody becomes an owner.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
