@@ -372,7 +372,7 @@ static void cancel_it(void)
 	ctxfd_cancel(to_cancel);
 }
 
-/* Where a broadcast finds nobody yet, and who waits has the mutex. */
+/* A broadcast finds nobody yet, and the thread that waits has the mutex. */
 static void a_cancel_just_before_libc_queues_it_is_seen_at_once(void **state)
 {
 	struct place p;
@@ -613,7 +613,7 @@ static void *take_plainly(void *arg)
 	return NULL;
 }
 
-/* Who waits gives the mutex back once it is in the queue. */
+/* A thread that waits gives the mutex back once it is in the queue. */
 static bool are_waiting(struct place *p, int n)
 {
 	bool are;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiting at a word under a context: woken by the word, by the context, by the deadline; and no wake-up taken in vain. All
+ * Waiting at a word under a context: woken by the word, by the context, by the deadline; and no wake-up is lost. All
  * of it once as this kernel has it, and once without futex_waitv.
  */
 #include <linux/futex.h>

@@ -22,7 +22,7 @@ static struct ctxfd *make(void)
 	return ctx;
 }
 
-/* A context that ends soon, for what is to wait in vain. */
+/* A context that ends soon, for waits for what does not come. */
 static struct ctxfd *make_brief(void)
 {
 	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 3 * CTXFD_MSEC);

@@ -303,7 +303,7 @@ static void a_nonblocking_pidfd_is_waited_for(void **state)
 	drop_child(&c);
 }
 
-/* As clone3 makes them for who has a pidfd and wants no SIGCHLD. */
+/* As clone3 makes them for programs that have a pidfd and want no SIGCHLD. */
 static void a_child_without_exit_signal_is_a_child(void **state)
 {
 	siginfo_t info;

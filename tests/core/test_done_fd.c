@@ -263,7 +263,7 @@ static void epoll_hears_it_in_every_mode(void **state)
 			if (modes[i] & (EPOLLET | EPOLLONESHOT))
 				epoll_wait(early, &got, 1, 0);
 			assert_int_equal(epoll_wait(early, &got, 1, 0), modes[i] & (EPOLLET | EPOLLONESHOT) ? 0 : 1);
-			/* Who comes after the end is told at once. */
+			/* A thread that comes after the end is told at once. */
 			assert_int_equal(epoll_ctl(late, EPOLL_CTL_ADD, fd_of(ctx), &event), 0);
 			assert_int_equal(epoll_wait(late, &got, 1, 0), 1);
 			close(early);

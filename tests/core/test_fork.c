@@ -613,7 +613,7 @@ static void a_value_is_destroyed_once_in_each(void **state)
 	assert_int_equal(destroyed, 1);
 }
 
-/* The parent's fd must not become the child's signal for want of another: the child's fd is late, its err is not. */
+/* A child that can have no fd must not signal its parent's instead: the child's fd is late, its err is not. */
 static int cancels_without_fds(void *arg)
 {
 	struct family *f = arg;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a done fd's users may do to it by mistake or in malice, and what that does: never anything to the context. Its
- * err, cause and deadline stand, cancelling works, and who waits in the library wakes up. What happens to other
+ * err, cause and deadline stand, cancelling works, and waits in the library end. What happens to other
  * watchers of the fd is what ctxfd.h says of it; that is tested here too.
  */
 #include "harness.h"
@@ -103,7 +103,7 @@ static void reads_do_not_empty_an_eventfd(void **state)
 	ctxfd_unref(ctx);
 }
 
-/* As the header warns. Who asks the context is not deceived, who polls the fd is, until the deadline. */
+/* As the header warns. Those that ask the context are not deceived; those that poll the fd are, until the deadline. */
 static void a_read_empties_a_cancelled_timerfd_until_its_deadline(void **state)
 {
 	struct ctxfd *ctx;
@@ -218,7 +218,7 @@ static void a_disarmed_timerfd_is_put_right_by_asking(void **state)
 	assert_works_on(ctx, ctxfd_done_fd(ctx));
 }
 
-/* ---- Who is fooled by it, and who is not ------------------------------------------------------------------------- */
+/* ---- What is misled by it, and what is not ----------------------------------------------------------------------- */
 
 static int64_t thread_time(void)
 {
@@ -312,7 +312,7 @@ static int watch(int fd, uint32_t events)
 	return epoll;
 }
 
-/* Full, it takes no more, in either mode; who waits for an edge is told all the same. */
+/* Full, it takes no more, in either mode; a thread that waits for an edge is told all the same. */
 static void an_edge_is_seen_of_a_full_eventfd(void **state)
 {
 	struct ctxfd *ctx = plain();

@@ -162,7 +162,7 @@ static int exits_with_a_lock(void *arg)
 	exit(7);
 }
 
-/* What came due at the last moment waits for who exits, who must not wait for it. */
+/* What came due at the last moment waits for the thread that exits, which must not wait for it. */
 static int exit_does_not_wait_for_what_is_due(void *arg)
 {
 	for (int i = 0; i < rounds(30); i++)

@@ -904,7 +904,7 @@ static void a_wake_up_that_is_refused_is_made_up_for(void **state)
 	ctxfd_dispatcher_free(dispatcher);
 }
 
-/* Who is about to wake a dispatcher keeps it, although it goes with its last context meanwhile. */
+/* A thread that is about to wake a dispatcher keeps it, although its last context goes meanwhile. */
 static bool run_and_give_up(void)
 {
 	require(ctxfd_dispatcher_run(dispatcher) == 1);

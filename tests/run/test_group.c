@@ -497,7 +497,7 @@ static void who_waits_first_gets_room_first(void **state)
 		assert_int_equal(order.of[i], i);
 }
 
-/* Who has to wait, and finds the group ended when room comes up, passes the room on: nobody is forgotten. */
+/* A go that had to wait, and finds the group ended when room comes, passes the room on: none is forgotten. */
 static void room_that_is_not_used_is_passed_on(void **state)
 {
 	struct ctxfd_group *g = make_group(ctxfd_background(), 1);
@@ -664,7 +664,7 @@ static int pass_on(const struct ctxfd *ctx, void *arg)
 	return 0;
 }
 
-/* Who has got room does not wait any more: the next one that has to is not told that all wait. */
+/* A go that has got room does not wait any more: the next one that has to is not told that all wait. */
 static void who_has_waited_is_at_work_again(void **state)
 {
 	struct relay relays[3] = { 0 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pthread_cancel takes no thread away with a lock, a hold, an fd or memory of the library in hand: with a cancellation
- * pending, every call does its work to the end, but for those that wait on the caller's fds: they are cancellation
+ * pending, every call does its work to the end, except those that wait on the caller's fds: they are cancellation
  * points where they begin and while they wait, and leave nothing behind, be it memory, a mode, a byte or a connection.
  */
 #include <sys/stat.h>
@@ -103,7 +103,7 @@ static void destroy_runs_to_its_end(void **state)
 
 enum call { POLL_0, POLL_1, POLL_7, POLL_8, POLL_99, READ, WRITE, RECV, SEND, ACCEPT, CONNECT, CONNECT_LOCAL, CALLS };
 
-/* What each of them waits for in vain. */
+/* What each of them waits for, and does not get. */
 struct world {
 	struct ctxfd *ctx;
 	int full[2], empty[2], full_sock[2], empty_sock[2], listener, sock, local_listener, local, queued[4];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* No call touches errno, whether it succeeds, fails or waits; but for constructors, which fail with it. */
+/* No call touches errno, whether it succeeds, fails or waits; except constructors that fail, which set it. */
 #include "harness.h"
 
 #include "ctxfd_group.h"

@@ -61,7 +61,7 @@ static int exit_with_lock(void *arg)
 	exit(7);
 }
 
-/* What ends there waits for a lock that the exiting thread has, who does not wait for it. */
+/* What ends there waits for a lock that the exiting thread has. That thread does not wait for it. */
 static void exit_does_not_hang(void **state)
 {
 	(void)state;

@@ -30,7 +30,7 @@ static void assert_same_signals(const struct signals *before)
 	assert_memory_equal(&before->mask, &after.mask, sizeof after.mask);
 }
 
-/* The whole life of contexts, but for what needs an fd. */
+/* The whole life of contexts, except what needs an fd. */
 static void live_and_die(void)
 {
 	struct ctxfd *root = ctxfd_with_cancel(ctxfd_background()), *timed = ctxfd_with_timeout(root, FAR);
