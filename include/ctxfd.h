@@ -293,7 +293,7 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  *         after_func 0x55c8d1a6f380: live
  *       with_cancel 0x55c8d1a6f3f0: done: context canceled, cause -104: Connection reset by peer, 1 reference
  *
- * What is not done when it should be, or has references that nobody remembers, is what to look for. Contexts of one
+ * Look for contexts that are not done although they should be, and for references that nobody remembers. Contexts of one
  * parent come in the order in which they were made, at least those that one thread made. A value context has the line of
  * the context above it. A merge is listed below its first parent, and mentioned below its second one. What is made from
  * background or todo is not listed. The format may change.
@@ -452,8 +452,8 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  *
  * A cancel of ctx wakes all who wait at cond; those who wait under other contexts return 0. ctxfd_cancel never takes
  * mutex, so the canceller may hold it. After the last call at cond has returned, cond may be destroyed, even if the
- * cancel that ended it is still running. Not earlier: that all waiters have been woken, which is enough for
- * pthread_cond_wait, is not, since a call that returns err may still signal cond, and a cancel broadcast it.
+ * cancel that ended it is still running. Do not destroy it earlier. For pthread_cond_wait it is enough that all waiters
+ * have been woken; here a call that returns err may still signal cond then, and a cancel may still broadcast it.
  *
  * A cancel calls pthread_cond_broadcast, which in glibc waits until threads that were woken at cond before have left it. So
  * a thread that was woken, but stays in a signal handler or in a stopped process (if processes share cond), holds up a
@@ -728,8 +728,8 @@ struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int c
  * above ctx are not touched.
  *
  * Does nothing if ctx is NULL or done, or of another kind, such as a child or a value context of one that could be
- * touched. The call reads the clock and stores the time, with no lock and no system call. Only if the dispatcher is just
- * ending ctx, it waits until ctx is done.
+ * touched. The call reads the clock and stores the time, with no lock and no system call. If the dispatcher is ending ctx
+ * at that moment, the call waits until ctx is done.
  */
 void ctxfd_touch(struct ctxfd *ctx);
 
