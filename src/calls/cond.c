@@ -95,7 +95,7 @@ void ctxfdi_ring_cond(struct ctxfd *n)
 {
 	struct waiter *w = container_of(n, struct waiter, node);
 
-	if (w->process != ctxfdi_forks)
+	if (w->wait_forks != ctxfdi_forks)
 		return;
 	*(volatile time_t *)&w->limit.tv_sec = 0;
 	(void)__atomic_exchange_n(&w->rung, true, __ATOMIC_SEQ_CST);
@@ -115,7 +115,7 @@ static int wait_parked(const struct ctxfd *ctx, struct waiter *w, pthread_cond_t
 	bool ended;
 
 	w->cond = cond;
-	w->process = ctxfdi_forks;
+	w->wait_forks = ctxfdi_forks;
 	w->limit = limit_for(cond, until);
 	ended = !waiter_park(w, ctx, KIND_COND_WAIT);
 	if (!ended) {

@@ -40,7 +40,7 @@ static void silence_waker(int fd)
 static bool open_waker(struct waiter *w)
 {
 	w->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	w->generation = ctxfdi_forks;
+	w->forks = ctxfdi_forks;
 	return w->fd >= 0;
 }
 
@@ -55,7 +55,7 @@ void ctxfdi_ring_poller(struct ctxfd *n)
 	struct waiter *w = container_of(n, struct waiter, node);
 	int saved = errno;
 
-	if (w->generation == ctxfdi_forks)
+	if (w->forks == ctxfdi_forks)
 		w->rung = ring_waker(w->fd);
 	errno = saved;
 }
@@ -80,7 +80,7 @@ static void free_waiter(void *arg)
 	ends = true;
 	if (w->parked)
 		ctxfdi_waiter_unpark(w);
-	if (w->fd >= 0 && w->generation == ctxfdi_forks)
+	if (w->fd >= 0 && w->forks == ctxfdi_forks)
 		close(w->fd);
 	free(w);
 	thread_cancel_restore(before);
@@ -123,7 +123,7 @@ struct waiter *ctxfdi_poller(void)
 {
 	struct waiter *w = ctxfdi_waiter();
 
-	if (w && (w->fd < 0 || w->generation != ctxfdi_forks) && !open_waker(w))
+	if (w && (w->fd < 0 || w->forks != ctxfdi_forks) && !open_waker(w))
 		w = NULL;
 	return w;
 }
@@ -134,7 +134,7 @@ bool ctxfdi_waiter_unpark(struct waiter *w)
 	bool rung = w->rung;
 
 	w->parked = false;
-	if (rung && w->generation == ctxfdi_forks)
+	if (rung && w->forks == ctxfdi_forks)
 		silence_waker(w->fd);
 	if (dead) /* last: what a value's destroy does may be another wait */
 		ctxfdi_dispose(dead);

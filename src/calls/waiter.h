@@ -18,9 +18,9 @@
 struct waiter {
 	struct ctxfd node; /* in the list while parked */
 	bool parked;
-	bool rung;           /* by a walk, which held the list */
-	int fd;              /* the waker, or -1: readable once rung. See waiter.c */
-	uint32_t generation; /* ctxfdi_forks of the process that made it */
+	bool rung;      /* by a walk, which held the list */
+	int fd;         /* the waker, or -1: readable once rung. See waiter.c */
+	uint32_t forks; /* ctxfdi_forks of the process that made it */
 
 	int expects_fd; /* for which the thread's next call likely has to wait: see poll.h; -1: none */
 	int expects_events;
@@ -29,7 +29,7 @@ struct waiter {
 	/* Of one that is parked by ctxfd_cond_wait. See cond.c. */
 	pthread_cond_t *cond;
 	struct timespec limit;
-	uint32_t process; /* ctxfdi_forks of the one that it waits in */
+	uint32_t wait_forks; /* ctxfdi_forks of the process that it waits in */
 };
 
 /* How late a call hears of the end of its context if there is no fd or no memory for its waiter. */
