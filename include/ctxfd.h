@@ -38,8 +38,8 @@
  *   cancellation point. Do not call any function here with asynchronous cancellation enabled.
  *
  *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
- *   unless the function is asleep in a call that waits, and that is not ctxfd_cond_wait: fork may need what the
- *   interrupted thread holds, and would wait for ever.
+ *   unless the thread is asleep in a call that waits, other than ctxfd_cond_wait: fork may need what the interrupted
+ *   thread holds, and would wait for ever.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
  *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
