@@ -13,7 +13,7 @@
 #endif
 
 #ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424 /* the same on every architecture */
+#define SYS_pidfd_send_signal 424 /* everywhere but on Alpha and MIPS */
 #endif
 
 /* For waitid: glibc's P_PIDFD. */
