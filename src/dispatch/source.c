@@ -68,6 +68,8 @@ int ctxfdi_source_cancel(struct source *s)
 {
 	int cause = atomic_load_explicit(&s->cause, memory_order_relaxed);
 
+	if (load_word(&s->ctx) & (CTX_PENDING | CTX_DONE)) /* it has ended otherwise, and does not count */
+		return 0;
 	return ctxfdi_dispatcher_end(s->dispatcher, &s->ctx, cause_bits(cause));
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Contexts that end by an fd, a signal or a process. On the library's own thread. */
+/* Contexts that end by an fd, a signal or a process. On the library's own thread, but where a test says otherwise. */
 #include <signal.h>
 #include <sys/epoll.h>
 
@@ -87,6 +87,35 @@ static void two_contexts_watch_one_fd(void **state)
 	assert_int_equal(ctxfd_cause(b), -2);
 	ctxfd_close(a);
 	ctxfd_close(b);
+	close_pair(pipes);
+}
+
+/* Its fd makes the dispatcher ready, for which run then has nothing to do. */
+static void what_has_ended_already_does_not_count(void **state)
+{
+	struct ctxfd_dispatcher *d = ctxfd_dispatcher_new();
+	const struct ctxfd *on_d = ctxfd_with_dispatcher(ctxfd_background(), d);
+	struct ctxfd *cancelled, *born_done, *live;
+	int pipes[2];
+
+	(void)state;
+	make_pipe(pipes);
+	cancelled = ctxfd_with_fd(on_d, pipes[0], POLLIN, CAUSE);
+	live = ctxfd_with_fd(on_d, pipes[0], POLLIN, CAUSE);
+	ctxfd_cancel(cancelled);
+	assert_int_equal(write(pipes[1], "x", 1), 1);
+	born_done = ctxfd_with_fd(on_d, pipes[0], POLLIN, CAUSE);
+	assert_int_equal(ctxfd_err(born_done), -ECANCELED);
+	wait_readable(ctxfd_dispatcher_fd(d));
+	assert_int_equal(ctxfd_dispatcher_run(d), 1);
+	assert_int_equal(ctxfd_cause(live), CAUSE);
+	assert_int_equal(ctxfd_cause(cancelled), -ECANCELED);
+	assert_not_readable(ctxfd_dispatcher_fd(d));
+	ctxfd_close(cancelled);
+	ctxfd_close(born_done);
+	ctxfd_close(live);
+	ctxfd_unref(on_d);
+	ctxfd_dispatcher_free(d);
 	close_pair(pipes);
 }
 
@@ -326,6 +355,7 @@ int main(void)
 		cmocka_unit_test(hangup_and_error_always_count),
 		cmocka_unit_test(done_at_once_when_ready),
 		cmocka_unit_test(two_contexts_watch_one_fd),
+		cmocka_unit_test(what_has_ended_already_does_not_count),
 		cmocka_unit_test(too_many_contexts_watch_one_fd),
 		cmocka_unit_test(a_reused_number_is_left_alone),
 		cmocka_unit_test(ends_with_its_parent),
