@@ -689,8 +689,8 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
  * looks at a context. SIGKILL and SIGSTOP are left out of the set. A fault that the kernel reports (SIGSEGV and the
  * like) ends no context, and does what it did before.
  *
- * Errors: EINVAL (set is NULL or empty), EBUSY (four times the program has set a handler of its own for one signal over
- * the library's, without taking one away, and then made a context for it).
+ * Errors: EINVAL (set is NULL, or empty without SIGKILL and SIGSTOP), EBUSY (four times the program has set a handler of
+ * its own for one signal over the library's, without taking one away, and then made a context for it).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set) CTXFD_GIVES_;
 

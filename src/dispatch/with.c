@@ -73,12 +73,13 @@ struct ctxfd *ctxfd_with_process(const struct ctxfd *parent, int pidfd, int caus
 	return ctx;
 }
 
+/* Of the signals that can be heard. */
 static uint64_t bits_of(const sigset_t *set)
 {
 	uint64_t bits = 0;
 
 	for (int sig = 1; set && sig < NSIG; sig++)
-		if (sigismember(set, sig) == 1)
+		if (sigismember(set, sig) == 1 && sig != SIGKILL && sig != SIGSTOP)
 			bits |= signal_bit(sig);
 	return bits;
 }

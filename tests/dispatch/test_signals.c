@@ -891,6 +891,10 @@ static void refuses_no_signals(void **state)
 	sigemptyset(&set);
 	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
 	assert_int_equal(errno, EINVAL);
+	sigaddset(&set, SIGKILL);
+	sigaddset(&set, SIGSTOP);
+	assert_null(ctxfd_with_signals(ctxfd_background(), &set));
+	assert_int_equal(errno, EINVAL);
 	assert_null(ctxfd_with_signals(ctxfd_background(), NULL));
 	assert_int_equal(errno, EINVAL);
 	sigaddset(&set, SIGUSR1);
