@@ -39,7 +39,9 @@
  *
  *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
  *   unless the thread is asleep in a call that waits, other than ctxfd_cond_wait: fork may need what the interrupted
- *   thread holds, and would wait for ever.
+ *   thread holds, and would wait for ever. If the thread is asleep in ctxfd_call, ctxfd_getaddrinfo, ctxfd_dial,
+ *   ctxfd_group_go or ctxfd_group_wait, the child must exec or _exit inside the handler: these wait for other threads,
+ *   which the child does not have.
  *
  *   Fork. Contexts go on working in the child, and nothing that the child does with them reaches the parent; done fds
  *   and dispatchers have rules of their own, below. A context under which another thread was waiting in ctxfd_poll, one
@@ -403,8 +405,9 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
  *
  *   - The call is made only after the descriptor has polled ready, even if the plain call would not wait. Some devices
  *     and a message queue's status behave so. (/dev/kmsg and fanotify never poll writable and are written at once.)
- *   - The call waits, and ctx cannot interrupt it, if another reader takes the data after the poll, or if a terminal
- *     waits for more data (VMIN with VTIME) or has less room than the write needs. Write little at a time there.
+ *   - The call waits, and ctx cannot interrupt it, if another reader takes the data after the poll, if a terminal waits
+ *     for more data (VMIN with VTIME), or if a terminal or an eventfd has less room than the write needs. Write little at
+ *     a time there.
  *   - Pipes are such descriptors before Linux 6.12. They are reopened for the moment of the call, so ctx interrupts
  *     them, unless that fails: no /proc, no permission to open it, no free descriptor.
  */
