@@ -156,6 +156,7 @@ void ctxfd_dispatcher_free(struct ctxfd_dispatcher *d)
 	/* Acquire and release: the last one is behind all who have used it. */
 	if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	claim(!d->serving && !d->inside); /* who runs it owns it, until its round has ended */
 	before = thread_cancel_off();
 	pthread_mutex_lock(&ctxfdi_dispatchers_lock);
 	list_remove(&d->all);
