@@ -39,26 +39,6 @@ static int more_threads(void)
 	return count_threads() - before;
 }
 
-/* The library's thread by its name, or 0. */
-static pid_t find_thread(void)
-{
-	for (pid_t tid = getpid(); tid < getpid() + 1000; tid++) {
-		char path[64], name[32] = "";
-		FILE *f;
-
-		snprintf(path, sizeof path, "/proc/self/task/%d/comm", tid);
-		f = fopen(path, "re");
-		if (!f)
-			continue;
-		if (!fgets(name, sizeof name, f))
-			name[0] = '\0';
-		fclose(f);
-		if (strcmp(name, "ctxfd\n") == 0)
-			return tid;
-	}
-	return 0;
-}
-
 /* ---- The library's thread ---------------------------------------------------------------------------------------- */
 
 static int thread_appears_with_first_use(void *arg)
@@ -74,7 +54,7 @@ static int thread_appears_with_first_use(void *arg)
 	require(ctxfd_after_func(ctx, run, &note, NULL) == 0);
 	require(more_threads() == 1);
 	require(count_fds() == fds + 3);
-	wait_until((tid = find_thread()) != 0);
+	wait_until((tid = find_library_thread()) != 0);
 	tid_wait_asleep(tid);
 	ctxfd_close(ctx);
 	wait_until(note.runs == 1);
@@ -103,7 +83,7 @@ static int thread_blocks_signals(void *arg)
 
 	(void)arg;
 	require(ctxfd_after_func(ctx, run, NULL, NULL) == 0);
-	wait_until((tid = find_thread()) != 0);
+	wait_until((tid = find_library_thread()) != 0);
 	tid_wait_asleep(tid); /* while it runs, valgrind keeps all signals from it */
 	snprintf(path, sizeof path, "/proc/self/task/%d/status", tid);
 	f = fopen(path, "re");
@@ -593,7 +573,7 @@ static void wait_for_rest(void)
 {
 	pid_t tid;
 
-	wait_until((tid = find_thread()) != 0);
+	wait_until((tid = find_library_thread()) != 0);
 	tid_wait_asleep(tid);
 }
 

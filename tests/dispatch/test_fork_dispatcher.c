@@ -5,7 +5,6 @@
  */
 #include "loop.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
@@ -99,27 +98,6 @@ static void free_parent(struct parent *p)
 
 /* The library's thread. */
 static pid_t dispatcher_tid;
-
-static pid_t find_dispatcher(void)
-{
-	DIR *dir = opendir("/proc/self/task");
-	struct dirent *e;
-	pid_t found = 0;
-
-	require(dir);
-	while (!found && (e = readdir(dir))) {
-		char path[64], name[16] = "";
-		int fd;
-
-		snprintf(path, sizeof path, "/proc/self/task/%.20s/comm", e->d_name);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 && read(fd, name, sizeof name) == 6 && !memcmp(name, "ctxfd\n", 6))
-			found = (pid_t)atoi(e->d_name);
-		close(fd);
-	}
-	closedir(dir);
-	return found;
-}
 
 /* When it sleeps, a fork finds it in no lock of a sanitizer's allocator, which do not all survive one. */
 static int in_child_at_rest(int (*fn)(void *arg), void *arg)
@@ -807,6 +785,6 @@ int main(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	ctxfd_unref(ctxfd_with_signals(ctxfd_background(), &set));
-	wait_until((dispatcher_tid = find_dispatcher()) != 0);
+	wait_until((dispatcher_tid = find_library_thread()) != 0);
 	return run_all(tests);
 }

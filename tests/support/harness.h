@@ -190,6 +190,9 @@ void *thread_join(struct thread *t);
 pid_t thread_tid(const struct thread *t);
 pthread_t thread_pthread(const struct thread *t);
 
+/* The library's thread, by its name; 0: there is none yet. */
+pid_t find_library_thread(void);
+
 /* Waits until the thread sleeps in the kernel, and goes on sleeping; with _in, in that system call (SYS_futex, ...). */
 #define thread_wait_asleep(t)        harness_wait_asleep(thread_tid(t), -1, __FILE__, __LINE__)
 #define thread_wait_asleep_in(t, nr) harness_wait_asleep(thread_tid(t), nr, __FILE__, __LINE__)

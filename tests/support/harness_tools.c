@@ -6,6 +6,7 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -302,6 +303,25 @@ static bool read_task(pid_t tid, const char *file, char *buf, size_t size)
 	close(fd);
 	buf[n > 0 ? n : 0] = 0;
 	return n > 0;
+}
+
+/* By the directory: a thread's number may be far from its process's, and lower when the numbers begin anew. */
+pid_t find_library_thread(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *e;
+	pid_t found = 0;
+
+	require(dir);
+	while (!found && (e = readdir(dir))) {
+		pid_t tid = (pid_t)atoi(e->d_name);
+		char name[32];
+
+		if (tid > 0 && read_task(tid, "comm", name, sizeof name) && strcmp(name, "ctxfd\n") == 0)
+			found = tid;
+	}
+	closedir(dir);
+	return found;
 }
 
 /*
