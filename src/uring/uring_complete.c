@@ -38,19 +38,25 @@ static void leave(struct ctxfd_uring_op *op)
 	scope->count_--;
 }
 
+/* Whether something may not have gone out for want of room. (The poll of a call has not, until it sleeps.) */
+static bool held_up(const struct ctxfd_uring_scope *scope)
+{
+	return !list_empty(&scope->due_) || (scope->poll_ == IDLE && scope->tick_ == IDLE && !scope->call_);
+}
+
 static int op_completed(struct ctxfd_uring_op *op, const struct io_uring_cqe *cqe)
 {
 	struct ctxfd_uring_scope *scope = op->scope_;
 	int err = interrupted(cqe->res) ? reason(op) : 0;
+	bool more = cqe->flags & IORING_CQE_F_MORE;
 
 	op->res = err ? err : cqe->res;
 	op->flags = cqe->flags;
-	if (cqe->flags & IORING_CQE_F_MORE)
-		return CTXFD_URING_MORE;
-	leave(op);
-	if (!scope->count_ || (scope->poll_ == IDLE && scope->tick_ == IDLE) || !list_empty(&scope->due_))
+	if (!more)
+		leave(op);
+	if (!scope->count_ || held_up(scope))
 		ctxfdi_uring_settle(scope);
-	return CTXFD_URING_LAST;
+	return more ? CTXFD_URING_MORE : CTXFD_URING_LAST;
 }
 
 void ctxfdi_uring_withdrawn(struct ctxfd_uring_op *op)

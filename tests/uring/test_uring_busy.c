@@ -225,6 +225,37 @@ static void all_goes_out_later(void **state)
 	free_small(&s);
 }
 
+/* A result of an operation that goes on is a completion of the scope too. It may be the only kind that comes. */
+static void a_result_is_time_to_try_again(void **state)
+{
+	int counter = eventfd(0, EFD_CLOEXEC);
+	uint64_t count = 1;
+	struct io_uring_sqe *sqe;
+	struct small s;
+
+	for (int by_op = 0; by_op < 2; by_op++) {
+		make_small(&s);
+		sqe = get_sqe();
+		io_uring_prep_poll_multishot(sqe, counter, POLLIN);
+		start(&s.scope, &s.t[0], sqe);
+		submit_and_run();
+		if (by_op) {
+			fill_queue(0);
+			refuse(2, -EAGAIN, false);
+			assert_int_equal(ctxfd_uring_cancel(&s.t[0].op), -EBUSY);
+		} else {
+			ctxfd_cancel(s.ctx);
+			assert_int_equal(complete_with_a_full_queue(0, 2), CTXFD_URING_NONE);
+		}
+		submit_and_run();
+		assert_int_equal(write(counter, &count, sizeof count), sizeof count);
+		assert_int_equal(finish(&s.t[0]), -ECANCELED);
+		free_small(&s);
+		assert_int_equal(read(counter, &count, sizeof count), sizeof count);
+	}
+	close(counter);
+}
+
 /* Nothing of the scope is in the ring, and the kernel takes nothing that would tell of its end. */
 static void end_says_so(void **state)
 {
@@ -700,6 +731,7 @@ int main(void)
 		cmocka_unit_test(a_poll_stays_until_it_can_be_removed),
 		cmocka_unit_test(cancels_go_out_later),
 		cmocka_unit_test(all_goes_out_later),
+		cmocka_unit_test(a_result_is_time_to_try_again),
 		cmocka_unit_test(end_says_so),
 		cmocka_unit_test(end_can_be_tried_again),
 		cmocka_unit_test(open_says_so),
