@@ -54,12 +54,17 @@ static inline void list_remove(struct ctxfd_uring_link_ *link)
 	link->next_->prev_ = link->prev_;
 }
 
+static inline void list_insert(struct ctxfd_uring_link_ *next, struct ctxfd_uring_link_ *link)
+{
+	link->next_ = next;
+	link->prev_ = next->prev_;
+	next->prev_->next_ = link;
+	next->prev_ = link;
+}
+
 static inline void list_append(struct ctxfd_uring_link_ *head, struct ctxfd_uring_link_ *link)
 {
-	link->next_ = head;
-	link->prev_ = head->prev_;
-	head->prev_->next_ = link;
-	head->prev_ = link;
+	list_insert(head, link);
 }
 
 static inline bool list_empty(const struct ctxfd_uring_link_ *head)

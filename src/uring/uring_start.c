@@ -71,13 +71,37 @@ static struct io_uring_sqe *keep_poll(struct ctxfd_uring_scope *scope, struct io
 	return unpoll;
 }
 
+/*
+ * Whether the kernel looks for this operation from the latest on, as it does for what waits in a poll. Timeouts, and
+ * what waits for a worker thread, it looks for from the oldest on. (A file may have its reads done by a worker, but
+ * thousands of them wait for a pipe or a socket rather. With writes it is the other way round.)
+ */
+static bool found_latest_first(const struct io_uring_sqe *sqe)
+{
+	switch (sqe->flags & IOSQE_ASYNC ? IORING_OP_NOP : sqe->opcode) {
+	case IORING_OP_POLL_ADD:
+	case IORING_OP_ACCEPT:
+	case IORING_OP_CONNECT:
+	case IORING_OP_RECV:
+	case IORING_OP_RECVMSG:
+	case IORING_OP_READ:
+	case IORING_OP_READV:
+	case IORING_OP_SEND:
+	case IORING_OP_SENDMSG:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Cancels go out in the order of the list. */
 static void enlist(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
 {
 	op->scope_ = scope;
 	op->canceled_ = false;
 	sqe->user_data = name_of(scope, op);
 	scope->started_at_ = scope->ring_->sq.sqe_tail - 1;
-	list_append(&scope->live_, &op->link_);
+	list_insert(found_latest_first(sqe) ? scope->live_.next_ : &scope->live_, &op->link_);
 	scope->count_++;
 }
 
