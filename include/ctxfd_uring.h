@@ -37,7 +37,8 @@
  *   ctxfd's; and pass every CQE that has the bit to ctxfd_uring_complete.
  *
  *   Threads. Everything here is called by the thread that submits to the ring. The context is not bound to it: any
- *   thread may cancel it at any time, and that wakes a thread that sleeps in io_uring_enter.
+ *   thread may cancel it at any time, and that wakes a thread that sleeps in io_uring_enter. No function is a
+ *   cancellation point of pthread_cancel.
  *
  *   Waiting. Wait for one completion (io_uring_submit_and_wait(&ring, 1)), or with a timeout
  *   (io_uring_submit_and_wait_timeout). The end of a context is one completion, however many operations it has in
@@ -48,7 +49,8 @@
  *   and the operation's buffers are the kernel's from ctxfd_uring_start to CTXFD_URING_LAST; then it can be started
  *   again, at once and on any scope. A scope is in use, and may not be moved, from ctxfd_uring_open until
  *   ctxfd_uring_close has returned 0 or the operation of ctxfd_uring_end has completed. Close the scopes before
- *   io_uring_queue_exit. A forked child leaves the ring and its scopes alone.
+ *   io_uring_queue_exit. A forked child leaves the ring and its scopes alone. While it has the ring's fd, until it ends
+ *   or execs, io_uring_queue_exit does not end what is in flight.
  *
  *   The submission queue. What start, cancel and end prepare goes out with your next submission (io_uring_submit and
  *   its kin), or at once when the queue is full. complete, wait and close submit when they have something to tell the
@@ -62,8 +64,10 @@
  *   next submission, unless an operation starts before that: then the poll stays. When the context ends, a cancel goes
  *   out for each operation, in batches and through queues of any size. A timeout repeats them for operations that the
  *   kernel did not find: at once first, then after 10 ms, and up to some seconds later on. No operation of another
- *   scope or of yours is touched. A cancel costs the same whatever else is in the ring; but the kernel looks for a
- *   timeout of yours (IORING_OP_TIMEOUT) along all older ones of the ring.
+ *   scope or of yours is touched. A cancel costs the same whatever else is in the ring, with two exceptions. The
+ *   kernel looks for a timeout (IORING_OP_TIMEOUT) along all older ones of the ring. And it looks for what waits for a
+ *   file in a table that grows with the completion queue: if tens of thousands wait, and not the latest are cancelled,
+ *   give that queue 8192 entries (IORING_SETUP_CQSIZE), with which the table is largest.
  *
  *   Scopes are for loops: open one for a context, and keep it as long as you start operations under that context. On
  *   one machine a receive of a byte that is there takes 0.9 us by itself. A scope that lasts adds 0.1 us to that; a
@@ -162,7 +166,7 @@ struct ctxfd_uring_scope {
  * the scope. No fd and no request exist before the first operation. A ring may have any number of scopes, of one
  * context or of many, and a context may have scopes on any number of rings.
  *
- * Errors, after which *scope is not open:
+ * Errors, after which *scope is not open, and closing it does nothing:
  *
  *     -EINVAL                  a kind of ring that cannot be used, see above
  *     -EOPNOTSUPP              the kernel is older than 5.19
@@ -204,6 +208,8 @@ int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, con
  *   - The first member is started on the scope, and so are those after it, one right after the other; the last ones
  *     may be requests of your own. All go out in one submission: leave room for one SQE more than the chain has.
  *     IORING_OP_LINK_TIMEOUT may be a member.
+ *   - If a member is refused, the chain ends before it: what was started runs, and what is prepared next is a request
+ *     by itself.
  *   - The kernel finds only the member that runs. When that is cancelled, a chain of IOSQE_IO_LINK is over. Where it
  *     goes on, after IOSQE_IO_HARDLINK or after a member that has just succeeded, the next one runs until the cancels
  *     are repeated, 10 ms later and more.
@@ -218,7 +224,8 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * stored in *op, its res and flags filled in; otherwise *op is untouched.
  *
  * A CQE counts once: its user_data is overwritten, and asked again it is NONE. Pass the CQE in the completion queue,
- * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. One of yours (OTHER) is left as it is.
+ * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. (While you hold copies that you have not passed,
+ * do not call wait or close: they would sleep until what only the copy tells.) One of yours (OTHER) is left as it is.
  *
  * The result is res as the kernel gave it. But if that says that the operation was cancelled or interrupted
  * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin), it is the context's err when the context is done, and -ECANCELED when
@@ -247,7 +254,7 @@ int ctxfd_uring_cancel(struct ctxfd_uring_op *op);
  * Begins to end *scope, for programs with a loop: nothing more is accepted, and what is in flight is cancelled. When
  * nothing of the scope is left in the ring, *op completes like an operation, with LAST and res 0, as the scope's last:
  * then the scope's memory and the reference on its context are given up. op may be one that has just ended. The context
- * is left as it is.
+ * is left as it is. Once this has returned 0, do not call it again: the first op would not complete.
  *
  * 0; or -EBUSY: the queue is full, and the kernel takes nothing now. Then *op is yours and will not complete, nothing
  * more is accepted all the same, and you try again: end after your next submission, or ctxfd_uring_close, which sleeps.
@@ -281,7 +288,8 @@ int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **o
  *
  * Completions of others stay in the queue, in their order, for you to reap. Those of the scope are taken where they
  * are, and given back to the kernel if they are at the head. You may be in the middle of a pass over the queue
- * (io_uring_for_each_cqe), if the CQEs that you have passed so far went through ctxfd_uring_complete.
+ * (io_uring_for_each_cqe), if every CQE from its head to the one that you hold has gone through ctxfd_uring_complete.
+ * (Else yours may be given back here, and io_uring_cqe_seen drops another one.)
  *
  * -EBUSY: the completion queue is full, with one of others at its head; reap some and call again. -EAGAIN: the kernel
  * has no memory for a request; call again. Others of io_uring_enter(2) do not pass, as -EEXIST on a thread that the
@@ -291,8 +299,9 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
 
 /*
  * One operation under a context, from its start to its end: submits *sqe (see ctxfd_uring_start), sleeps until it is
- * over, and returns its result as ctxfd_uring_complete gives it. Not for multishot operations, nor for chains; a
- * zero-copy send returns when its buffer is free. *sqe is not yours any more in any case.
+ * over, and returns its result as ctxfd_uring_complete gives it. Not for multishot operations, nor for chains, nor for
+ * provided buffers, whose number it does not tell; a zero-copy send returns when its buffer is free. *sqe is not yours
+ * any more in any case.
  *
  * Or it returns an error, and the operation never was in flight, or has been cancelled: what open or start failed with;
  * what io_uring_enter(2) refuses the submission with (-EAGAIN after a second of trying); or -EBUSY, when the completion

@@ -156,9 +156,9 @@ int ctxfd_uring_open(struct ctxfd_uring_scope *scope, struct io_uring *ring, con
 {
 	int err = usable(ring);
 
+	memset(scope, 0, sizeof *scope);
 	if (err)
 		return err;
-	memset(scope, 0, sizeof *scope);
 	scope->ring_ = ring;
 	scope->ctx_ = ctxfd_ref(ctx);
 	list_init(&scope->live_);

@@ -43,10 +43,11 @@ static int opened(void)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct ctxfd_uring_scope scope;
-	int err = ctxfd_uring_open(&scope, &ring, ctx);
+	int err;
 
-	if (!err)
-		require(ctxfd_uring_close(&scope, NULL) == 0);
+	memset(&scope, 0xa5, sizeof scope);
+	err = ctxfd_uring_open(&scope, &ring, ctx);
+	require(ctxfd_uring_close(&scope, NULL) == 0);
 	ctxfd_close(ctx);
 	return err;
 }
