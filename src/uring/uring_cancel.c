@@ -83,6 +83,15 @@ static void prep_tick(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 	}
 }
 
+/* Prepares the cancel of an operation, which is repeated from now on until it has ended. */
+static void prep_cancel_of(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, struct ctxfd_uring_op *op)
+{
+	prep_cancel(sqe, name_of(scope, op));
+	op->canceled_ = true;
+	list_remove(&op->link_);
+	list_append(&scope->asked_, &op->link_);
+}
+
 /* Cancels what is due, as far as there is room, and leaves some for the timeout. */
 static void send_due(struct ctxfd_uring_scope *scope)
 {
@@ -92,9 +101,7 @@ static void send_due(struct ctxfd_uring_scope *scope)
 	for (unsigned n = 1; (link = scope->due_.next_) != &scope->due_; n++) {
 		if (!room_for(scope->ring_, scope->tick_ == IDLE ? 3 : 1) || !(sqe = take_sqe(scope->ring_)))
 			return;
-		prep_cancel(sqe, name_of(scope, op_of(link)));
-		list_remove(link);
-		list_append(&scope->asked_, link);
+		prep_cancel_of(scope, sqe, op_of(link));
 		if (n % BATCH == 0)
 			submit(scope->ring_);
 	}
@@ -114,10 +121,9 @@ static void send_lone(struct ctxfd_uring_scope *scope)
 
 	if (!sqe)
 		return;
-	prep_cancel(sqe, name_of(scope, op));
+	prep_cancel_of(scope, sqe, op);
 	sqe->flags = 0;
 	sqe->user_data = name_of_own(scope, TICK);
-	list_splice(&scope->asked_, &scope->due_);
 	scope->alone_ = op;
 	scope->tick_ = QUICK;
 }

@@ -599,6 +599,33 @@ static void cancels_go_out_in_the_order_of_the_search(void **state)
 	free_world(&w);
 }
 
+/* After the end of their context operations are being cancelled already: an after-func of each adds nothing. */
+static void what_is_being_cancelled_is_left_alone(void **state)
+{
+	for (int n = 1; n < 4; n++) {
+		struct io_uring_cqe *cqe;
+		struct ctxfd_uring_op *op;
+		struct tracked t[3];
+		struct world w;
+		unsigned tail;
+
+		make_world(&w);
+		for (int i = 0; i < n; i++)
+			start_recv(&w, &t[i]);
+		ctxfd_cancel(w.ctx);
+		assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+		assert_int_equal(ctxfd_uring_complete(cqe, &op), CTXFD_URING_NONE);
+		io_uring_cqe_seen(&ring, cqe);
+		tail = ring.sq.sqe_tail;
+		for (int i = 0; i < n; i++)
+			assert_int_equal(ctxfd_uring_cancel(&t[i].op), 0);
+		assert_int_equal(ring.sq.sqe_tail, tail);
+		for (int i = 0; i < n; i++)
+			assert_int_equal(finish(&t[i]), -ECANCELED);
+		free_world(&w);
+	}
+}
+
 /* ---- What cancels cost ------------------------------------------------------------------------------------------- */
 
 enum { TIMERS = 20000, OPS = 2000 };
@@ -755,6 +782,7 @@ int main(void)
 		cmocka_unit_test(one_answer_is_out_at_a_time),
 		cmocka_unit_test(its_end_is_seen_before_the_cancel),
 		cmocka_unit_test(cancels_go_out_in_the_order_of_the_search),
+		cmocka_unit_test(what_is_being_cancelled_is_left_alone),
 		cmocka_unit_test(timeouts_of_the_program_do_not_count),
 		cmocka_unit_test(nor_for_scopes_of_one_operation),
 		cmocka_unit_test(timeouts_of_the_scope_are_cancelled_in_their_order),
