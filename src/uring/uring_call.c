@@ -105,7 +105,9 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 	unsigned char held[2 * sizeof **sqe];
 	int err;
 
-	if (ctxfdi_uring_tried(ring) || !is_latest(ring, *sqe))
+	if (!is_latest(ring, *sqe))
+		return -EINVAL;
+	if (ctxfdi_uring_tried(ring))
 		return ctxfd_uring_open(scope, ring, ctx);
 	memcpy(held, *sqe, size);
 	ring->sq.sqe_tail--;
@@ -120,6 +122,7 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 
 /*
  * Whether a call can begin. With SQPOLL what is queued cannot be taken back: so first whether the kernel would take it.
+ * Nothing here submits while the operation is in the queue, or it would run though the call fails.
  */
 static int prepare(const struct ctxfd *ctx, struct io_uring *ring, struct ctxfd_uring_scope *scope,
                    struct io_uring_sqe **sqe)
@@ -130,9 +133,12 @@ static int prepare(const struct ctxfd *ctx, struct io_uring *ring, struct ctxfd_
 	if (err || !(ring->flags & IORING_SETUP_SQPOLL))
 		return err;
 	err = io_uring_get_events(ring);
-	if (err < 0)
-		ctxfd_uring_close(scope, NULL);
-	return err < 0 ? err : 0;
+	if (err >= 0)
+		return 0;
+	spend(*sqe);
+	*sqe = NULL;
+	ctxfd_uring_close(scope, NULL);
+	return err;
 }
 
 int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe)

@@ -11,12 +11,15 @@ int __real_io_uring_submit(struct io_uring *r);
 int __wrap_io_uring_submit(struct io_uring *r);
 int __real_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
 int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n);
+int __real_io_uring_get_events(struct io_uring *r);
+int __wrap_io_uring_get_events(struct io_uring *r);
 
 /* So many submissions will be refused, with this error; and whether those that wait are among them. */
 static atomic_int refusals;
 static int refusal;
 static bool waits_too;
-static int allowed; /* submissions before that */
+static int allowed;        /* submissions before that */
+static bool takes_at_once; /* a thread of the kernel's is fast */
 
 static void refuse(int times, int error, bool waits)
 {
@@ -39,12 +42,26 @@ static int refused(struct io_uring *r)
 
 int __wrap_io_uring_submit(struct io_uring *r)
 {
-	return refusals > 0 && allowed-- <= 0 ? refused(r) : __real_io_uring_submit(r);
+	int ret = refusals > 0 && allowed-- <= 0 ? refused(r) : __real_io_uring_submit(r);
+
+	wait_until(!takes_at_once || io_uring_sq_ready(r) == 0);
+	return ret;
 }
 
 int __wrap_io_uring_submit_and_wait(struct io_uring *r, unsigned n)
 {
 	return refusals > 0 && waits_too && allowed-- <= 0 ? refused(r) : __real_io_uring_submit_and_wait(r, n);
+}
+
+/* What io_uring_get_events will say, once. */
+static int no_events;
+
+int __wrap_io_uring_get_events(struct io_uring *r)
+{
+	int err = no_events;
+
+	no_events = 0;
+	return err ? err : __real_io_uring_get_events(r);
 }
 
 /* ---- What all tests have ----------------------------------------------------------------------------------------- */
@@ -512,6 +529,42 @@ static void a_call_ends_with_a_refusal(void **state)
 	}
 }
 
+/*
+ * With a thread of the kernel's an operation that is queued may be taken at any time. So a call that is refused gives
+ * nothing to the queue, also when it finds there that the context of another scope has ended, and submits its cancels.
+ */
+static void a_refused_call_never_runs(void **state)
+{
+	int quiet = eventfd(0, EFD_CLOEXEC);
+	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
+	uint64_t seen = 0;
+	struct small s;
+
+	make_small(&s);
+	close_scope(&s.scope);
+	io_uring_queue_exit(&ring);
+	ring_kind = &ring_kinds[4];
+	if (make_ring_of(ring_kind->flags, 8, 0))
+		skip_test("no rings of kind %s", ring_kind->name);
+	open_scope(&s.scope, s.ctx);
+	sqe = get_sqe();
+	io_uring_prep_read(sqe, quiet, &seen, sizeof seen, 0);
+	start(&s.scope, &s.t[0], sqe);
+	submit_and_run();
+	ctxfd_cancel(s.ctx);
+	assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
+	send_a_byte(&s);
+	no_events = -EAGAIN;
+	takes_at_once = true;
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, prep_recv(&s)), -EAGAIN);
+	takes_at_once = false;
+	assert_int_equal(finish(&s.t[0]), -ECANCELED);
+	assert_int_equal(recv(s.fds[0], s.buf, 1, MSG_DONTWAIT), 1);
+	free_small(&s);
+	close(quiet);
+}
+
 /* And so does one that might pass, in the end. */
 static void a_call_does_not_wait_for_ever(void **state)
 {
@@ -741,6 +794,7 @@ int main(void)
 		cmocka_unit_test(wait_says_what_the_kernel_does),
 		cmocka_unit_test(close_takes_back_what_is_not_in_flight),
 		cmocka_unit_test(a_call_ends_with_a_refusal),
+		cmocka_unit_test(a_refused_call_never_runs),
 		cmocka_unit_test(a_call_does_not_wait_for_ever),
 		cmocka_unit_test(a_call_that_cannot_be_ended),
 		cmocka_unit_test(a_call_goes_on),

@@ -516,6 +516,30 @@ static void a_first_call_leaves_the_queues_alone(void **state)
 		assert_int_equal(in_child(first_call, &flags[i]), 0);
 }
 
+/* A call that is refused does not run its operation, also not while a ring that may have restrictions is tried. */
+static void a_refused_call_does_not_run(void **state)
+{
+	struct io_uring_sqe *sqe, *later;
+	int fds[2];
+	char byte;
+
+	need_uring(state);
+	assert_int_equal(make_ring_of(IORING_SETUP_R_DISABLED, 8, 0), 0);
+	assert_int_equal(syscall(SYS_io_uring_register, ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0), 0);
+	make_pipe(fds);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	sqe = read_of(fds[0]);
+	later = get_sqe();
+	io_uring_prep_nop(later);
+	later->user_data = 1;
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, sqe), -EINVAL);
+	turn_until(1);
+	assert_true(readable(fds[0]));
+	assert_int_equal(read(fds[0], &byte, 1), 1);
+	io_uring_queue_exit(&ring);
+	close_pair(fds);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -528,6 +552,7 @@ int main(void)
 		cmocka_unit_test(a_disabled_ring_is_told),
 		cmocka_unit_test(a_late_sandbox_is_told),
 		cmocka_unit_test(a_first_call_leaves_the_queues_alone),
+		cmocka_unit_test(a_refused_call_does_not_run),
 		cmocka_unit_test(a_call_from_another_thread_is_refused),
 		cmocka_unit_test(another_thread_is_refused),
 		cmocka_unit_test(a_poll_that_fails_ends_the_operations),
