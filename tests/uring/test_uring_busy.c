@@ -509,6 +509,27 @@ static void close_takes_back_what_is_not_in_flight(void **state)
 	free_small(&s);
 }
 
+/* Also where there was no room for its cancel. */
+static void close_takes_back_what_was_not_cancelled(void **state)
+{
+	struct ctxfd_uring_op *op;
+	struct small s;
+
+	make_small(&s);
+	start(&s.scope, &s.t[0], prep_recv(&s));
+	fill_queue(0);
+	refuse(100, -EPERM, true);
+	assert_int_equal(ctxfd_uring_close(&s.scope, &op), CTXFD_URING_LAST);
+	assert_ptr_equal(op, &s.t[0].op);
+	assert_int_equal(op->res, -ECANCELED);
+	assert_int_equal(ctxfd_uring_close(&s.scope, &op), 0);
+	refusals = 0;
+	submit_and_run();
+	assert_int_equal(take_all(), 0);
+	open_scope(&s.scope, s.ctx);
+	free_small(&s);
+}
+
 /* A refusal that does not pass ends the call, and the operation never runs. */
 static void a_call_ends_with_a_refusal(void **state)
 {
@@ -793,6 +814,7 @@ int main(void)
 		cmocka_unit_test(a_cancel_without_room_goes_out_later),
 		cmocka_unit_test(wait_says_what_the_kernel_does),
 		cmocka_unit_test(close_takes_back_what_is_not_in_flight),
+		cmocka_unit_test(close_takes_back_what_was_not_cancelled),
 		cmocka_unit_test(a_call_ends_with_a_refusal),
 		cmocka_unit_test(a_refused_call_never_runs),
 		cmocka_unit_test(a_call_does_not_wait_for_ever),
