@@ -29,10 +29,11 @@ static void neutralise(struct io_uring_sqe *sqe)
 /* What of the scope an SQE is: OP (stored in *op), POLL, TICK, or PLAIN if it is none. */
 static unsigned whats_queued(const struct ctxfd_uring_scope *scope, uint64_t data, struct ctxfd_uring_op **op)
 {
-	unsigned kind = is_of_call(scope, data) ? call_kind(data) : tagged(data) ? data & KIND : PLAIN;
+	bool of_the_call = is_of_call(scope, data);
+	unsigned kind = of_the_call ? call_kind(data) : tagged(data) ? data & KIND : PLAIN;
 
 	if (kind == OP)
-		*op = scope->call_ ? scope->only_ : untag(data);
+		*op = of_the_call ? scope->only_ : untag(data);
 	if (kind == OP ? (*op)->scope_ == scope : data == name_of_own(scope, kind))
 		return kind;
 	return PLAIN;

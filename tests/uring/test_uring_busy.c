@@ -550,6 +550,21 @@ static void a_call_ends_with_a_refusal(void **state)
 	}
 }
 
+/* What a refused call takes back is its own: an operation of a scope that waits in the queue goes out later. */
+static void a_refused_call_takes_back_its_own(void **state)
+{
+	struct small s;
+
+	make_small(&s);
+	start(&s.scope, &s.t[0], prep_recv(&s));
+	refuse(INT_MAX, -EPERM, true);
+	assert_int_equal(ctxfd_uring_call(ctxfd_background(), &ring, prep_recv(&s)), -EPERM);
+	refusals = 0;
+	send_a_byte(&s);
+	assert_int_equal(finish(&s.t[0]), 1);
+	free_small(&s);
+}
+
 /*
  * With a thread of the kernel's an operation that is queued may be taken at any time. So a call that is refused gives
  * nothing to the queue, also when it finds there that the context of another scope has ended, and submits its cancels.
@@ -816,6 +831,7 @@ int main(void)
 		cmocka_unit_test(close_takes_back_what_is_not_in_flight),
 		cmocka_unit_test(close_takes_back_what_was_not_cancelled),
 		cmocka_unit_test(a_call_ends_with_a_refusal),
+		cmocka_unit_test(a_refused_call_takes_back_its_own),
 		cmocka_unit_test(a_refused_call_never_runs),
 		cmocka_unit_test(a_call_does_not_wait_for_ever),
 		cmocka_unit_test(a_call_that_cannot_be_ended),
