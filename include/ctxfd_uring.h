@@ -289,7 +289,7 @@ int ctxfd_uring_close(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **o
  * Completions of others stay in the queue, in their order, for you to reap. Those of the scope are taken where they
  * are, and given back to the kernel if they are at the head. You may be in the middle of a pass over the queue
  * (io_uring_for_each_cqe), if every CQE from its head to the one that you hold has gone through ctxfd_uring_complete.
- * (Else yours may be given back here, and io_uring_cqe_seen drops another one.)
+ * (Else yours may be given back here, and io_uring_cqe_seen drops another one.) The same holds for close and call.
  *
  * -EBUSY: the completion queue is full, with one of others at its head; reap some and call again. -EAGAIN: the kernel
  * has no memory for a request; call again. Others of io_uring_enter(2) do not pass, as -EEXIST on a thread that the
