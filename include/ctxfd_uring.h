@@ -310,11 +310,12 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
  *
  * Completions of others stay in the queue. What a call takes behind them stays taken up until they are reaped.
  *
- * -ENOTRECOVERABLE is the exception: the operation is in flight, and its end cannot be waited for. Others have filled
- * the completion queue meanwhile, where nobody can make room (the operation has been cancelled then: use a ring with
- * room for all that may complete); or the kernel has come to refuse io_uring_enter, as a sandbox does that another
- * thread has put up. Its buffers are the kernel's until the ring is gone (io_uring_queue_exit). Nothing points to
- * memory of the call: what completes later is CTXFD_URING_NONE.
+ * -ENOTRECOVERABLE is the exception: the operation is in flight, and its end cannot be waited for. The completion
+ * queue has filled up behind completions of others, where nobody can make room: more of them have come meanwhile, or the
+ * answers to the repeated cancels of an operation that is slow to obey (it has been cancelled then: reap before a call,
+ * and use a ring with room for all that may complete). Or the kernel has come to refuse io_uring_enter, as a sandbox
+ * does that another thread has put up. Its buffers are the kernel's until the ring is gone (io_uring_queue_exit).
+ * Nothing points to memory of the call: what completes later is CTXFD_URING_NONE.
  */
 int ctxfd_uring_call(const struct ctxfd *ctx, struct io_uring *ring, struct io_uring_sqe *sqe);
 

@@ -96,7 +96,8 @@ static bool is_latest(struct io_uring *ring, const struct io_uring_sqe *sqe)
 
 /*
  * Opens the scope. If that tries the ring's requests first, the operation stays out of the queue meanwhile. And for
- * good if it fails: kernels before 5.17 know no SQE that does nothing and leaves no CQE.
+ * good if it fails: kernels before 5.17 know no SQE that does nothing and leaves no CQE. The trial's completions may
+ * have taken up the room for the call's.
  */
 static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, const struct ctxfd *ctx,
                       struct io_uring_sqe **sqe)
@@ -112,7 +113,7 @@ static int open_aside(struct ctxfd_uring_scope *scope, struct io_uring *ring, co
 	memcpy(held, *sqe, size);
 	ring->sq.sqe_tail--;
 	err = ctxfd_uring_open(scope, ring, ctx);
-	*sqe = err ? NULL : take_sqe(ring);
+	*sqe = err || !has_room(ring) ? NULL : take_sqe(ring);
 	if (*sqe)
 		memcpy(*sqe, held, size);
 	else if (!err)

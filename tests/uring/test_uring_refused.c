@@ -500,6 +500,29 @@ static int first_call(void *arg)
 	return 0;
 }
 
+/* The trial of the ring's requests leaves completions behind those of others, where the call's would have had room. */
+static int first_call_without_room(void *arg)
+{
+	struct io_uring_sqe *sqe;
+
+	(void)arg;
+	require(make_ring_of(0, 8, 8) == 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		sqe = get_sqe();
+		io_uring_prep_nop(sqe);
+		sqe->user_data = i;
+	}
+	require(io_uring_submit(&ring) == 4);
+	for (int i = 0; i < 2; i++) {
+		sqe = get_sqe();
+		io_uring_prep_nop(sqe);
+		require(ctxfd_uring_call(ctxfd_background(), &ring, sqe) == (i ? 0 : -EBUSY));
+		if (i == 0)
+			require(take_all() == 4);
+	}
+	return 0;
+}
+
 static void a_late_sandbox_is_told(void **state)
 {
 	need_uring(state);
@@ -514,6 +537,7 @@ static void a_first_call_leaves_the_queues_alone(void **state)
 	need_uring(state);
 	for (size_t i = 0; i < COUNT(flags); i++)
 		assert_int_equal(in_child(first_call, &flags[i]), 0);
+	assert_int_equal(in_child(first_call_without_room, NULL), 0);
 }
 
 /* A call that is refused does not run its operation, also not while a ring that may have restrictions is tried. */
