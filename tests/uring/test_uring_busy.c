@@ -811,6 +811,174 @@ static void interruptions_are_known(void **state)
 	}
 }
 
+/* ---- Anything, in any order, with a kernel that refuses now and then ---------------------------------------------- */
+
+enum { STORM_SCOPES = 3, STORM_OPS = 16 };
+
+/*
+ * Receives of a byte each, on scopes and in calls, from one socket: what was sent was received or is still there, or an
+ * operation that a call had to leave behind has it. A ring of four entries, so that most things have to wait for room.
+ */
+struct storm {
+	struct ctxfd *ctx[STORM_SCOPES];
+	struct ctxfd_uring_scope scope[STORM_SCOPES];
+	struct tracked *op[STORM_OPS]; /* NULL: not in flight */
+	int fds[2];
+	char buf[8];
+	long sent, received, left_behind;
+};
+
+static struct storm st;
+
+static struct io_uring_sqe *storm_recv(void)
+{
+	struct io_uring_sqe *sqe;
+
+	while (!(sqe = io_uring_get_sqe(&ring))) {
+		refusals = 0;
+		submit_and_run();
+	}
+	prep_recv_from(sqe, st.fds[0], st.buf, 1);
+	return sqe;
+}
+
+static void storm_open(int i)
+{
+	st.ctx[i] = ctxfd_with_cancel(ctxfd_background());
+	open_scope(&st.scope[i], st.ctx[i]);
+}
+
+static void storm_start(void)
+{
+	unsigned i = dice(STORM_OPS), n = dice(STORM_SCOPES);
+	struct tracked *t;
+	int err;
+
+	if (st.op[i])
+		return;
+	t = malloc(sizeof *t);
+	err = try_start(&st.scope[n], t, storm_recv());
+	if (!err) {
+		st.op[i] = t;
+		return;
+	}
+	assert_true(err == -EBUSY || err == ctxfd_err(st.ctx[n]));
+	free(t);
+}
+
+static void storm_took(int what, struct ctxfd_uring_op *op)
+{
+	note(what, op);
+	assert_int_equal(what, CTXFD_URING_LAST);
+	assert_true(op->res == 1 || op->res == -ECANCELED);
+	st.received += op->res == 1;
+	for (int i = 0; i < STORM_OPS; i++)
+		if (st.op[i] == tracked_of(op))
+			st.op[i] = NULL;
+	free(tracked_of(op));
+}
+
+static void storm_take(void)
+{
+	struct io_uring_cqe *cqe;
+	struct ctxfd_uring_op *op;
+
+	(void)io_uring_submit(&ring);
+	while (io_uring_peek_cqe(&ring, &cqe) == 0) {
+		int what = ctxfd_uring_complete(cqe, &op);
+
+		assert_int_not_equal(what, CTXFD_URING_OTHER);
+		io_uring_cqe_seen(&ring, cqe);
+		if (what != CTXFD_URING_NONE)
+			storm_took(what, op);
+	}
+}
+
+static void storm_close(int i)
+{
+	struct ctxfd_uring_op *op;
+	int what;
+
+	while ((what = ctxfd_uring_close(&st.scope[i], &op)) != 0)
+		if (what > 0)
+			storm_took(what, op);
+	ctxfd_close(st.ctx[i]);
+}
+
+static void storm_call(void)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), dice(200) * CTXFD_USEC);
+	struct io_uring_sqe *sqe = storm_recv();
+	int res;
+
+	if (!dice(4))
+		no_events = -EAGAIN;
+	res = ctxfd_uring_call(ctx, &ring, sqe);
+	st.received += res == 1;
+	st.left_behind += res == -ENOTRECOVERABLE;
+	no_events = 0;
+	ctxfd_close(ctx);
+}
+
+static void storm_step(void)
+{
+	static const int errors[] = { -EAGAIN, -EPERM, -EINTR };
+	unsigned what = dice(16), i = dice(STORM_SCOPES);
+	struct tracked *t = st.op[dice(STORM_OPS)];
+
+	if (!dice(4))
+		refuse((int)dice(8), errors[dice(COUNT(errors))], dice(2));
+	if (what < 6) {
+		storm_start();
+	} else if (what < 9) {
+		assert_int_equal(write(st.fds[1], "x", 1), 1);
+		st.sent++;
+	} else if (what == 9 && t) {
+		int err = ctxfd_uring_cancel(&t->op);
+
+		assert_true(err == 0 || err == -EBUSY);
+	} else if (what < 12) {
+		storm_call();
+	} else if (what == 12) {
+		ctxfd_cancel(st.ctx[i]);
+	} else if (what == 13) {
+		storm_close((int)i);
+		storm_open((int)i);
+	} else {
+		storm_take();
+	}
+}
+
+static void anything_with_refusals(void **state)
+{
+	static const unsigned kinds[] = { 0, IORING_SETUP_SQPOLL };
+	char sink[256];
+	ssize_t n;
+
+	seed = 1;
+	for (size_t k = 0; k < COUNT(kinds); k++) {
+		memset(&st, 0, sizeof st);
+		ring_kind = &ring_kinds[k ? 4 : 0];
+		if (make_ring_of(kinds[k], 4, 64))
+			continue;
+		make_socketpair(st.fds);
+		for (int i = 0; i < STORM_SCOPES; i++)
+			storm_open(i);
+		for (int step = share(20000); step > 0; step--)
+			storm_step();
+		refusals = 0;
+		for (int i = 0; i < STORM_SCOPES; i++)
+			storm_close(i);
+		for (int i = 0; i < STORM_OPS; i++)
+			assert_null(st.op[i]);
+		while ((n = recv(st.fds[0], sink, sizeof sink, MSG_DONTWAIT)) > 0)
+			st.received += n;
+		assert_true(st.received <= st.sent && st.received + st.left_behind >= st.sent);
+		io_uring_queue_exit(&ring);
+		close_pair(st.fds);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -840,6 +1008,7 @@ int main(void)
 		cmocka_unit_test(a_call_does_not_sleep_without_its_poll),
 		cmocka_unit_test(a_call_is_no_cancellation_point),
 		cmocka_unit_test(interruptions_are_known),
+		cmocka_unit_test(anything_with_refusals),
 	};
 	int err = make_ring_of(0, 4, 0);
 

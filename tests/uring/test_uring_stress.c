@@ -9,24 +9,6 @@
 #include <sys/eventfd.h>
 #include <sys/un.h>
 
-/* A small generator of our own, so that a seed means the same everywhere. */
-static uint64_t seed;
-
-static unsigned dice(unsigned n)
-{
-	seed = seed * 6364136223846793005u + 1442695040888963407u;
-	return (unsigned)(seed >> 33) % n;
-}
-
-/*
- * The part of n rounds that this kind of ring does: all kinds alike, but for SQPOLL, whose thread must get a turn of
- * its own in each round and competes for the processors.
- */
-static int share(int n)
-{
-	return rounds(ring_kind->flags & IORING_SETUP_SQPOLL ? n / 100 : n / 4);
-}
-
 /*
  * ---- Many in flight -----------------------------------------------------------------------------------------------
  */
