@@ -817,7 +817,7 @@ enum { STORM_SCOPES = 3, STORM_OPS = 16 };
 
 /*
  * Receives of a byte each, on scopes and in calls, from one socket: what was sent was received or is still there, or an
- * operation that a call had to leave behind has it. A ring of four entries, so that most things have to wait for room.
+ * operation that a call had to leave behind has it. A small ring, so that much has to wait for room.
  */
 struct storm {
 	struct ctxfd *ctx[STORM_SCOPES];
@@ -927,7 +927,7 @@ static void storm_step(void)
 	struct tracked *t = st.op[dice(STORM_OPS)];
 
 	if (!dice(4))
-		refuse((int)dice(8), errors[dice(COUNT(errors))], dice(2));
+		refuse((int)dice(20), errors[dice(COUNT(errors))], dice(2));
 	if (what < 6) {
 		storm_start();
 	} else if (what < 9) {
@@ -959,13 +959,15 @@ static void anything_with_refusals(void **state)
 	for (size_t k = 0; k < COUNT(kinds); k++) {
 		memset(&st, 0, sizeof st);
 		ring_kind = &ring_kinds[k ? 4 : 0];
-		if (make_ring_of(kinds[k], 4, 64))
+		if (make_ring_of(kinds[k], 8, 64))
 			continue;
 		make_socketpair(st.fds);
 		for (int i = 0; i < STORM_SCOPES; i++)
 			storm_open(i);
-		for (int step = share(20000); step > 0; step--)
+		takes_at_once = k;
+		for (int step = rounds(6000); step > 0; step--)
 			storm_step();
+		takes_at_once = false;
 		refusals = 0;
 		for (int i = 0; i < STORM_SCOPES; i++)
 			storm_close(i);
