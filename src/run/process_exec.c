@@ -38,6 +38,9 @@
  */
 int __clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...) __attribute__((weak));
 
+/* The same with what the child does to its signals, which a sanitizer would take for ours. */
+int __sigaction(int sig, const struct sigaction *action, struct sigaction *before) __attribute__((weak));
+
 /* The child is no thread that a sanitizer knows. */
 #if defined(__has_attribute)
 #if __has_attribute(disable_sanitizer_instrumentation)
@@ -177,18 +180,30 @@ IN_CHILD static bool is_stop(int sig)
 	return sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
 }
 
+IN_CHILD static void do_nothing(int sig)
+{
+	(void)sig;
+}
+
 /*
  * What came for a handler of ours meanwhile is taken by default: the mask is the last to go. But what was sent to our
- * group is not for one that has its own. (To ignore a signal is to forget that it is pending.)
+ * group is not for one that has its own. (To ignore a signal is to forget that it is pending.) What would suspend the
+ * child has a handler until exec, which puts the default in the place of each.
  */
 IN_CHILD static void reset_signals(bool own_group)
 {
 	/* The kernel's struct sigaction, on any architecture (MIPS has no handler in front, and forgets nothing). */
 	static const uintptr_t by_default[16], ignore[16] = { (uintptr_t)1 };
+	static const struct sigaction go_on = { .sa_handler = do_nothing, .sa_flags = SA_RESTART };
 	static const uint64_t none[2];
 
 	for (int sig = 1; sig <= LAST_SIGNAL; sig++) {
-		if (own_group || is_stop(sig))
+		if (is_stop(sig)) {
+			/* Libc's, which knows how to return from a handler; it takes a lock for SIGABRT alone. */
+			(__sigaction ? __sigaction : sigaction)(sig, &go_on, NULL);
+			continue;
+		}
+		if (own_group)
 			syscall(SYS_rt_sigaction, sig, ignore, NULL, KERNEL_SET);
 		syscall(SYS_rt_sigaction, sig, by_default, NULL, KERNEL_SET);
 	}

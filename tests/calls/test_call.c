@@ -124,7 +124,10 @@ static void assert_dropped(struct job *j)
 /* The same when fn may not have begun: then it never does, and arg is dropped already. */
 static void assert_given_up(struct job *j)
 {
-	if (sem_trywait(&j->running) == 0) {
+	bool begun = false;
+
+	wait_until((begun = sem_trywait(&j->running) == 0) || j->drops);
+	if (begun) {
 		assert_dropped(j);
 		return;
 	}

@@ -487,20 +487,20 @@ static void signals_do_not_disturb(void **state)
 	struct signal_storm storm;
 	struct ctxfd *ctx;
 	struct script s;
-	int status = 0, codes = 0;
+	int status = 0, codes = 0, err;
 
 	NEED_PROCESSES();
 	make_script(&s, "exit 3");
 	start_signals(&storm);
 	for (int i = 0; i < 20; i++)
 		codes += exit_code(ctxfd_background(), &s.command);
-	ctx = ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow());
 	s.argv[2] = "exec sleep 3600";
 	s.command.stop_signal = SIGCONT;
 	s.command.grace = 20 * CTXFD_MSEC;
 	s.command.flags = CTXFD_OWN_GROUP;
-	assert_int_equal(ctxfd_run(ctx, &s.command, &status), 0);
+	ctx = run_to_deadline(&s.command, &err, &status);
 	stop_signals(&storm);
+	assert_int_equal(err, 0);
 	assert_int_equal(codes, 60);
 	assert_int_equal(status, SIGKILL);
 	drop_script(&s);
@@ -514,23 +514,23 @@ static void sigkill_ends_it(void **state)
 	struct ctxfd *ctx;
 	struct running r;
 	struct script s;
+	int status, err;
 
 	NEED_PROCESSES();
-	for (int way = 0; way < 2; way++) {
-		ctx = way ? ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow())
-		          : ctxfd_with_cancel(ctxfd_background());
-		make_script(&s, "trap '' TERM; echo; exec sleep 3600");
-		start_running(&r, ctx, &s.command);
-		if (!way) {
-			hear(&s);
-			ctxfd_cancel(ctx);
-		}
-		assert_int_equal(end_of_running(&r), SIGKILL);
-		assert_int_equal(ctxfd_err(ctx), way ? -ETIMEDOUT : -ECANCELED);
-		assert_false(has_children());
-		drop_script(&s);
-		ctxfd_close(ctx);
-	}
+	make_script(&s, "trap '' TERM; echo; exec sleep 3600");
+	ctx = ctxfd_with_cancel(ctxfd_background());
+	start_running(&r, ctx, &s.command);
+	hear(&s);
+	ctxfd_cancel(ctx);
+	assert_int_equal(end_of_running(&r), SIGKILL);
+	assert_false(has_children());
+	ctxfd_close(ctx);
+	ctx = run_to_deadline(&s.command, &err, &status);
+	assert_int_equal(err, 0);
+	assert_int_equal(status, SIGKILL);
+	assert_false(has_children());
+	ctxfd_close(ctx);
+	drop_script(&s);
 }
 
 static void a_stop_signal_can_be_handled(void **state)
@@ -671,6 +671,59 @@ static void the_whole_group_gets_the_stop_signal(void **state)
 	bury_orphans();
 }
 
+static int held_up[2]; /* a pipe */
+
+/* Holds up its thread until the pipe has no end for writing any more. */
+static void hold_up(int sig)
+{
+	char byte;
+
+	(void)sig;
+	while (read(held_up[0], &byte, 1) < 0)
+		require(errno == EINTR);
+}
+
+/* Between two looks of the thread that waits, the context ends, and then the leader does. */
+static void the_rest_goes_with_a_leader_that_ended_unseen(void **state)
+{
+	struct sigaction hold = { .sa_handler = hold_up }, before;
+	struct ctxfd *ctx;
+	struct running r;
+	struct script s;
+	int in[2];
+
+	NEED_PROCESSES();
+	assert_int_equal(sigaction(SIGUSR1, &hold, &before), 0);
+	for (int ignored = 0; ignored < 2; ignored++) {
+		assert_true(signal(SIGCHLD, ignored ? SIG_IGN : SIG_DFL) != SIG_ERR);
+		ctx = ctxfd_with_cancel(ctxfd_background());
+		make_pipe(in);
+		make_pipe(held_up);
+		make_script(&s, "sleep 3600 & echo; read x; exit 7");
+		s.command.in = in[0];
+		s.command.flags = CTXFD_OWN_GROUP;
+		start_running(&r, ctx, &s.command);
+		hear(&s);
+		thread_wait_asleep_in(r.thread, SYS_ppoll);
+		assert_int_equal(pthread_kill(thread_pthread(r.thread), SIGUSR1), 0);
+		thread_wait_asleep_in(r.thread, SYS_read);
+		ctxfd_cancel(ctx);
+		assert_int_equal(write(in[1], "\n", 1), 1);
+		wait_until(ignored ? !has_children() : has_zombies());
+		close(held_up[1]);
+		thread_join(r.thread);
+		assert_int_equal(r.err, ignored ? -ECHILD : 0);
+		assert_int_equal(r.status, ignored ? -1 : 7 << 8);
+		assert_string_equal(output(&s), ""); /* which waits for the rest */
+		close(held_up[0]);
+		close_pair(in);
+		drop_script(&s);
+		ctxfd_close(ctx);
+	}
+	assert_true(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
+	assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+}
+
 /* Whoever holds the pipe, run returns when the leader has ended; the rest of its group lives on. */
 static void a_leader_that_ends_by_itself_leaves_its_group(void **state)
 {
@@ -723,7 +776,7 @@ static void a_status_that_somebody_took_is_missing(void **state)
 static int run_while_sigchld_is_ignored(void *arg)
 {
 	struct sigaction no_wait = { .sa_handler = nothing, .sa_flags = SA_NOCLDWAIT | SA_RESTART };
-	int status = 4711, fds = count_fds();
+	int status = 4711, fds = count_fds(), err;
 	bool tells = tells_exec_errors();
 	struct ctxfd *ctx;
 	struct script s;
@@ -740,9 +793,8 @@ static int run_while_sigchld_is_ignored(void *arg)
 	s.argv[0] = "/bin/sh";
 	s.argv[2] = "sleep 3600 & sleep 3600";
 	s.command.flags = CTXFD_OWN_GROUP;
-	ctx = ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC * slow());
-	require(ctxfd_run(ctx, &s.command, &status) == -ECHILD);
-	require(ctxfd_err(ctx) == -ETIMEDOUT);
+	ctx = run_to_deadline(&s.command, &err, &status);
+	require(err == -ECHILD);
 	require(status == 4711);
 	require(strcmp(output(&s), "") == 0); /* the other sleep is dead, too */
 	drop_script(&s);
@@ -863,8 +915,10 @@ static _Atomic bool all_have_run;
 
 static void *signal_own_group(void *arg)
 {
+	const bool *harmful = arg;
+
 	while (!all_have_run) {
-		require(kill(0, SIGTSTP) == 0 && kill(0, SIGINT) == 0);
+		require(kill(0, SIGTSTP) == 0 && (!*harmful || kill(0, SIGINT) == 0));
 		pass_time(20 * CTXFD_USEC);
 	}
 	return arg;
@@ -873,15 +927,22 @@ static void *signal_own_group(void *arg)
 /* The caller's group is told to stop, and to end, at every moment, and the caller does not mind. */
 static int run_among_signals(void *arg)
 {
+	bool *own_group = arg;
 	char *argv[] = { "/bin/true", NULL };
-	struct ctxfd_command command = { .argv = argv, .flags = CTXFD_OWN_GROUP };
+	struct ctxfd_command command = { .argv = argv, .flags = *own_group ? CTXFD_OWN_GROUP : 0 };
 	struct thread *thread;
 
 	require(setpgid(0, 0) == 0);
 	require(signal(SIGTSTP, SIG_IGN) != SIG_ERR && signal(SIGINT, SIG_IGN) != SIG_ERR);
-	thread = thread_start(signal_own_group, arg);
-	for (int i = 0; i < rounds(300); i++)
-		require(exit_code(ctxfd_background(), &command) == 0);
+	thread = thread_start(signal_own_group, own_group);
+	for (int i = 0; i < rounds(300); i++) {
+		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), *own_group ? HOUR : 10 * CTXFD_MSEC);
+		int status = 0, err = ctxfd_run(ctx, &command, &status);
+
+		/* In its parent's group it can be suspended as soon as it runs, until ctx ends. */
+		require(*own_group ? err == 0 && status == 0 : err == 0 || err == -ETIMEDOUT);
+		ctxfd_close(ctx);
+	}
 	all_have_run = true;
 	thread_join(thread);
 	return 0;
@@ -893,7 +954,8 @@ static void signals_to_the_callers_group_hold_up_nothing(void **state)
 #ifdef __SANITIZE_THREAD__
 	skip_test("the sanitizer does not follow threads that a forked child starts");
 #endif
-	assert_int_equal(in_child(run_among_signals, NULL), 0);
+	for (int own_group = 0; own_group < 2; own_group++)
+		assert_int_equal(in_child(run_among_signals, &(bool){ own_group }), 0);
 }
 
 /* It has left its group to another member, and goes on in its parent's. */
@@ -954,6 +1016,7 @@ int main(void)
 		cmocka_unit_test(what_ended_by_itself_is_not_stopped),
 		cmocka_unit_test(the_rest_of_a_group_is_killed),
 		cmocka_unit_test(the_whole_group_gets_the_stop_signal),
+		cmocka_unit_test(the_rest_goes_with_a_leader_that_ended_unseen),
 		cmocka_unit_test(a_leader_that_ends_by_itself_leaves_its_group),
 		cmocka_unit_test(a_status_that_somebody_took_is_missing),
 		cmocka_unit_test(an_ignored_sigchld_leaves_no_status),

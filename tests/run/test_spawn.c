@@ -60,13 +60,14 @@ static void the_end_stops_it(void **state)
 	for (int way = 0; way < 4; way++) {
 		bool hard = way % 2, late = way / 2;
 
-		ctx = late ? ctxfd_with_timeout(ctxfd_background(), 50 * CTXFD_MSEC)
-		           : ctxfd_with_cancel(ctxfd_background());
 		make_script(&s, "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done");
 		s.command.stop_signal = hard ? 0 : SIGTERM;
 		s.command.grace = INT64_MAX;
-		pidfd = spawn(ctx, &s.command, NULL);
-		if (!late) {
+		if (late) {
+			pidfd = spawn_to_deadline(ctxfd_background(), 20 * CTXFD_MSEC, &s.command, &ctx, NULL);
+		} else {
+			ctx = ctxfd_with_cancel(ctxfd_background());
+			pidfd = spawn(ctx, &s.command, NULL);
 			hear(&s);
 			ctxfd_cancel(ctx);
 		}
@@ -268,10 +269,9 @@ static void the_rest_goes_with_a_leader_that_ended_after_its_context(void **stat
 	NEED_PROCESSES();
 	adopt_orphans();
 	make_loop();
-	ctx = ctxfd_with_timeout(home, CTXFD_MSEC);
 	make_script(&s, "(echo; exec sleep 3600) & echo; while :; do sleep 0.01; done");
 	s.command.flags = CTXFD_OWN_GROUP;
-	pidfd = spawn(ctx, &s.command, &pid);
+	pidfd = spawn_to_deadline(home, CTXFD_MSEC, &s.command, &ctx, &pid);
 	hear(&s);
 	hear(&s);
 	assert_int_equal(ctxfd_wait(ctx), -ETIMEDOUT);

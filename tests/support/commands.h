@@ -67,6 +67,38 @@ static inline int exit_code(const struct ctxfd *ctx, const struct ctxfd_command 
 	return WEXITSTATUS(status);
 }
 
+/*
+ * Runs a command under a context whose deadline passes meanwhile: a later one, if it has passed before the command has
+ * started. Returns the context.
+ */
+static inline struct ctxfd *run_to_deadline(const struct ctxfd_command *command, int *err, int *status)
+{
+	struct ctxfd *ctx = NULL;
+
+	for (int64_t timeout = 20 * CTXFD_MSEC; !ctx || *err == -ETIMEDOUT; timeout *= 2) {
+		ctxfd_close(ctx);
+		ctx = ctxfd_with_timeout(ctxfd_background(), timeout);
+		*err = ctxfd_run(ctx, command, status);
+	}
+	require(ctxfd_err(ctx) == -ETIMEDOUT);
+	return ctx;
+}
+
+/* The same with ctxfd_spawn, below parent, with the first timeout given. Returns the pidfd. */
+static inline int spawn_to_deadline(const struct ctxfd *parent, int64_t timeout, const struct ctxfd_command *command,
+                                    struct ctxfd **ctx, pid_t *pid)
+{
+	int pidfd;
+
+	for (*ctx = NULL; !*ctx || pidfd == -ETIMEDOUT; timeout *= 2) {
+		ctxfd_close(*ctx);
+		*ctx = ctxfd_with_timeout(parent, timeout);
+		pidfd = ctxfd_spawn(*ctx, command, pid);
+	}
+	require(pidfd >= 0);
+	return pidfd;
+}
+
 /* A thread that runs a command. */
 struct running {
 	const struct ctxfd *ctx;
@@ -105,6 +137,14 @@ static inline bool has_children(void)
 	siginfo_t info;
 
 	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/* Whether one of them has ended, and is to be reaped. */
+static inline bool has_zombies(void)
+{
+	siginfo_t info = { 0 };
+
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
 }
 
 /* Waits until a child has been suspended; it may not have been started yet. */
