@@ -33,9 +33,9 @@
  *   function may be called from a signal handler; use ctxfd_with_signals.
  *
  *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
- *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait. ctxfd_call,
- *   ctxfd_getaddrinfo, ctxfd_dial and ctxfd_run are while they wait. They leave nothing behind. No other function is a
- *   cancellation point. Do not call any function here with asynchronous cancellation enabled.
+ *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait; so is
+ *   ctxfd_run. ctxfd_call, ctxfd_getaddrinfo and ctxfd_dial are while they wait. They leave nothing behind. No other
+ *   function is a cancellation point. Do not call any function here with asynchronous cancellation enabled.
  *
  *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
  *   unless the thread is asleep in a call that waits, other than ctxfd_cond_wait: fork may need what the interrupted

@@ -36,10 +36,10 @@ extern "C" {
 /*
  * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the group: to all that it
  * has started, except what has left the group, as daemons do. When the command ends after its context, the rest of the
- * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (After ctxfd_spawn it has ended by itself if
- * the dispatcher hears of that before ctx ends.) The group is in the background of the terminal: Ctrl-C does not reach
- * it, and it cannot read from there. (Before Linux 6.9 ctxfd_spawn can miss the rest, if the process is reaped at once and
- * another one gets its number within microseconds.)
+ * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (It has ended by itself if ctxfd_run, or the
+ * dispatcher after ctxfd_spawn, hears of that before ctx ends.) The group is in the background of the terminal: Ctrl-C
+ * does not reach it, and it cannot read from there. (Before Linux 6.9 the rest can be missed if somebody else reaps the
+ * process at once, as the caller of ctxfd_spawn may, and another one gets its number within microseconds.)
  *
  * CTXFD_PASS_CONTEXT: the command can get its context by ctxfd_inherited.
  */
@@ -76,19 +76,23 @@ struct ctxfd_command {
 /*
  * Runs a command, waits for it, and reaps it. If ctx ends first, the command is stopped, as above, and this returns when
  * it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no thread.
- * pthread_cancel during the wait stops the command too, and acts when it is reaped.
+ * Has an fd meanwhile, or three with CTXFD_PASS_CONTEXT, and the thread's own (see ctxfd_poll). pthread_cancel acts on
+ * entry; during the wait it stops the command too, and acts when that is reaped.
  *
  * Returns 0, err, or -errno. 0: the command has run and has ended, however it did, and *status is what waitpid(2) stores;
  * status may be NULL. ctxfd_err tells whether ctx has ended. err: ctx was done before, and nothing was started. After
  * -errno no process is left.
  * Errors: those of ctxfd_spawn; ECHILD (the command has run and has ended, but somebody else took the status, or SIGCHLD
- * is ignored).
+ * is ignored); EINVAL, ENOMEM also as of ctxfd_waitid, when the command has been stopped because it cannot be waited for.
  */
 int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int *status);
 
 /*
  * Starts a command, and returns when it has called exec. The end of ctx stops it as in ctxfd_run. Poll the pidfd: it is
  * readable when the process has ended. Then reap it, by ctxfd_waitid, or by waitpid(2) with *pid. pid may be NULL.
+ *
+ * Neither the end of ctx nor pthread_cancel acts here and in ctxfd_run before exec is through. A file on a server that
+ * does not answer holds up the call, and so does a SIGSTOP to the process at that moment, until SIGCONT.
  *
  * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts. Until
  * it has heard that the process has ended, the library keeps ctx alive and has two fds for it, or four with

@@ -110,6 +110,13 @@ void ctxfdi_child_ask(struct child *c)
 		ctxfdi_child_signal(c, SIGCONT); /* a process that is suspended does not hear the other */
 }
 
+static bool has_ended(const struct child *c)
+{
+	siginfo_t info = { 0 };
+
+	return ctxfdi_await_exit(c->pidfd, &info, WNOWAIT | WNOHANG) != 0 || info.si_pid != 0;
+}
+
 /* Whether it ends within its grace. */
 static bool ends_in_time(const struct child *c)
 {
@@ -120,8 +127,10 @@ static bool ends_in_time(const struct child *c)
 
 	do {
 		ready = ctxfd_poll(never, &end, 1, until == INT64_MAX ? -1 : until - now);
-		if (ready < 0) /* no memory: as if the look had found nothing */
+		if (ready < 0) { /* no memory, or RLIMIT_NOFILE forbids it */
 			ctxfd_sleep(never, CTXFD_MSEC);
+			ready = has_ended(c) ? 1 : ready;
+		}
 		now = ctxfd_now();
 	} while (ready < 0 && now < until);
 	return ready > 0;

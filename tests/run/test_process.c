@@ -416,6 +416,41 @@ static void it_needs_few_fds(void **state)
 	assert_int_equal(in_child(run_at_the_limit, NULL), 0);
 }
 
+/* It sinks while the command runs. */
+static int stop_without_fds(void *arg)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	struct rlimit before, none;
+	struct running r;
+	struct script s;
+
+	make_script(&s, "echo; exec sleep 3600");
+	s.command.stop_signal = SIGTERM;
+	s.command.grace = *(int64_t *)arg;
+	if (s.command.grace != INT64_MAX)
+		s.argv[2] = "trap '' TERM; echo; exec sleep 3600";
+	start_running(&r, ctx, &s.command);
+	hear(&s);
+	thread_wait_asleep_in(r.thread, SYS_ppoll);
+	require(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	none = (struct rlimit){ 0, before.rlim_max };
+	require(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	ctxfd_cancel(ctx);
+	require(end_of_running(&r) == (s.command.grace == INT64_MAX ? SIGTERM : SIGKILL));
+	require(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	return 0;
+}
+
+static void it_is_stopped_without_fds(void **state)
+{
+	NEED_PROCESSES();
+#ifdef __SANITIZE_THREAD__
+	skip_test("the sanitizer does not follow threads that a forked child starts");
+#endif
+	assert_int_equal(in_child(stop_without_fds, &(int64_t){ INT64_MAX }), 0);
+	assert_int_equal(in_child(stop_without_fds, &(int64_t){ 20 * CTXFD_MSEC }), 0);
+}
+
 static int run_without_processes(void *arg)
 {
 	struct ctxfd_command c = { .argv = (char *[]){ "/bin/true", NULL }, .flags = CTXFD_PASS_CONTEXT };
@@ -1006,6 +1041,7 @@ int main(void)
 		cmocka_unit_test(closed_standard_fds_stay_closed),
 		cmocka_unit_test(no_other_fd_is_open),
 		cmocka_unit_test(it_needs_few_fds),
+		cmocka_unit_test(it_is_stopped_without_fds),
 		cmocka_unit_test(no_process_is_an_error),
 		cmocka_unit_test(signals_are_as_by_default),
 		cmocka_unit_test(signals_do_not_disturb),
