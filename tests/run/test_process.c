@@ -853,12 +853,15 @@ static void *run_cancelled(void *arg)
 	return run_command(arg);
 }
 
-static void pthread_cancel_leaves_nothing(void **state)
+static void pthread_cancel_stops_it(void **state)
 {
 	struct running r;
 	struct script s;
 
 	NEED_PROCESSES();
+#ifdef __SANITIZE_ADDRESS__
+	skip_test("the sanitizer takes the frames that pthread_cancel has left for ones still there");
+#endif
 	adopt_orphans();
 	make_script(&s, "echo; sleep 3600 & sleep 3600");
 	s.command.stop_signal = SIGTERM;
@@ -872,6 +875,13 @@ static void pthread_cancel_leaves_nothing(void **state)
 		assert_int_not_equal(WTERMSIG(next_status()), 0);
 	assert_string_equal(output(&s), "");
 	drop_script(&s);
+	bury_orphans();
+}
+
+static void pthread_cancel_starts_nothing(void **state)
+{
+	struct running r;
+	struct script s;
 
 	make_script(&s, "echo started");
 	r = (struct running){ .ctx = ctxfd_background(), .command = &s.command };
@@ -880,7 +890,6 @@ static void pthread_cancel_leaves_nothing(void **state)
 	assert_false(has_children());
 	assert_string_equal(output(&s), "");
 	drop_script(&s);
-	bury_orphans();
 }
 
 /* ---- Many -------------------------------------------------------------------------------------------------------- */
@@ -1056,7 +1065,8 @@ int main(void)
 		cmocka_unit_test(a_leader_that_ends_by_itself_leaves_its_group),
 		cmocka_unit_test(a_status_that_somebody_took_is_missing),
 		cmocka_unit_test(an_ignored_sigchld_leaves_no_status),
-		cmocka_unit_test(pthread_cancel_leaves_nothing),
+		cmocka_unit_test(pthread_cancel_stops_it),
+		cmocka_unit_test(pthread_cancel_starts_nothing),
 		cmocka_unit_test(many_threads_run_commands),
 		cmocka_unit_test(without_memory_nothing_is_left),
 	};
