@@ -116,22 +116,24 @@ int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pi
 /*
  * The context that the process which started this one has passed on by CTXFD_PASS_CONTEXT. It ends, cancelled, when the
  * context there or that process has ended, and with -ETIMEDOUT at the deadline there. Its cause is not passed on. Each
- * call makes a new context, for whose end the library's thread watches.
+ * call makes a new context, for whose end the library's thread watches. Make one, and derive the others from it.
  *
  * To pass it on, use CTXFD_PASS_CONTEXT again. A program that is executed otherwise inherits it, too; there it also ends
  * when the process that it was passed to has ended.
  *
  * The environment variable CTXFD_CONTEXT is "FD,DEADLINE,INODE", three decimal numbers, so programs in any language can
- * take part. FD is this process's end of a pipe. It polls readable or hung up when the context has ended; do not read
- * from it. DEADLINE is in nanoseconds of CLOCK_MONOTONIC; 9223372036854775807: none. INODE is what fstat(2) says of FD; it
- * tells whether FD has been closed and its number used again.
+ * take part. FD is this process's end of a pipe. It polls readable or hung up when the context has ended. Do not read
+ * from it, nor close it: a context that has been made of it would not hear of the end any more. DEADLINE is in
+ * nanoseconds of CLOCK_MONOTONIC; 9223372036854775807: none. INODE is what fstat(2) says of FD; it tells whether FD has
+ * been closed and its number used again.
  *
  * If the process that passed the context on has forked without exec, its own end is noticed when that child has ended,
  * too. The end of the context is noticed at once.
  *
  * Returns a context, which the caller owns, or NULL with errno set.
  * Errors: ENOENT (none was passed on), EBADF (FD has been closed, or is something else by now), EINVAL (the variable is
- * not of this form), ENOMEM, EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll watches).
+ * not of this form), ENOMEM, EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll watches; or some hundred
+ * contexts have been made, and live).
  */
 struct ctxfd *ctxfd_inherited(void) CTXFD_GIVES_;
 
