@@ -261,7 +261,7 @@ static int give_fds(void *arg)
 {
 	static const int choices[] = { CTXFD_INHERIT, 1, 2, 5 };
 	char *argv[] = { "/bin/sh", "-c",
-		         "fds=$(for i in 0 1 2; do readlink /proc/$$/fd/$i; done); echo \"$fds\" >out; exec ls "
+		         "fds=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2); echo \"$fds\" >out; exec ls "
 		         "/proc/self/fd >list",
 		         NULL };
 	const char *dir = arg;
@@ -416,19 +416,22 @@ static void it_needs_few_fds(void **state)
 	assert_int_equal(in_child(run_at_the_limit, NULL), 0);
 }
 
-/* It sinks while the command runs. */
+/* It sinks while the command runs, which hears of SIGTERM, or not; or nobody has its status. */
+enum { HEARS, IGNORES, HAS_NO_STATUS, MANNERS };
+
 static int stop_without_fds(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	struct rlimit before, none;
+	int how = *(int *)arg;
 	struct running r;
 	struct script s;
 
-	make_script(&s, "echo; exec sleep 3600");
+	if (how == HAS_NO_STATUS)
+		require(signal(SIGCHLD, SIG_IGN) != SIG_ERR);
+	make_script(&s, how == IGNORES ? "trap '' TERM; echo; exec sleep 3600" : "echo; exec sleep 3600");
 	s.command.stop_signal = SIGTERM;
-	s.command.grace = *(int64_t *)arg;
-	if (s.command.grace != INT64_MAX)
-		s.argv[2] = "trap '' TERM; echo; exec sleep 3600";
+	s.command.grace = how == IGNORES ? 20 * CTXFD_MSEC : INT64_MAX;
 	start_running(&r, ctx, &s.command);
 	hear(&s);
 	thread_wait_asleep_in(r.thread, SYS_ppoll);
@@ -436,8 +439,10 @@ static int stop_without_fds(void *arg)
 	none = (struct rlimit){ 0, before.rlim_max };
 	require(setrlimit(RLIMIT_NOFILE, &none) == 0);
 	ctxfd_cancel(ctx);
-	require(end_of_running(&r) == (s.command.grace == INT64_MAX ? SIGTERM : SIGKILL));
+	thread_join(r.thread);
 	require(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	require(r.err == (how == HAS_NO_STATUS ? -ECHILD : 0));
+	require(r.status == (how == HEARS ? SIGTERM : how == IGNORES ? SIGKILL : -1));
 	return 0;
 }
 
@@ -447,8 +452,8 @@ static void it_is_stopped_without_fds(void **state)
 #ifdef __SANITIZE_THREAD__
 	skip_test("the sanitizer does not follow threads that a forked child starts");
 #endif
-	assert_int_equal(in_child(stop_without_fds, &(int64_t){ INT64_MAX }), 0);
-	assert_int_equal(in_child(stop_without_fds, &(int64_t){ 20 * CTXFD_MSEC }), 0);
+	for (int how = 0; how < MANNERS; how++)
+		assert_int_equal(in_child(stop_without_fds, &how), 0);
 }
 
 static int run_without_processes(void *arg)
@@ -979,7 +984,7 @@ static int run_among_signals(void *arg)
 	require(setpgid(0, 0) == 0);
 	require(signal(SIGTSTP, SIG_IGN) != SIG_ERR && signal(SIGINT, SIG_IGN) != SIG_ERR);
 	thread = thread_start(signal_own_group, own_group);
-	for (int i = 0; i < rounds(300); i++) {
+	for (int i = 0; i < rounds(*own_group ? 300 : 100); i++) {
 		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), *own_group ? HOUR : 10 * CTXFD_MSEC);
 		int status = 0, err = ctxfd_run(ctx, &command, &status);
 
