@@ -7,6 +7,8 @@
  */
 #include "gate.h"
 
+#include <sys/mman.h>
+
 /* ---- Those who come in between ----------------------------------------------------------------------------------- */
 
 static void *call_wait(void *arg)
@@ -394,6 +396,77 @@ static void deadline_makes_the_verdict_visible_early(void **state)
 	ctxfd_unref(top);
 }
 
+/* ---- A dump halfway ---------------------------------------------------------------------------------------------- */
+
+struct dumper {
+	struct ctxfd *ctx;
+	int file;
+};
+
+static void *call_dump(void *arg)
+{
+	struct dumper *d = arg;
+
+	require(ctxfd_dump(d->ctx, d->file) == 0);
+	return NULL;
+}
+
+/* A dump that comes to ctx while its cancel stands at `at`, and then waits for the cancel. */
+static void dump_halfway(struct ctxfd *ctx, struct ctxfd *at, int64_t from, char text[400])
+{
+	struct dumper d = { .ctx = ctx, .file = memfd_create("dump", MFD_CLOEXEC) };
+	struct thread *thread;
+	struct stop s;
+
+	assert_true(d.file >= 0);
+	stop_at(&s, ctx, -EPIPE, at);
+	if (now() < from)
+		pass_time(from - now());
+	thread = thread_start(call_dump, &d);
+	thread_wait_asleep_in(thread, SYS_futex);
+	go_on(&s);
+	thread_join(thread);
+	memset(text, 0, 400);
+	assert_true(pread(d.file, text, 399, 0) > 0);
+	close(d.file);
+}
+
+static void a_dump_tells_of_the_cancel(void **state)
+{
+	struct ctxfd *ctx = child_of(ctxfd_background(), false), *at = child_of(ctx, false);
+	char text[400], expected[400];
+
+	dump_halfway(ctx, at, 0, text);
+	snprintf(expected, sizeof expected,
+	         "with_cancel %p: being cancelled, 1 reference\n"
+	         "  with_cancel %p: done: context canceled, cause %d: %s, 1 reference, done fd %d\n",
+	         (void *)ctx, (void *)at, -EPIPE, strerror(EPIPE), ctxfd_done_fd(at));
+	assert_string_equal(text, expected);
+	ctxfd_unref(at);
+	ctxfd_unref(ctx);
+}
+
+/* The clock makes the cancel's verdict visible, and changes nothing about it. */
+static void a_dump_knows_what_ended_it_when_the_deadline_passes(void **state)
+{
+	int64_t deadline = now() + 300 * CTXFD_MSEC * slow();
+	struct ctxfd *ctx = ctxfd_with_deadline_cause(ctxfd_background(), deadline, -ENETDOWN),
+	             *at = child_of(ctx, false);
+	char text[400], expected[400];
+
+	dump_halfway(ctx, at, deadline, text);
+	if (ctxfd_err(ctx) == -ETIMEDOUT) {
+		ctxfd_unref(at);
+		ctxfd_unref(ctx);
+		skip_test("the machine is too slow for it");
+	}
+	snprintf(expected, sizeof expected, "with_deadline %p: done: context canceled, cause %d: %s, 1 reference\n",
+	         (void *)ctx, -EPIPE, strerror(EPIPE));
+	assert_memory_equal(text, expected, strlen(expected));
+	ctxfd_unref(at);
+	ctxfd_unref(ctx);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -406,6 +479,8 @@ int main(void)
 		cmocka_unit_test(a_node_stays_until_the_cancel_has_gone_on_from_it),
 		cmocka_unit_test(an_orphaned_branch_is_freed_after_the_cancel),
 		cmocka_unit_test(deadline_makes_the_verdict_visible_early),
+		cmocka_unit_test(a_dump_tells_of_the_cancel),
+		cmocka_unit_test(a_dump_knows_what_ended_it_when_the_deadline_passes),
 	};
 	return run_all(tests);
 }
