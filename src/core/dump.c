@@ -73,8 +73,17 @@ static bool reserve(struct snapshot *s)
 	return true;
 }
 
+/* As ctxfdi_deadline_of, which would climb, under a lock, to a grace that may be far above. */
+static int64_t deadline_below(const struct entry *parent, const struct ctxfd *n)
+{
+	if (ctxfdi_kinds[n->kind].deadline)
+		return ctxfdi_deadline_of(n);
+	return n->graced && parent->deadline < n->deadline ? parent->deadline : n->deadline;
+}
+
 static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 {
+	bool first = !s->n;
 	struct entry *e = &s->entries[s->n++];
 
 	claim(s->n <= s->room);
@@ -83,7 +92,7 @@ static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 	*e = (struct entry){
 		.ctx = n,
 		.word = load_word(n),
-		.deadline = ctxfdi_deadline_of(n),
+		.deadline = first ? ctxfdi_deadline_of(n) : deadline_below(&s->entries[parent], n),
 		.passed = n->deadline <= s->time,
 		.parent = parent,
 		.refs = atomic_load_explicit(&n->refs, memory_order_relaxed),

@@ -216,6 +216,7 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	init_node(n, a, KIND_MERGED);
 	init_node(&m->link, second, KIND_LINK);
 	atomic_init(&m->link.word, flags_of(KIND_LINK));
+	m->link.deadline = INT64_MAX; /* a dump reads it */
 	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
 	seen = ctxfdi_look(first);
 	other = ctxfdi_look(second);

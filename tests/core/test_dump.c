@@ -234,6 +234,32 @@ static void a_deep_tree_needs_little_stack(void **state)
 	thread_join(thread_start_stack(dump_deep, NULL, 64 * 1024));
 }
 
+/* Where each would climb up to the grace to know its deadline, it would take minutes. */
+static void a_deep_tree_below_a_grace_takes_no_longer(void **state)
+{
+	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *grace = ctxfd_with_grace(parent, 3600 * CTXFD_SEC, 0), *n = ctxfd_with_cancel(grace);
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	char *text;
+
+	ctxfd_cancel(parent);
+	text = dump(grace);
+	assert_int_equal(count(text, "live, 3599."), 2);
+	free(text);
+	for (int i = 0; i < rounds(150000); i++) {
+		struct ctxfd *below = ctxfd_with_cancel(n);
+
+		ctxfd_unref(n);
+		n = below;
+	}
+	assert_int_equal(ctxfd_dump(parent, null), 0);
+	assert_int_equal(ctxfd_dump(grace, null), 0);
+	close(null);
+	ctxfd_unref(n);
+	ctxfd_close(grace);
+	ctxfd_close(parent);
+}
+
 static void a_wide_tree(void **state)
 {
 	static struct ctxfd *children[MANY];
@@ -388,6 +414,7 @@ int main(void)
 		cmocka_unit_test(threads_that_wait),
 		cmocka_unit_test(a_crowd_is_listed_as_any),
 		cmocka_unit_test(a_deep_tree_needs_little_stack),
+		cmocka_unit_test(a_deep_tree_below_a_grace_takes_no_longer),
 		cmocka_unit_test(a_wide_tree),
 		cmocka_unit_test(without_memory_it_says_so),
 		cmocka_unit_test(errors_are_told),
