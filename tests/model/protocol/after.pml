@@ -7,8 +7,7 @@
  * here: the flag ALARMED and alarm_set stand for it.
  */
 
-bool dispatcher_locked; /* for an expiry */
-byte ran;               /* ghost: functions */
+byte ran; /* ghost: functions */
 
 /* An after-func of p that was made before the threads started, and that somebody has a handle of. */
 inline plant_after(n, p) {
@@ -269,5 +268,29 @@ end:	do
 	};
 		run_after(h, h == one);
 		d_step { h = 0; stopped = false; running-- }
+	od
+}
+
+/* The dispatcher, as far as it ends n, which is IDLE if p is 0, and else a grace after p. */
+proctype ending(byte n; byte p; byte why) {
+	REGISTERS;
+
+end:	do
+	:: atomic {
+		!dispatcher_locked && is_time(n, p) ->
+		ctx[n].alarm_set = false;
+		dispatcher_locked = true;
+		running++
+	};
+		if
+		:: p == 0 -> idle_rings(n)
+		:: else -> load_word(n, w); ok = !(w & (PENDING | DONE))
+		fi;
+		if
+		:: ok -> end_after(p, n, why)
+		:: else -> dispatcher_locked = false
+		fi;
+		d_step { forget(); e = 0 };
+		thread_ends()
 	od
 }

@@ -32,6 +32,8 @@ inline look(n) {
 			swap_word(n, w, (w & ~(TIMED | PENDING | HELD)) | DONE | ((w & PENDING) -> 0 : EXPIRED));
 #elif EARLY_COMMIT_OVERRULES
 			swap_word(n, w, (w & ~(TIMED | PENDING)) | DONE | EXPIRED);
+#elif EARLY_COMMIT_MAKES_IT_A_CANCEL
+			swap_word(n, w, (w & ~(TIMED | PENDING | EXPIRED)) | DONE | ((w & PENDING) -> 0 : EXPIRED));
 #else
 			swap_word(n, w, (w & ~(TIMED | PENDING)) | DONE | ((w & PENDING) -> 0 : EXPIRED));
 #endif
@@ -83,6 +85,10 @@ inline announce(n) {
 	d_step { all_below_ended(n) };
 	if
 	:: (new & HOOK) -> d_step { touch(n); ctx[n].after_next = due; due = n }
+	:: else
+	fi;
+	if
+	:: (new & WATCH) -> begin_grace(n)
 	:: else
 	fi;
 	if
@@ -153,11 +159,11 @@ inline mark(n, by_link) {
 			if
 #if PARENT_COMMITTED_FIRST
 			:: (w & CHILDREN) ->
-				swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | HELD | cause_bits(cause))
+				swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | HELD | verdict)
 #else
-			:: (w & CHILDREN) -> swap_in_mark(n, w, (w & FLAGS_MASK) | PENDING | HELD | cause_bits(cause))
+			:: (w & CHILDREN) -> swap_in_mark(n, w, (w & FLAGS_MASK) | PENDING | HELD | verdict)
 #endif
-			:: else -> swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | cause_bits(cause))
+			:: else -> swap_in_mark(n, w, (w & FLAGS_MASK & ~TIMED) | DONE | verdict)
 			fi;
 			/* A deadline that had passed before the cancel began wins. */
 			assert(!ok || ctx[n].deadline > began)
@@ -217,9 +223,8 @@ inline walk() {
 	skip
 }
 
-/* ctxfd_cancel_cause. */
-inline cancel(n, why) {
-	d_step { root = n; cause = why; began = clock };
+/* ctxfdi_cancel. */
+inline cancel_root() {
 	mark(root, false);
 	if
 	:: marked -> walk()
@@ -230,4 +235,10 @@ inline cancel(n, why) {
 	:: else
 	fi;
 	d_step { touch(root); answered(root); forget() }
+}
+
+/* ctxfd_cancel_cause. */
+inline cancel(n, why) {
+	d_step { root = n; verdict = cause_bits(why); began = clock };
+	cancel_root()
 }

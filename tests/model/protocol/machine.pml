@@ -31,8 +31,11 @@
 #define SHARDED     65536
 #define SHARD       131072
 #define ALARMED     262144
+#define IDLE        524288 /* LISTED, and its kind; so is: */
+#define GRACE       1048576
+#define WATCH       2097152 /* RINGS: the watch of a grace */
 
-#define CAUSE_SHIFT 19
+#define CAUSE_SHIFT 22
 #define FLAGS_MASK  ((1 << CAUSE_SHIFT) - 1)
 
 #define cause_bits(cause) ((cause) << CAUSE_SHIFT)
@@ -60,12 +63,15 @@
 
 /*
  * struct ctxfd. `prev` points at a pointer: children_of(p) or next_of(sibling). The ctx of a struct merge is some n and
- * its link n + 1, in one piece of memory. So is a block of shards, which starts at what its parent's `children` is.
+ * its link n + 1, in one piece of memory. So are the ctx of a struct grace and its watch; and a block of shards, which
+ * starts at what its parent's `children` is.
  */
 #define children_of(p)   (p)
 #define next_of(sibling) (NODES + (sibling))
 #define link_of(merge)   ((merge) + 1)
 #define merge_of(link)   ((link) - 1)
+#define watch_of(grace)  ((grace) + 1)
+#define grace_of(watch)  ((watch) - 1)
 
 #define SHARDS        2
 #define shards_of(p)  (ctx[p].children)
@@ -76,6 +82,11 @@
 #define STOPPED 1
 #define RUNNING 2
 #define RAN     3
+
+/* In `touched` of what is IDLE, once it is not as the alarm has it; and of a GRACE when its parent's walk has rung. */
+#define TOUCHED 1
+#define OVER    2
+#define RUNG    3
 
 typedef context {
 	int word;
@@ -99,7 +110,8 @@ typedef context {
 	bool owns;       /* its parent, one of whose owners it is */
 	byte after_next;
 	bool queued;     /* the dispatcher has it in its list */
-	bool alarm_set;  /* of a context that is ALARMED: so is its expiry among its alarms */
+	bool alarm_set;  /* of a context that is ALARMED: so is its expiry among its alarms; or of what is LISTED */
+	byte touched;    /* of what is LISTED */
 
 	bool alive;  /* ghost: between malloc and free */
 	byte locker; /* ghost: the thread that set LOCK, plus one */
@@ -114,20 +126,21 @@ byte open_fds; /* ghost */
 byte clock = 1;
 byte asleep[THREADS]; /* in futex_sleep, with these bits */
 byte asleep_on[THREADS];
+bool dispatcher_locked; /* for more than one step */
 byte running; /* ghost: threads of the scenario that have not ended */
 hidden byte i;
 hidden int unused; /* a result that nobody looks at */
 
 /* What a thread has in registers: the local variables and results of the C functions. */
 #define REGISTERS                                                                                               \
-	int w, new, seen, other, born, change, was_done;                                                             \
-	byte node, child, below, root, due, began, now, cause, until, head, before, after, list, dying, up, owns, e; \
+	int w, new, seen, other, born, change, was_done, verdict;                                                    \
+	byte node, child, below, root, due, began, now, until, head, before, after, list, dying, up, owns, e;        \
 	bool ok, claimed, marked, late, last, gone, published, passed, was_ended, p_was_ended, b_was_ended, closing
 
 /* At the end of a call they hold nothing any more; saying so keeps the number of states small. */
 inline forget() {
-	w = 0; new = 0; seen = 0; other = 0; born = 0; change = 0; was_done = 0;
-	node = 0; child = 0; below = 0; root = 0; due = 0; began = 0; now = 0; cause = 0; until = 0;
+	w = 0; new = 0; seen = 0; other = 0; born = 0; change = 0; was_done = 0; verdict = 0;
+	node = 0; child = 0; below = 0; root = 0; due = 0; began = 0; now = 0; until = 0;
 	head = 0; before = 0; after = 0; list = 0; dying = 0; up = 0; owns = 0;
 	ok = false; marked = false; late = false; last = false; gone = false; was_ended = false; closing = false
 }
@@ -235,6 +248,7 @@ inline free_one(n) {
 	ctx[n].next = 0; ctx[n].prev = 0; ctx[n].children = 0; ctx[n].linked = false; ctx[n].counted = false;
 	ctx[n].entered_by = 0; ctx[n].left = 0; ctx[n].orphaned = false;
 	ctx[n].state = 0; ctx[n].after_next = 0; ctx[n].owned = false; ctx[n].owns = false;
+	ctx[n].touched = 0;
 	ctx[n].above = 0; ctx[n].locker = 0; ctx[n].holder = 0;
 	ctx[n].known = false; ctx[n].handed = false; ctx[n].readable = false
 }
@@ -242,7 +256,7 @@ inline free_one(n) {
 inline free(n) {
 	d_step {
 		if
-		:: (ctx[n].word & MERGE) -> free_one(link_of(n))
+		:: (ctx[n].word & (MERGE | GRACE)) -> free_one(link_of(n)) /* or its watch */
 		:: else
 		fi;
 		free_one(n)

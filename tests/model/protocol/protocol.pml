@@ -17,19 +17,22 @@
  *                                 ctxfd_unref. dispose_one and dispose_shard are detach_node and detach_shard, with the
  *                                 discarding
  *                cancel.c         close is ctxfd_close
+ *   listed.pml   idle.c           idle_rings, forget_listed is forget_idle; touch_idle is ctxfd_touch
+ *                grace.c          begin_grace; forget_listed is forget_grace
+ *                dispatcher.c     end_after
  *   after.pml    after.c          set_expiry, forget_expiry; after_func and after_stop are
  *                                 ctxfd_after_func and ctxfd_after_stop. What a function does, FN, is the scenario's.
  *                                 add_due is after_funcs_ended
  *                round.c          free_after, run_after; expire_after_funcs is expire, with hold_expired and end_hooks
- *                                 of cancel.c; dispatcher is a round
+ *                                 of cancel.c; dispatcher is a round, and so is ending, with grace_rings
  *                cancel.c         dispatch is tell_hooks
  *
  * machine.pml is what they run on. The C functions' parameters that only carry values along are left out, and what a
  * function returns is in the register that its comment names: an inline of Promela has no result.
  *
- * Not here: values, background and todo, more than one dispatcher, done fds across a fork, sources and what else is
- * LISTED, time limits of a sleep, ctxfd_cause (it asks as err does), after-funcs that stop themselves, and a kernel
- * that refuses SET_TICKS.
+ * Not here: values, background and todo, more than one dispatcher, done fds across a fork, sources, the times of idle
+ * timeouts and graces, time limits of a sleep, ctxfd_cause (it asks as err does), after-funcs that stop themselves, and a
+ * kernel that refuses SET_TICKS.
  *
  * Each #if in capitals breaks one rule; tests/model/run lists them, and the scenario that shows what follows.
  */
@@ -40,4 +43,5 @@
 #include "cancel.pml"
 #include "shard.pml"
 #include "tree.pml"
+#include "listed.pml"
 #include "after.pml"

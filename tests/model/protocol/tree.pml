@@ -226,7 +226,18 @@ inline look_again(n) {
 #if OWNER_LOOKS_ONCE
 	last = true
 #else
-	d_step { touch(n); last = (ctx[n].refs == 1) }
+	d_step {
+		touch(n);
+		last = (ctx[n].refs == 1);
+		if
+#if LISTED_IS_LEFT_TO_OTHERS
+		:: false
+#else
+		:: last && (ctx[n].word & (IDLE | GRACE)) -> ctx[n].refs = 0
+#endif
+		:: else
+		fi
+	}
 #endif
 }
 
@@ -293,7 +304,10 @@ inline drop(n) {
 	gone = false
 }
 
-/* Makes the caller an owner of n, which has ended and may have none. The caller has a node in n's list that stays. */
+/*
+ * Makes the caller an owner of n, which may have none. n has ended and the caller has a node in its list that stays, or n is
+ * LISTED and the caller has the dispatcher's lock. ok: n is not being freed. With own_parent.
+ */
 inline own(n) {
 	d_step {
 		touch(n);
@@ -314,11 +328,19 @@ inline own(n) {
 		fi
 #else
 		update_word(n, w | LOCK);
-		d_step { touch(n); ctx[n].refs++ };
+		d_step {
+			touch(n);
+			last = !(w & CHILDREN);
+			if
+			:: !last -> ctx[n].refs++
+			:: else
+			fi;
 #if !OWN_LEAVES_AN_ORPHAN
-		change = ((w & ORPHAN) -> -ORPHAN : 0);
+			change = (!last && (w & ORPHAN) -> -ORPHAN : 0)
 #endif
-		unlock(n)
+		};
+		unlock(n);
+		ok = !last
 #endif
 	:: else
 	fi
@@ -368,6 +390,12 @@ inline leave_list(n, p, if_live) {
 }
 
 inline dispose_one() {
+#ifdef HAS_LISTED /* by the scenario: others would be too long for spin */
+	if
+	:: (ctx[dying].word & (IDLE | GRACE)) -> forget_listed(dying)
+	:: else
+	fi;
+#endif
 	if
 	:: (ctx[dying].word & ALARMED) -> forget_expiry(dying)
 	:: else
