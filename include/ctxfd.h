@@ -592,7 +592,9 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
  * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first thread,
  * so what the program had made before that still exists. The destructors may wait for something that the exiting thread
- * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function.
+ * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function. An exit
+ * handler that runs later can still wait for a context: a new thread starts for it as in the child of a fork (see below),
+ * and ends after the handler.
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
  * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel

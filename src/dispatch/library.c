@@ -3,9 +3,9 @@
  * The library's own dispatcher: the thread that runs it, and what fork and exit do.
  *
  * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
- * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread;
- * it starts one of its own with the first look at any context (look.h, ctxfdi_first_look), if something waits for it, or
- * with the first cancel that makes something due.
+ * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread,
+ * nor has a program that exits; it starts another with the first look at any context (look.h, ctxfdi_first_look), if
+ * something waits for it, or with the first cancel that makes something due.
  */
 #include <sys/prctl.h>
 #include <time.h>
@@ -145,6 +145,16 @@ void ctxfdi_library_resume(void)
 		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 }
 
+/* Under the lock: the thread has gone, and with it the fds. What it has still to do is done by another. */
+static void lose_thread(void)
+{
+	claim(dispatcher_is_locked(&ctxfdi_library));
+	state = NO_THREAD;
+	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
+	if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due.first)
+		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
+}
+
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 /*
@@ -185,11 +195,8 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 	for (struct link *l = ctxfdi_dispatchers; l; l = l->next)
 		ctxfdi_dispatcher_forked(container_of(l, struct ctxfd_dispatcher, all));
 	ctxfdi_dispatcher_forked(&ctxfdi_library);
-	if (ctxfdi_library.sources || ctxfdi_library.ready || ctxfdi_library.alarms || ctxfdi_library.due.first)
-		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
-	state = NO_THREAD;
+	lose_thread();
 	is_library_thread = false;
-	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
 	ctxfdi_dispatch_after_fork();
 }
 
@@ -219,7 +226,6 @@ static void end_thread(void)
 	dispatcher_lock(&ctxfdi_library);
 	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	ctxfdi_library.closed = false;
-	state = NO_THREAD;
-	atomic_store_explicit(&ctxfdi_library_runs, false, memory_order_relaxed);
+	lose_thread();
 	dispatcher_unlock(&ctxfdi_library);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * exit ends the library's idle threads, and with them what the program's functions have left there: while what the program
- * made before is there still, and without waiting for long. Each in a child, which is the first to make a thread.
+ * made before is there still, and without waiting for long; and the library goes on for whoever needs it after that. Each
+ * in a child, which is the first to make a thread.
  */
 #include "harness.h"
 
@@ -121,12 +122,51 @@ static void a_thread_made_by_exit_ends_too(void **state)
 		assert_int_equal(in_child(exit_and_call, &w), 7);
 }
 
+static struct ctxfd *watching, *cleanup;
+static int to_watch[2], threads;
+
+/* It comes after the end of the library's first thread, and nobody else can end these. */
+static void wait_for_contexts(void)
+{
+	require(write(to_watch[1], "x", 1) == 1);
+	require(ctxfd_wait(watching) == -ECANCELED);
+	require(ctxfd_wait(cleanup) == -ETIMEDOUT);
+	ended = true;
+}
+
+static void see_how_it_went(void)
+{
+	save_counts();
+	_exit(ended && count_threads() == threads ? 7 : 1);
+}
+
+static int exit_and_wait(void *arg)
+{
+	struct ctxfd *parent = ctxfd_with_cancel(ctxfd_background());
+
+	(void)arg;
+	threads = count_threads();
+	require(atexit(see_how_it_went) == 0 && atexit(wait_for_contexts) == 0);
+	make_pipe(to_watch);
+	watching = ctxfd_with_fd(parent, to_watch[0], POLLIN, 0);
+	cleanup = ctxfd_with_grace(watching, CTXFD_MSEC, 0);
+	require(watching && cleanup);
+	exit(1);
+}
+
+static void what_exits_may_wait_for_contexts(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(exit_and_wait, NULL), 7);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(exit_does_not_hang),
 		cmocka_unit_test(what_was_made_before_is_there),
 		cmocka_unit_test(a_thread_made_by_exit_ends_too),
+		cmocka_unit_test(what_exits_may_wait_for_contexts),
 	};
 	return run_all_cold(tests);
 }
