@@ -145,7 +145,7 @@ void ctxfdi_library_resume(void)
 		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 }
 
-/* Under the lock: the thread has gone, and with it the fds. What it has still to do is done by another. */
+/* Under the lock: the thread has gone, or is about to. What it has still to do is done by another. */
 static void lose_thread(void)
 {
 	claim(dispatcher_is_locked(&ctxfdi_library));
@@ -206,7 +206,7 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 static void end_thread(void)
 {
 	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
-	bool idle;
+	bool idle, gone;
 
 	atomic_store_explicit(&library_ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
 	if (is_library_thread)
@@ -221,10 +221,12 @@ static void end_thread(void)
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}
 	dispatcher_unlock(&ctxfdi_library);
-	if (!idle || !ctxfdi_thread_join(thread, &limit))
+	if (!idle)
 		return;
+	gone = ctxfdi_thread_join(thread, &limit);
 	dispatcher_lock(&ctxfdi_library);
-	ctxfdi_dispatcher_close_fds(&ctxfdi_library);
+	if (gone)
+		ctxfdi_dispatcher_close_fds(&ctxfdi_library);
 	ctxfdi_library.closed = false;
 	lose_thread();
 	dispatcher_unlock(&ctxfdi_library);
