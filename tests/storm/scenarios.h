@@ -236,6 +236,21 @@ static const struct scenario {
 	  "new p -; split p; loop c p 1; grace a c 0 | cause p; look a | free a | serve 1; free p" },
 	{ "dump against graces",
 	  "new p -; loop c p 1; grace a c 0; new d a | tell p; look a | cause p; serve 1 | free d; free a" },
+	{ "a grace whose parent's deadline passes under its cancel, and a dump",
+	  "deadline p - 10; loop c p 1; grace a c 0; new d a; after d 1 | cause p; look a | clock 10; serve 1; look d "
+	  "| "
+	  "tell p; free a; stop 1" },
+	{ "a grace after another that is given up", "new p -; loop c p 1; grace a c 0; grace b a 0; free a | cause p; "
+	                                            "free p | serve 1; look b; edge 1 | free b" },
+	{ "a grace after an idle timeout, against a touch", "loop c - 1; idle a c 10; grace b a 0; clock 10 | serve 1; "
+	                                                    "look b; edge 1 | touch a; look a; free a | look b; "
+	                                                    "free b" },
+	{ "a merge of a grace and its parent, and a dump", "new p -; loop c p 1; grace a c 0; merge d a p; new e d | "
+	                                                   "cause p; look d | serve 1; look e | tell p; free d; "
+	                                                   "free e" },
+	{ "fn leaves a grace behind as the owner leaves",
+	  "loop c - 1; new p c; new a p; after a 0 1 | cause p; serve 1 | free a; edge 1; free p | take e 0; look e; "
+	  "free e : grace b a 0; post b 0" },
 	/* After-funcs that have an errand on their own context, while its owners leave. */
 	{ "fn registers and stops on an orphaned context",
 	  "new p -; new a p; after a 1 1; free a | cause p; free p | stop 1 : after a 1; stop 1" },
