@@ -182,10 +182,20 @@ static ssize_t transfer_now(const struct transfer *t)
 	return n == -ENOTSOCK && !t->message ? other_now(t) : n;
 }
 
+/*
+ * Whether it may be worth while to poll first (poll.h). Not for a recv without a deadline: a recv in vain takes half as
+ * long as what the kernel does for the limit of a poll.
+ */
+static bool may_expect_to_wait(const struct ctxfd *ctx, const struct transfer *t)
+{
+	return !t->out && t->size && !(t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) &&
+	       !(t->message && node_of(ctx)->deadline == INT64_MAX);
+}
+
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
 	int saved = errno, events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
-	bool may_expect = !t->out && t->size && !(t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)), expected;
+	bool may_expect = may_expect_to_wait(ctx, t), expected;
 	int err, vain = 0;
 	ssize_t n;
 
