@@ -104,7 +104,7 @@ bench-peers: bench-deps ## the benchmarks with the peers, which it installs
 	@$(DEPS) $(BENCH_NEEDS)
 	+@$(AGAIN) bench-run-peers
 
-bench-servers: bench-deps ## servers with contexts by the same without, under wrk: some three minutes
+bench-servers: bench-deps ## servers with contexts by the same without, under wrk: some four minutes
 	@$(DEPS) $(BENCH_NEEDS)
 	+@$(AGAIN) bench-run-servers
 

@@ -98,8 +98,27 @@ class Results:
         if not a or not b:
             return None
         if a.row.typical:
-            return statistics.median(x / y for x, y in zip(a.rounds, b.rounds))
+            return statistics.median(self.ratios(row, arg, subject, other))
         return a.figure() / b.figure()
+
+    def ratios(self, row, arg, subject, other):
+        """Round by round."""
+        return [x / y for x, y in zip(self.cell(row, arg, subject).rounds, self.cell(row, arg, other).rounds)]
+
+    def quartiles(self, row, arg, subject):
+        """Of a row's ratios to the floor; None if they are not measured, or too seldom."""
+        measured = self.cell(row, arg, subject) and self.cell(row, arg, "floor")
+        return statistics.quantiles(self.ratios(row, arg, subject, "floor"), n=4) if measured and len(measured.rounds) > 3 else None
+
+    def chance(self, row, arg):
+        """How far from 1 the middle of a row's ratios may be by chance: it is so far for the floor by itself, once in twenty runs."""
+        q = self.quartiles(row, arg, "again")
+        return q and 1.57 * (q[2] - q[0]) / len(self.cell(row, arg, "again").rounds) ** 0.5
+
+    def twice(self, row, arg):
+        """Of a row whose floor is measured twice: in words."""
+        (low, _, high), same = self.quartiles(row, arg, "ctxfd") or (0, 0, 0), self.quartiles(row, arg, "again")
+        return same and f"{low:.2f}..{high:.2f}; floor by itself {same[1]:.2f}, {same[0]:.2f}..{same[2]:.2f}: "
 
     def best_peer(self, row, arg):
         """The fastest of the peers, and its figure."""
@@ -162,21 +181,24 @@ def row_lines(r, row, peers):
         line += f"{n['spread_percent']:>7.0f}%{number(floor):>11}{times(r.ratio(row.name, arg, 'ctxfd', 'floor')):>8}"
         if peers:
             line += "".join(f"{number(r.figure(row.name, arg, s)):>11}" for s in peers) + f"{times(r.ratio(row.name, arg, 'ctxfd', peer)):>8}"
-        yield line + "  " + (row.what + (f" | {row.floor}" if row.floor else ""))
+        yield line + "  " + (r.twice(row.name, arg) or "") + (row.what + (f" | {row.floor}" if row.floor else ""))
 
 
 def figure_lines(r, partial):
     yield "Figures to reach: what the library took, by what the other took in the same run"
     yield f"  {'':<82}{'reach':>10}{'got':>10}{'floor':>10}"
     for f in suite.FIGURES:
-        got = f.value(r)
+        got, again = f.value(r), f.value(r, "again")
         if partial and got is None:
             continue
         text = "not measured" if got is None else ("yes" if f.reached(got) else "NO")
-        least = f.value(r, "floor")
+        by_chance = f.row and r.chance(f.row, 0)
+        if by_chance:
+            text += f" (+-{by_chance:.2f} by chance)"
+        least = again or f.value(r, "floor")
         got, least = ("-" if v is None else f"{v:.2f}{f.unit}" for v in (got, least))
         yield f"  {f.text:<82}{f.reach():>10}{got:>10}{least:>10}  {text}"
-        if text == "NO" and f.why:
+        if text.startswith("NO") and f.why:
             yield from textwrap.wrap(f.why, 112, initial_indent=6 * " ", subsequent_indent=6 * " ")
 
 
@@ -200,7 +222,9 @@ METHOD = """Figure: the least of the rounds' medians, or their median for the la
 threads meet (threads, go/common-parent, go/with-timeout, server). Median, p99, p99.9: of batches of some 20 us, or of single events.
 Spread: between the quartiles of the rounds. Subjects take turns, round by round, in processes of their own with a second
 thread parked. x floor, x peer: by the floor's figure and by the best peer's; of what is judged by the median, the median of the
-ratios round by round. ns, unless the heading says else. After the bar: what the floor does."""
+ratios round by round. ns, unless the heading says else. After the bar: what the floor does. Servers: the quartiles of the ratios;
+then the floor by itself, that is the same program once more, and its quartiles. Among the figures to reach it stands for the floor,
+and what is said to be by chance is how far from 1 its ratio is in one run of twenty."""
 
 
 def table(r, m, took, partial):
@@ -225,7 +249,7 @@ def as_json(r, m):
     for _, group in suite.GROUPS:
         for row in group:
             for arg in row.args:
-                subjects = {s: r.cell(row.name, arg, s).numbers() for s in r.subjects if r.cell(row.name, arg, s)}
+                subjects = {s: r.cell(row.name, arg, s).numbers() for s in (*r.subjects, "again") if r.cell(row.name, arg, s)}
                 if subjects:
                     rows.append({"row": row.name, "arg": arg, "unit": row.unit, "what": row.what, "floor": row.floor,
                                  "subjects": subjects, "best_peer": r.best_peer(row.name, arg)[1]})

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: MIT
 """
 Servers, end to end: bench/servers/ compiled with contexts and with time limits by hand, on one CPU, driven by wrk on the
-others. Both of a pair run all the time, and wrk goes to one and the other by turns, so that neighbours can be compared; then
-to both at once, for the CPU time.
+others. They run all the time, and wrk goes from one to the next by short turns, so that neighbours can be compared; then to
+both at once, for the CPU time.
+
+CHANCE. The server by hand runs twice. What one of these gets by the other is what chance makes of the same program, and is
+printed beside each figure.
+
+TWO LOADS. At full load wrk sends a request as soon as it has an answer. Then a latency is a time in queues, among them wrk's
+own: on two CPUs wrk is the slower one. And wrk puts in latencies of its own making for each that is longer than twice the mean
+(stats_correct in its source), thousands for one that other work on the machine has delayed by some milliseconds. So the 99th
+percentile is taken where wrk pauses after each answer, and the server has time to spare; that at full load is printed too.
 """
 
 import os
+import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +27,9 @@ from concurrent.futures import ThreadPoolExecutor
 import suite
 
 KINDS = ("epoll", "uring", "threads")
-SUBJECTS = {"floor": "by-hand", "ctxfd": "contexts"}
-PAIRS = 8
-SECONDS = 2  # a turn of wrk, which knows whole seconds alone
+SUBJECTS = {"floor": "by-hand", "again": "by-hand", "ctxfd": "contexts"}
+ROUNDS = 16
+SECONDS = 0.5  # a turn of wrk: many short ones, for other work on the machine spoils a whole one
 TOGETHER = 12
 CONNECTIONS = 32
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "servers", "wrk.lua")
@@ -60,17 +70,32 @@ class Server:
         """What all threads of the server have used, those too that have ended."""
         return time.clock_gettime_ns((~self.p.pid << 3) | 2)
 
-    def turn(self, seconds):
-        """Requests a second, the 99th percentile of their latency in ns, and the server's CPU time for each in ns."""
+    def wrk(self, seconds, load):
+        """What wrk says. It knows whole seconds alone, but ends early when it is interrupted. None: it had not begun."""
         others = self.cpus[:-1] or self.cpus
+        p = subprocess.Popen(["wrk", "-t", str(len(others)), "-c", str(CONNECTIONS), "-d", str(int(seconds) + 1), "-s", SCRIPT,
+                              f"http://127.0.0.1:{self.port}/", load],
+                             stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, others))
+        try:
+            time.sleep(seconds)
+            p.send_signal(signal.SIGINT)
+            out = p.communicate()[0].decode()
+            return None if p.returncode == -signal.SIGINT else out
+        finally:
+            p.kill()
+            p.wait()
+
+    def turn(self, seconds, load="full"):
+        """Requests a second, the 99th percentile of their latency in ns, the server's CPU time for each in ns. None: they got no CPU."""
         before = self.cpu_ns()
-        out = subprocess.run(["wrk", "-t", str(len(others)), "-c", str(CONNECTIONS), "-d", str(seconds), "-s", SCRIPT, f"http://127.0.0.1:{self.port}/"],
-                             stdout=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, others)).stdout.decode()
+        out = self.wrk(seconds, load)
         used = self.cpu_ns() - before
+        if out is None:
+            return None
         words = next((line.split()[1:] for line in out.splitlines() if line.startswith("done")), None)
-        check(words and words[3] == "0" and float(words[0]) > 0, f"{self.name}: {' '.join(out.split())[-200:]}")
+        check(words and words[3] == "0", f"{self.name}: {' '.join(out.split())[-200:]}")
         requests, us, p99 = map(float, words[:3])
-        return requests * 1e6 / us, p99 * 1000, used / requests
+        return (requests * 1e6 / us, p99 * 1000, used / requests) if requests else None
 
 
 def kinds(directory):
@@ -88,34 +113,48 @@ class Rows:
         self.results.add(self.of[f"server/{self.kind}/{figure}"], 0, subject, [value])
 
 
-def by_turns(both, rows):
-    """Rate and latency: wrk goes to one and the other. Every other pair begins with the other."""
-    for number in range(PAIRS):
-        sys.stderr.write(f"server/{rows.kind}: pair {number + 1} of {PAIRS}\n")
-        for subject, server in both if number % 2 else both[::-1]:
-            rate, p99, _ = server.turn(SECONDS)
-            rows.add(subject, "rate", rate)
-            rows.add(subject, "p99", p99 / 1000)
+def by_turns(servers, rows):
+    """Rate and latency: wrk goes from one to the next, and each of them is the first in its turn."""
+    in_order = list(servers.items())
+    for number in range(ROUNDS):
+        sys.stderr.write(f"server/{rows.kind}: round {number + 1} of {ROUNDS}\n")
+        for load in ("full", "part"):
+            turns = [(subject, server.turn(SECONDS, load)) for subject, server in in_order]
+            for subject, (rate, p99, _) in turns if all(turn for _, turn in turns) else ():
+                if load == "full":
+                    rows.add(subject, "rate", rate)
+                rows.add(subject, "p99-full" if load == "full" else "p99", p99 / 1000)
+        in_order.append(in_order.pop(0))
 
 
-def at_once(both, rows):
-    """CPU time: both share the CPU, so that other work on the machine, and a CPU that changes its speed, do the same to both."""
-    with ThreadPoolExecutor(len(both)) as pool:
+def busy(results, kind, server):
+    """Which of the two has no time to spare at full load: that one's rate it is."""
+    began, used, wrk = time.monotonic(), server.cpu_ns(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    server.turn(1)
+    took, used, after = time.monotonic() - began, (server.cpu_ns() - used) / 1e9, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wrk = after.ru_utime + after.ru_stime - wrk.ru_utime - wrk.ru_stime
+    results.notes.append(f"server/{kind}: at full load the one by hand takes {used / took:.0%} of a CPU, wrk {wrk / took:.0%}.")
+
+
+def at_once(servers, rows):
+    """CPU time: they share the CPU, so that other work on the machine, and a CPU that changes its speed, do the same to all."""
+    with ThreadPoolExecutor(len(servers)) as pool:
         for number in range(TOGETHER):
-            sys.stderr.write(f"server/{rows.kind}: both at once, {number + 1} of {TOGETHER}\n")
-            turns = [(subject, pool.submit(server.turn, 1)) for subject, server in both]
-            for subject, turn in turns:
-                rows.add(subject, "cpu", turn.result()[2])
+            sys.stderr.write(f"server/{rows.kind}: all at once, {number + 1} of {TOGETHER}\n")
+            turns = list(zip(servers, pool.map(lambda server: server.turn(1), servers.values())))
+            for subject, turn in turns if all(turn for _, turn in turns) else ():
+                rows.add(subject, "cpu", turn[2])
 
 
-def pair(results, directory, kind):
+def compare(results, directory, kind):
     rows = Rows(results, kind)
-    with Server(directory, kind, "floor") as floor, Server(directory, kind, "ctxfd") as ctxfd:
-        both = [("floor", floor), ("ctxfd", ctxfd)]
-        for _, server in both:
-            server.turn(1)
-        by_turns(both, rows)
-        at_once(both, rows)
+    with Server(directory, kind, "floor") as floor, Server(directory, kind, "again") as again, Server(directory, kind, "ctxfd") as ctxfd:
+        servers = {"floor": floor, "again": again, "ctxfd": ctxfd}
+        for server in servers.values():
+            server.turn(SECONDS)
+        busy(results, kind, floor)
+        by_turns(servers, rows)
+        at_once(servers, rows)
 
 
 def measure(results, directory, only, failures):
@@ -127,7 +166,7 @@ def measure(results, directory, only, failures):
         name = f"server/{kind}/"
         if name.startswith(only) or only.startswith(name):
             try:
-                pair(results, directory, kind)
+                compare(results, directory, kind)
             except Failure as f:
                 failures.append(str(f))
 
@@ -220,13 +259,13 @@ def try_out(directory, kind, subject):
 
 def drive(directory, kind, subject):
     with Server(directory, kind, subject) as server:
-        server.turn(1)
+        check(any(server.turn(1) for _ in range(20)), f"{server.name}: wrk gets no answer")
 
 
 def smoke(directory, failures):
     """Whether every server answers, and ends what is idle or late: only then can they be compared."""
     for kind in kinds(directory):
-        for subject in SUBJECTS:
+        for subject in ("floor", "ctxfd"):
             try:
                 try_out(directory, kind, subject)
                 if subject == "ctxfd" and shutil.which("wrk"):

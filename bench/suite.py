@@ -23,6 +23,7 @@ BY_HAND = "write to an eventfd; epoll_wait, read, a queue of one, call"
 SERVERS = (("epoll", "a dispatcher; for each request a context with a deadline and an after-func", "limits in lists by time"),
            ("uring", "the same, and operations in a scope", "limits in lists by time"),
            ("threads", "a thread a connection; ctxfd_recv, ctxfd_send", "poll, recv, send"))
+SERVER_UNITS = {"rate": "1/s", "p99": "us", "p99-full": "us", "cpu": "ns"}
 RECURSE = {"stop": 10000, "nsync": 10000, "glib": 10000}
 
 
@@ -35,7 +36,7 @@ def due(name, what):
 
 
 def server(figure):
-    return [Row(f"server/{kind}/{figure}", what=what, floor=by_hand, unit={"rate": "1/s", "p99": "us", "cpu": "ns"}[figure], typical=True)
+    return [Row(f"server/{kind}/{figure}", what=what, floor=by_hand, unit=SERVER_UNITS[figure], typical=True)
             for kind, what, by_hand in SERVERS]
 
 
@@ -170,9 +171,10 @@ GROUPS = [
     ("The life of a request, with N of them in flight: a deadline, an after-func, three looks, its end", [
         Row("request", REQUESTS, "with_timeout, after_func, err, after_stop, close", "malloc, clock_gettime, in and out of two locked lists, free"),
     ]),
-    ("HTTP servers with an idle limit and a request limit, under wrk: requests a second", server("rate")),
-    ("The same: 99th percentile of the latency, in us", server("p99")),
-    ("The same: CPU time of the server for each request, the kernel's included, in ns; both servers driven at once", server("cpu")),
+    ("HTTP servers with an idle limit and a request limit, under wrk at full load: requests a second", server("rate")),
+    ("The same: 99th percentile of the latency, in us, which is wrk's queue (bench/servers.py)", server("p99-full")),
+    ("The same where wrk pauses after each answer: 99th percentile of the latency, in us", server("p99")),
+    ("The same at full load: CPU time of the server for each request, the kernel's included, in ns; all servers driven at once", server("cpu")),
     ("Bytes for each of a million, malloc's overhead included", [
         Row("bytes/plain", what="with_cancel", unit="B", slow=True),
         Row("bytes/timed", what="with_timeout", unit="B", slow=True),
@@ -216,9 +218,10 @@ PLOTS = [
 ]
 
 
-class Figure(namedtuple("Figure", "text limit unit at_least value why", defaults=[False, None, ""])):
+class Figure(namedtuple("Figure", "text limit unit at_least value why row", defaults=[False, None, "", ""])):
     """One figure to reach. value(r) takes it from the results, None where something was not measured; value(r, "floor") is what
-    the row's floor gets by the same measure. why: what keeps it from being reached, and what was tried."""
+    the row's floor gets by the same measure. why: what keeps it from being reached, and what was tried. row: the one that it is of, if
+    that one's floor is measured twice."""
 
     def reached(self, got):
         return got >= self.limit if self.at_least else got <= self.limit
@@ -274,12 +277,12 @@ CHEAP_LOCKS = ("stop_source does fewer instructions, 275 against 423 for a child
                "child took it twice as long; on an EPYC, where they are cheap, it is the quicker one.")
 THREE_PIECES = ("Context, after-func and alarm are three pieces of heap, in the lists of parent and context and in the dispatcher's heap, and each "
                 "look reads the coarse clock.")
-A_REQUEST = ("No system call is added. Context, after-func, alarm and a touch take 0.1 to 0.35 us of the 6 to 14 of a request: 1 to 2 % of the CPU time "
-             "with 4 connections, 3 to 7 % with 32, where a turn of the loop serves many and a request takes least. Rate and p99 swing by more "
-             "than that where other work runs on the machine, the CPU time by less.")
-A_THREAD = ("Each wait polls the thread's waker beside the socket, and takes a context and a waiter that the caches have lost by then: 2 % of the CPU "
-            "time with 4 connections, 6 % with 32. A wait of more than 100 ms is cut in two (calls/poll.h, whether to try first): with many on a "
-            "busy machine that makes 11 to 14 %.")
+A_REQUEST = ("No system call is added: what a request adds is 130 ns for context, after-func, alarm and touch while the caches have them, "
+             "and up to 0.35 us where they do not, of 6 to 14 us. Where wrk is the slower one (see the notes above) it is wrk's rate, and the CPU "
+             "time says more. If the floor by itself is as far off, it is chance: other work on the machine delays a request by milliseconds.")
+A_THREAD = ("Each wait polls the thread's waker beside the socket (220 ns), finds in vain before that nothing has come (200 ns), keeps "
+            "pthread_cancel off meanwhile (30 ns each time), and takes a context and a waiter that the caches have lost by then; without a "
+            "deadline it saves the poll's limit (380 ns). Tried: to poll first, for 100 ms at most, as with a deadline; poll in place of ppoll.")
 SERVER_KINDS = (("epoll", "epoll", A_REQUEST), ("uring", "io_uring", A_REQUEST), ("threads", "a thread a connection", A_THREAD))
 ALIGNED = "1.35 or 1.62 on an EPYC, as the function happens to be aligned in the library."
 
@@ -359,9 +362,11 @@ FIGURES = [
     Figure("a request's life with 1,000 in flight, by two records in locked lists", 1.25, "x",
            value=ratio("request", "floor", 1000), why=THREE_PIECES),
     *(Figure(f"requests a second of a server, {what}, by the same without contexts", 0.97, "x", True,
-             value=in_turn(f"server/{kind}/rate", "floor"), why=why) for kind, what, why in SERVER_KINDS),
-    *(Figure(f"p99 of a server, {what}, by the same without contexts", 1.03, "x", value=in_turn(f"server/{kind}/p99", "floor"), why=why)
-      for kind, what, why in SERVER_KINDS),
+             in_turn(f"server/{kind}/rate", "floor"), why, f"server/{kind}/rate") for kind, what, why in SERVER_KINDS),
+    *(Figure(f"p99 of a server, {what}, by the same without contexts", 1.03, "x", False,
+             in_turn(f"server/{kind}/p99", "floor"), why, f"server/{kind}/p99") for kind, what, why in SERVER_KINDS),
+    *(Figure(f"CPU time of a server, {what}, by the same without contexts", 1.03, "x", False,
+             in_turn(f"server/{kind}/cpu", "floor"), why, f"server/{kind}/cpu") for kind, what, why in SERVER_KINDS),
     Figure("ctxfd_run, by posix_spawn and waitpid", 1.05, "x", value=in_turn("process/run", "floor", 20)),
     Figure("heap bytes of a context", 96, " B", value=plain("bytes/plain")),
     Figure("heap bytes of a context with a deadline", 96, " B", value=plain("bytes/timed")),
