@@ -40,11 +40,18 @@ static int refused(struct io_uring *r)
 	return refusal;
 }
 
+static bool needs_wakeup(const struct io_uring *r)
+{
+	return IO_URING_READ_ONCE(*r->sq.kflags) & IORING_SQ_NEED_WAKEUP;
+}
+
 int __wrap_io_uring_submit(struct io_uring *r)
 {
-	int ret = refusals > 0 && allowed-- <= 0 ? refused(r) : __real_io_uring_submit(r);
+	bool refuses = refusals > 0 && allowed-- <= 0;
+	int ret = refuses ? refused(r) : __real_io_uring_submit(r);
 
-	wait_until(!takes_at_once || io_uring_sq_ready(r) == 0);
+	/* If the kernel's thread sleeps, a submission that is refused does not wake it. */
+	wait_until(!takes_at_once || io_uring_sq_ready(r) == 0 || (refuses && needs_wakeup(r)));
 	return ret;
 }
 
@@ -928,6 +935,8 @@ static void storm_step(void)
 
 	if (!dice(4))
 		refuse((int)dice(20), errors[dice(COUNT(errors))], dice(2));
+	if (takes_at_once && !dice(32))
+		wait_until(needs_wakeup(&ring)); /* asleep, as after its idle time on a slow machine */
 	if (what < 6) {
 		storm_start();
 	} else if (what < 9) {
@@ -949,6 +958,15 @@ static void storm_step(void)
 	}
 }
 
+static int make_storm_ring(unsigned flags)
+{
+	struct io_uring_params p = {
+		.flags = flags | IORING_SETUP_CQSIZE, .cq_entries = 64, .sq_thread_idle = 1, /* ms */
+	};
+
+	return io_uring_queue_init_params(8, &ring, &p);
+}
+
 static void anything_with_refusals(void **state)
 {
 	static const unsigned kinds[] = { 0, IORING_SETUP_SQPOLL };
@@ -959,7 +977,7 @@ static void anything_with_refusals(void **state)
 	for (size_t k = 0; k < COUNT(kinds); k++) {
 		memset(&st, 0, sizeof st);
 		ring_kind = &ring_kinds[k ? 4 : 0];
-		if (make_ring_of(kinds[k], 8, 64))
+		if (make_storm_ring(kinds[k]))
 			continue;
 		make_socketpair(st.fds);
 		for (int i = 0; i < STORM_SCOPES; i++)
