@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * accept and connect under a context. poll.h has the loop. Threads that accept on a blocking socket take turns.
+ * accept and connect under a context. attempt.h has the loop of accept. Threads that accept on a blocking socket take
+ * turns.
  *
  * PTHREAD_CANCEL acts where a call begins and where it waits. A try is kept from it: some libcs (glibc before 2.41) let a
  * thread be cancelled after the kernel has handed over the connection.
@@ -10,13 +11,22 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
+#include "calls/attempt.h"
 #include "calls/poll.h"
 #include "core/fork.h"
 #include "core/thread_cancel.h"
 
-static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+/* One call of accept. */
+struct acceptance {
+	int fd;
+	struct sockaddr *addr;
+	socklen_t *addrlen;
+	int flags;
+};
+
+static int accept_plain(const struct acceptance *a)
 {
-	int conn = accept4(fd, addr, addrlen, flags);
+	int conn = accept4(a->fd, a->addr, a->addrlen, a->flags);
 
 	return conn < 0 ? -errno : conn;
 }
@@ -27,7 +37,7 @@ static int accept_plain(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
  * finds another one at it does not wait for it, but tries again: that one may wait after all, if another process is
  * quicker. `taken` says of which process the thread is, since a child of a fork inherits it, but not the thread.
  */
-static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+static int accept_alone(const struct acceptance *a)
 {
 	static _Atomic uint32_t taken; /* ctxfdi_forks + 1 of the process that has a thread at it; 0: none */
 	uint32_t ours = ctxfdi_forks + 1, seen = atomic_load_explicit(&taken, memory_order_relaxed);
@@ -37,9 +47,9 @@ static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 	if (seen == ours ||
 	    !atomic_compare_exchange_strong_explicit(&taken, &seen, ours, memory_order_acquire, memory_order_relaxed))
 		return -EAGAIN;
-	ready = ctxfdi_look_at_fd(fd, POLLIN);
+	ready = ctxfdi_look_at_fd(a->fd, POLLIN);
 	if (ready > 0)
-		ready = accept_plain(fd, addr, addrlen, flags);
+		ready = accept_plain(a);
 	else if (ready == 0)
 		ready = -EAGAIN;
 	/* Not a child's, if a signal's handler has forked here. */
@@ -47,50 +57,40 @@ static int accept_alone(int fd, struct sockaddr *addr, socklen_t *addrlen, int f
 	return ready;
 }
 
-static int accept_now(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+static int accept_without_waiting(const struct acceptance *a)
 {
-	int listening = 0, mode = fcntl(fd, F_GETFL);
+	int listening = 0, mode = fcntl(a->fd, F_GETFL);
 	socklen_t size = sizeof listening;
 
 	if (mode < 0)
 		return -errno;
-	if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* as the kernel; musl would try again without flags, and wait */
+	if (a->flags &
+	    ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* as the kernel; musl would try again without flags, and wait */
 		return -EINVAL;
 	if (mode & O_NONBLOCK)
-		return accept_plain(fd, addr, addrlen, flags);
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
+		return accept_plain(a);
+	if (getsockopt(a->fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
 		return -errno;
 	if (!listening) /* fails at once */
-		return accept_plain(fd, addr, addrlen, flags);
-	return accept_alone(fd, addr, addrlen, flags);
+		return accept_plain(a);
+	return accept_alone(a);
+}
+
+static ssize_t accept_now(const void *call)
+{
+	struct thread_cancel before = thread_cancel_off();
+	int conn = accept_without_waiting(call);
+
+	thread_cancel_restore(before);
+	return conn;
 }
 
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-	int saved = errno, err, conn, vain = 0;
-	struct thread_cancel before;
-	bool expected;
+	struct acceptance call = { .fd = fd, .addr = addr, .addrlen = addrlen, .flags = flags };
+	struct attempt a = { .now = accept_now, .call = &call, .fd = fd, .events = POLLIN, .polls_first = true };
 
-	pthread_testcancel();
-	conn = err = ctxfd_err(ctx);
-	expected = !err && ctxfdi_expects_to_wait(fd, POLLIN);
-	if (expected)
-		ctxfdi_await_expected(ctx, fd, POLLIN);
-	while (!err) {
-		before = thread_cancel_off();
-		conn = accept_now(fd, addr, addrlen, flags);
-		thread_cancel_restore(before);
-		if (conn == -EINTR)
-			conn = err = ctxfd_err(ctx);
-		else if (conn != -EAGAIN)
-			break;
-		else
-			conn = err = ctxfdi_await_next_try(ctx, fd, POLLIN, &vain);
-	}
-	if (conn >= 0 && !expected)
-		ctxfdi_expect(fd, POLLIN, vain);
-	errno = saved;
-	return conn;
+	return (int)ctxfdi_attempt(ctx, &a);
 }
 
 /*

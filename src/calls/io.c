@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * read, write, recv and send under a context. poll.h has the loop.
+ * read, write, recv and send under a context. attempt.h has the loop.
  *
  * The art is in trying without waiting on a descriptor that may be in blocking mode, whose flags are not ours to change
  * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
  * what knows it, a pipe opened anew on kernels whose pipes do not, else poll first.
  *
- * PTHREAD_CANCEL acts where a call begins and where it waits. A try that does not wait is kept from it: some libcs (glibc
- * before 2.41) let a thread be cancelled after the kernel has handed over the bytes.
+ * PTHREAD_CANCEL is kept from a try that does not wait: some libcs (glibc before 2.41) let a thread be cancelled after the
+ * kernel has handed over the bytes.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "calls/attempt.h"
 #include "calls/poll.h"
 #include "core/thread_cancel.h"
 
@@ -174,49 +175,31 @@ static ssize_t other_now(const struct transfer *t)
 }
 
 /* One try that does not wait. */
-static ssize_t transfer_now(const struct transfer *t)
+static ssize_t transfer_now(const void *call)
 {
+	const struct transfer *t = call;
 	/* A read of nothing is no recv of nothing, which takes a message or waits for one. */
 	ssize_t n = t->size || t->out || t->message ? socket_now(t) : -ENOTSOCK;
 
 	return n == -ENOTSOCK && !t->message ? other_now(t) : n;
 }
 
-/*
- * Whether it may be worth while to poll first (poll.h). Not for a recv without a deadline: a recv in vain takes half as
- * long as what the kernel does for the limit of a poll.
- */
-static bool may_expect_to_wait(const struct ctxfd *ctx, const struct transfer *t)
-{
-	return !t->out && t->size && !(t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) &&
-	       !(t->message && node_of(ctx)->deadline == INT64_MAX);
-}
-
 static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
-	int saved = errno, events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
-	bool may_expect = may_expect_to_wait(ctx, t), expected;
-	int err, vain = 0;
-	ssize_t n;
+	int events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
+	bool only_once = t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE); /* recv waits for neither */
+	/* Without a deadline a recv in vain takes half as long as what the kernel does for the limit of a poll. */
+	bool tries_first = t->message && node_of(ctx)->deadline == INT64_MAX;
+	struct attempt a = {
+		.now = transfer_now,
+		.call = t,
+		.fd = t->fd,
+		.events = events,
+		.only_once = only_once,
+		.polls_first = !t->out && t->size && !only_once && !tries_first,
+	};
 
-	pthread_testcancel();
-	n = err = ctxfd_err(ctx);
-	expected = !err && may_expect && ctxfdi_expects_to_wait(t->fd, events);
-	if (expected)
-		ctxfdi_await_expected(ctx, t->fd, events);
-	while (!err) {
-		n = transfer_now(t);
-		if (n == -EINTR)
-			n = err = ctxfd_err(ctx);
-		else if (n != -EAGAIN || t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) /* recv waits for neither */
-			break;
-		else
-			n = err = ctxfdi_await_next_try(ctx, t->fd, events, &vain);
-	}
-	if (n >= 0 && may_expect && !expected)
-		ctxfdi_expect(t->fd, events, vain);
-	errno = saved;
-	return n;
+	return ctxfdi_attempt(ctx, &a);
 }
 
 ssize_t ctxfd_read(const struct ctxfd *ctx, int fd, void *buf, size_t size)

@@ -171,39 +171,3 @@ int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
 
 	return ready < 0 ? ready : 0;
 }
-
-/*
- * Some descriptors poll ready and still take nothing. So ctx is asked whatever poll says, and after a few tries that got
- * nothing the next one comes later.
- */
-int ctxfdi_await_next_try(const struct ctxfd *ctx, int fd, int events, int *vain)
-{
-	int err = *vain < 8 ? ctxfd_err(ctx) : ctxfd_sleep(ctx, CTXFD_MSEC);
-
-	*vain += *vain < 8;
-	return err ? err : ctxfdi_await_fd(ctx, fd, events);
-}
-
-bool ctxfdi_expects_to_wait(int fd, int events)
-{
-	struct waiter *w = ctxfdi_own_waiter;
-
-	return w && w->expects_fd == fd && w->expects_events == events && ++w->expected % 8;
-}
-
-void ctxfdi_await_expected(const struct ctxfd *ctx, int fd, int events)
-{
-	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
-
-	ctxfdi_poll_under(ctx, both, 1, ctxfd_now() + 100 * CTXFD_MSEC);
-}
-
-void ctxfdi_expect(int fd, int events, bool waited)
-{
-	struct waiter *w = ctxfdi_own_waiter;
-
-	if (w && (waited || (w->expects_fd == fd && w->expects_events == events))) {
-		w->expects_fd = waited ? fd : -1;
-		w->expects_events = events;
-	}
-}

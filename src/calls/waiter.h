@@ -22,7 +22,7 @@ struct waiter {
 	int fd;         /* the waker, or -1: readable once rung. See waiter.c */
 	uint32_t forks; /* ctxfdi_forks of the process that made it */
 
-	int expects_fd; /* for which the thread's next call likely has to wait: see poll.h; -1: none */
+	int expects_fd; /* for which the thread's next call likely has to wait: see attempt.c; -1: none */
 	int expects_events;
 	unsigned expected; /* how often */
 
