@@ -119,15 +119,15 @@ struct ctxfd {
 			void (*destroy)(void *value);
 		};
 	};
-	struct ctxfd *parent;             /* as given to the constructor, perhaps a value context; fixed */
-	struct ctxfd *values;             /* the nearest value above, or NULL; fixed */
-	_Atomic uint32_t fork_generation; /* of the process that made fd; see done.c */
-	uint8_t kind;                     /* enum kind, for describe; fixed */
-	bool linked : 1;                  /* in the list of the nearest node above; fixed */
-	bool counted : 1;                 /* as one of parent's owners; fixed */
-	bool graced : 1;                  /* its kind has a deadline, or that of a context above it; fixed */
-	uint8_t shard;                    /* which shard of the list, from 1; 0: in the list itself; fixed */
-	uint8_t meetings;                 /* how often threads met at its lock; under the lock */
+	struct ctxfd *parent;   /* as given to the constructor, perhaps a value context; fixed */
+	struct ctxfd *values;   /* the nearest value above, or NULL; fixed */
+	_Atomic uint32_t forks; /* of the process that made fd; see done.c */
+	uint8_t kind;           /* enum kind, for describe; fixed */
+	bool linked : 1;        /* in the list of the nearest node above; fixed */
+	bool counted : 1;       /* as one of parent's owners; fixed */
+	bool graced : 1;        /* its kind has a deadline, or that of a context above it; fixed */
+	uint8_t shard;          /* which shard of the list, from 1; 0: in the list itself; fixed */
+	uint8_t meetings;       /* how often threads met at its lock; under the lock */
 };
 
 /* A context with two parents: a child of the first, and by its link a child of the second. */
@@ -199,7 +199,7 @@ static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum k
 {
 	atomic_init(&n->refs, 1);
 	atomic_init(&n->fd, -1);
-	atomic_init(&n->fork_generation, 0);
+	atomic_init(&n->forks, 0);
 	n->children = NULL;
 	n->parent = mutable(parent);
 	n->values = nearest_value(parent);

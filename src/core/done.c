@@ -13,7 +13,7 @@
  * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
  * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
  * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
- * there makes an fd anew. n->fork_generation tells whose the number is; remake_lock serialises the change.
+ * there makes an fd anew. n->forks tells whose the number is; remake_lock serialises the change.
  *
  * MISTAKES. A number that the program closed may be a stranger's by now. What the signalling call itself finds not to
  * be ours is LOST: it is not closed, and whoever asks after that makes an fd anew. An eventfd is not looked at first: a
@@ -47,7 +47,7 @@ static pthread_mutex_t remake_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static bool is_inherited(struct ctxfd *n)
 {
-	return atomic_load_explicit(&n->fork_generation, memory_order_acquire) != ctxfdi_forks;
+	return atomic_load_explicit(&n->forks, memory_order_acquire) != ctxfdi_forks;
 }
 
 /* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
@@ -256,7 +256,7 @@ static int make_fd(struct ctxfd *n)
 
 	if (fd < 0)
 		return fd;
-	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_relaxed);
+	atomic_store_explicit(&n->forks, ctxfdi_forks, memory_order_relaxed);
 	/* Release: a thread that reads the number sees the generation. Acquire: so does the loser of the race. */
 	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
 		return fd;
@@ -278,7 +278,7 @@ static void publish_anew(struct ctxfd *n, int fd)
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
 	/* First, so that a thread that sees the new generation sees that the fd is to be signalled. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
-	atomic_store_explicit(&n->fork_generation, ctxfdi_forks, memory_order_release);
+	atomic_store_explicit(&n->forks, ctxfdi_forks, memory_order_release);
 	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 }

@@ -96,7 +96,7 @@ static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 		.passed = n->deadline <= s->time,
 		.parent = parent,
 		.refs = atomic_load_explicit(&n->refs, memory_order_relaxed),
-		.fd = atomic_load_explicit(&n->fork_generation, memory_order_relaxed) == ctxfdi_forks
+		.fd = atomic_load_explicit(&n->forks, memory_order_relaxed) == ctxfdi_forks
 		              ? atomic_load_explicit(&n->fd, memory_order_relaxed)
 		              : -1,
 		.kind = n->kind,

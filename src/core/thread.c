@@ -16,7 +16,7 @@
  */
 int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 {
-	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
+	static const int own[] = { FAULT_SIGNALS, SIGABRT };
 	sigset_t set, before;
 	int saved = errno, err;
 

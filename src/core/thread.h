@@ -9,6 +9,9 @@
 
 #include "ctxfd.h"
 
+/* By which the kernel reports a fault to the thread that has made it. */
+#define FAULT_SIGNALS SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS
+
 /*
  * Starts one with a stack of the default size, and all signals blocked but those of its own faults: 0 or -errno. Keeps
  * errno.

@@ -23,7 +23,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 	atomic_init(&v->word, flags_of(kind));
 	atomic_init(&v->refs, 1);
 	atomic_init(&v->fd, -1);
-	atomic_init(&v->fork_generation, 0);
+	atomic_init(&v->forks, 0);
 	v->node = node;
 	v->key = NULL;
 	v->value = NULL;

@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/thread.h"
 #include "core/thread_cancel.h"
 
 static pthread_mutex_t lock_of_signals = PTHREAD_MUTEX_INITIALIZER;
@@ -92,8 +93,7 @@ static bool note(int sig)
 	return wanted;
 }
 
-/* By which the kernel reports a fault to the thread that has made it. */
-static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+static const int faults[] = { FAULT_SIGNALS };
 
 /* A fault asks for no end of a context; and a thread that came back from the handler would make it again. */
 static bool is_fault(int sig, const siginfo_t *info)
