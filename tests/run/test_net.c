@@ -12,6 +12,7 @@
 #include <semaphore.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 #include "calls/call.h"
 #include "ctxfd_net.h"
@@ -21,7 +22,7 @@
 static struct {
 	bool real;
 	int eai, error;
-	struct sockaddr_storage addrs[16];
+	struct sockaddr_storage addrs[64];
 	size_t n;
 	bool held; /* it tells that it is asked, and waits to be let go */
 	sem_t asked, go;
@@ -731,6 +732,38 @@ static void with_one_fd_they_take_turns(void **state)
 	close_stuck(&stuck);
 }
 
+/* However many addresses there are, only the attempts under way take a descriptor each, and an entry of the poll. */
+static int dial_with_few_fds(void *arg)
+{
+	int lowest = fcntl(0, F_DUPFD_CLOEXEC, 0);
+	struct rlimit few = { .rlim_cur = (rlim_t)lowest + 2, .rlim_max = (rlim_t)lowest + 2 };
+	int fd;
+
+	require(lowest >= 0 && few.rlim_cur < resolver.n);
+	close(lowest);
+	require(setrlimit(RLIMIT_NOFILE, &few) == 0);
+	fd = ctxfd_dial(ctxfd_background(), "x", "y", SOCK_CLOEXEC);
+	require(fd >= 0 && port_of_peer(fd) == *(int *)arg);
+	close(fd);
+	resolver.n--;
+	require(ctxfd_dial(ctxfd_background(), "x", "y", SOCK_CLOEXEC) == -ECONNREFUSED);
+	return 0;
+}
+
+static void there_may_be_more_addresses_than_fds(void **state)
+{
+	struct sockaddr_in refused, addr;
+	int refuser = make_refuser(&refused), listener = make_listener(&addr), port = ntohs(addr.sin_port);
+
+	reset_resolver();
+	while (resolver.n < COUNT(resolver.addrs) - 1)
+		answer(&refused, sizeof refused);
+	answer(&addr, sizeof addr);
+	assert_int_equal(in_child(dial_with_few_fds, &port), 0);
+	close(refuser);
+	close(listener);
+}
+
 static void signals_do_not_end_it(void **state)
 {
 	struct signal_storm storm;
@@ -805,6 +838,7 @@ int main(void)
 		cmocka_unit_test(the_end_of_ctx_ends_all_attempts),
 		cmocka_unit_test(without_fds_it_says_so),
 		cmocka_unit_test(with_one_fd_they_take_turns),
+		cmocka_unit_test(there_may_be_more_addresses_than_fds),
 		cmocka_unit_test(signals_do_not_end_it),
 		cmocka_unit_test(a_forked_child_dials),
 	};
