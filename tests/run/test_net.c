@@ -37,8 +37,11 @@ static void wait_for(sem_t *sem)
 		continue;
 }
 
+static _Atomic int busy; /* how many threads have to do with it at this moment, some of them for a call that is over */
+
 static void reset_resolver(void)
 {
+	wait_until(busy == 0);
 	memset(&resolver, 0, sizeof resolver);
 	assert_int_equal(sem_init(&resolver.asked, 0, 0), 0);
 	assert_int_equal(sem_init(&resolver.go, 0, 0), 0);
@@ -65,15 +68,9 @@ static struct addrinfo *make_answer(void)
 	return list;
 }
 
-int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
-void __real_freeaddrinfo(struct addrinfo *list);
-void __wrap_freeaddrinfo(struct addrinfo *list);
-
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
+static int answer_question(const char *node, const char *service, const struct addrinfo *hints,
+                           struct addrinfo **result)
 {
-	if (resolver.real)
-		return __real_getaddrinfo(node, service, hints, result);
 	resolver.questions++;
 	if (resolver.held) {
 		require(sem_post(&resolver.asked) == 0);
@@ -91,12 +88,23 @@ int __wrap_getaddrinfo(const char *node, const char *service, const struct addri
 	return 0;
 }
 
-void __wrap_freeaddrinfo(struct addrinfo *list)
+int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
+void __real_freeaddrinfo(struct addrinfo *list);
+void __wrap_freeaddrinfo(struct addrinfo *list);
+
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
 {
-	if (resolver.real) {
-		__real_freeaddrinfo(list);
-		return;
-	}
+	int eai;
+
+	busy++;
+	eai = (resolver.real ? __real_getaddrinfo : answer_question)(node, service, hints, result);
+	busy--;
+	return eai;
+}
+
+static void free_answer(struct addrinfo *list)
+{
 	while (list) {
 		struct addrinfo *next = list->ai_next;
 
@@ -104,6 +112,13 @@ void __wrap_freeaddrinfo(struct addrinfo *list)
 		list = next;
 	}
 	resolver.answers--;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *list)
+{
+	busy++;
+	(resolver.real ? __real_freeaddrinfo : free_answer)(list);
+	busy--;
 }
 
 static void answer(const void *addr, size_t size)
