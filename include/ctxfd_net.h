@@ -36,7 +36,7 @@ int ctxfd_getaddrinfo(const struct ctxfd *ctx, const char *node, const char *ser
 /*
  * Connects a TCP socket to a service (a name or a number) of a host (a name or an address; NULL: this machine, by its
  * loopback addresses). It tries several addresses at a time, as RFC 8305 says. The order is the resolver's, but IPv6 and
- * IPv4 take turns. The next attempt starts 250 ms after the last one, or when that fails; earlier ones go on. The first
+ * IPv4 take turns. The next attempt starts 250 ms after the last one, or when any fails; the others go on. The first
  * to connect wins, and the others are closed. If there is no descriptor for an attempt while another is under way, it
  * waits for its turn. A socket that the kernel connects to itself, as it can on loopback where nobody listens, counts as
  * refused.

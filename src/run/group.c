@@ -7,10 +7,11 @@
  * the group's and waits for that. It ends with the group's context, or when room comes, since whoever hands it over
  * cancels it. So the end of the group ends the wait, no wake-up is lost, and no thread wakes up for nothing.
  *
- * JOINING. A thread that has left fn keeps its stack until it is joined. In a group with a limit, each go that has
- * taken room joins one such thread, if there is one, before it starts another. So there are never more threads than the
- * limit: for each that has left, a room is free or belongs to a go that will join first, unless the group has ended, and
- * with it go. Without a limit go never waits: it joins those that have ended already. ctxfd_group_wait joins the rest.
+ * JOINING. A thread that has left fn keeps its stack until it is joined, and may take its time: it runs the destructors
+ * of its data first. `threads` counts those that exist, and those that a go has made room for. Each go first joins what
+ * has ended. If the limit is reached even so, it waits for a thread that has left fn. There is one: each go without a
+ * thread of its own has room that no thread at work has. So go waits for a destructor at the limit alone, and without a
+ * limit never. ctxfd_group_wait joins the rest.
  *
  * LOCKING. The lock covers what the struct says. Nobody sleeps, ends a context or runs the program's code while holding
  * it. ctxfd_group_wait frees the group when no room is taken, so a thread that gives up its room does not touch the
@@ -38,9 +39,10 @@ struct ctxfd_group {
 	pthread_cond_t empty; /* no room is taken */
 	unsigned taken;       /* rooms */
 	unsigned stuck;       /* how many of the threads in them wait for another one */
+	unsigned threads;     /* see JOINING */
 	struct queue waiting; /* for room: struct guest */
 	struct link *working; /* struct member */
-	struct queue left;    /* struct member, to be joined */
+	struct link *left;    /* struct member, to be joined; who left last comes first */
 	int result;           /* the first that was not 0 */
 };
 
@@ -158,7 +160,7 @@ static void leave_group(void *arg)
 		end_by(g, m->result);
 	pthread_mutex_lock(&g->lock);
 	list_remove(&m->link);
-	queue_append(&g->left, &m->link);
+	list_push(&g->left, &m->link);
 	give_room(g);
 }
 
@@ -175,69 +177,74 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* With the lock. NULL: nobody. */
-static struct member *one_that_left(struct ctxfd_group *g)
+static struct member *member_of(struct link *l)
 {
-	struct link *l = g->left.first;
-
-	if (!l)
-		return NULL;
-	queue_remove(&g->left, l);
 	return container_of(l, struct member, link);
 }
 
-static void join(struct member *m)
+/* What has ended is joined. With the lock. */
+static void join_ended(struct ctxfd_group *g)
 {
-	pthread_join(m->thread, NULL);
-	free(m);
+	struct link *next;
+
+	for (struct link *l = g->left; l; l = next) {
+		next = l->next;
+		if (pthread_tryjoin_np(member_of(l)->thread, NULL) != 0)
+			continue;
+		list_remove(l);
+		g->threads--;
+		free(member_of(l));
+	}
 }
 
-/* False: it is still on its way out. */
-static bool join_if_gone(struct member *m)
-{
-	if (pthread_tryjoin_np(m->thread, NULL) != 0)
-		return false;
-	free(m);
-	return true;
-}
-
-/* How late a go that waits for the destructors of a thread's data notices the end of the group. */
+/* How late a go that waits for the destructors of a thread's data notices the end of the group, or of another thread. */
 #define JOIN_SLICE (10 * CTXFD_MSEC)
 
-/* False: the group has ended, and it is still on its way out. */
-static bool join_while_live(struct member *m)
+/*
+ * Waits a while for one that left: the last, since others that are still there seem to take their time. With the lock,
+ * which it gives back meanwhile. Returns 0, or err.
+ */
+static int join_last(struct ctxfd_group *g)
 {
-	struct timespec limit;
+	struct timespec limit = ctxfdi_join_limit(JOIN_SLICE);
+	struct member *m = member_of(g->left);
+	int err = 0;
+	bool ended;
 
-	do {
-		limit = ctxfdi_join_limit(JOIN_SLICE);
-		if (ctxfdi_thread_join(m->thread, &limit)) {
-			free(m);
-			return true;
-		}
-	} while (ctxfd_err(m->group->ctx) == 0);
-	return false;
+	list_remove(&m->link);
+	pthread_mutex_unlock(&g->lock);
+	ended = ctxfdi_thread_join(m->thread, &limit);
+	if (!ended)
+		err = ctxfd_err(g->ctx);
+	pthread_mutex_lock(&g->lock);
+	if (ended) {
+		g->threads--;
+		free(m);
+	} else {
+		list_push(&g->left, &m->link);
+	}
+	return err;
 }
 
-/* With room taken. See JOINING. */
-static void join_before_starting(struct ctxfd_group *g)
+/* With room taken: 0 when m may get its thread; or err, and the room is given back. See JOINING. */
+static int let_in(struct ctxfd_group *g, struct member *m)
 {
-	struct member *m;
+	int err = 0;
 
-	for (;;) {
-		pthread_mutex_lock(&g->lock);
-		m = one_that_left(g);
-		pthread_mutex_unlock(&g->lock);
-		if (!m)
-			return;
-		if (!(g->limit == UNLIMITED ? join_if_gone(m) : join_while_live(m)))
-			break;
-		if (g->limit != UNLIMITED)
-			return;
-	}
 	pthread_mutex_lock(&g->lock);
-	queue_append(&g->left, &m->link);
+	join_ended(g);
+	while (!err && g->threads == g->limit) {
+		err = join_last(g);
+		join_ended(g);
+	}
+	if (err) {
+		give_room(g);
+		return err;
+	}
+	g->threads++;
+	list_push(&g->working, &m->link);
 	pthread_mutex_unlock(&g->lock);
+	return 0;
 }
 
 /* With room taken. Once this has succeeded, m is the thread's. */
@@ -253,16 +260,15 @@ static int find_room_and_start(struct ctxfd_group *g, struct member *m)
 {
 	int err = take_room(g);
 
+	if (!err)
+		err = let_in(g, m);
 	if (err)
 		return err;
-	join_before_starting(g);
-	pthread_mutex_lock(&g->lock);
-	list_push(&g->working, &m->link);
-	pthread_mutex_unlock(&g->lock);
 	err = start(m);
 	if (err) {
 		pthread_mutex_lock(&g->lock);
 		list_remove(&m->link);
+		g->threads--;
 		give_room(g);
 	}
 	return err;
@@ -283,7 +289,6 @@ struct ctxfd_group *ctxfd_group_new(const struct ctxfd *parent, unsigned limit)
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->empty, NULL);
 	queue_init(&g->waiting);
-	queue_init(&g->left);
 	return g;
 }
 
@@ -331,25 +336,32 @@ static int join_all(struct ctxfd_group *g)
 	while (g->taken)
 		pthread_cond_wait(&g->empty, &g->lock);
 	pthread_mutex_unlock(&g->lock);
-	while ((m = one_that_left(g)))
-		join(m);
+	while (g->left) {
+		m = member_of(g->left);
+		list_remove(&m->link);
+		pthread_join(m->thread, NULL);
+		free(m);
+	}
 	pthread_cond_destroy(&g->empty);
 	pthread_mutex_destroy(&g->lock);
 	return g->result;
 }
 
-/* The threads themselves are in the parent process. */
-static int forget_all(struct ctxfd_group *g)
+static void forget_members(struct link **list)
 {
-	struct member *m;
+	while (*list) {
+		struct member *m = member_of(*list);
 
-	while ((m = one_that_left(g)))
-		free(m);
-	while (g->working) {
-		m = container_of(g->working, struct member, link);
 		list_remove(&m->link);
 		free(m);
 	}
+}
+
+/* The threads themselves are in the parent process. */
+static int forget_all(struct ctxfd_group *g)
+{
+	forget_members(&g->left);
+	forget_members(&g->working);
 	return -ECHILD;
 }
 

@@ -20,11 +20,11 @@
 struct race {
 	struct addrinfo *list;
 	const struct addrinfo **order;
-	struct pollfd *fds; /* of the addresses from the first to `next`; -1: it has failed */
+	struct pollfd *fds; /* of the attempts under way, in that order */
 	unsigned n, next;   /* addresses; the one whose turn comes */
 	unsigned live;      /* attempts under way */
 	int64_t turn;       /* when it comes */
-	int first_error;    /* of the first address, or 0 */
+	int first_error;    /* of the first address, or 0; until it has failed it is the first attempt */
 };
 
 /* ---- The order --------------------------------------------------------------------------------------------------- */
@@ -56,12 +56,10 @@ static void set_order(struct race *r)
 
 /* ---- Attempts ---------------------------------------------------------------------------------------------------- */
 
-static void fail(struct race *r, unsigned i, int error)
+/* An attempt that was, or would have been, the one at `at`. */
+static void note_failure(struct race *r, unsigned at, int error)
 {
-	if (r->fds[i].fd >= 0)
-		close(r->fds[i].fd);
-	r->fds[i].fd = -1;
-	if (i == 0)
+	if (at == 0 && !r->first_error)
 		r->first_error = error;
 	r->turn = 0;
 }
@@ -76,18 +74,21 @@ static bool is_local(int error)
 static void start_next(struct race *r)
 {
 	const struct addrinfo *ai = r->order[r->next];
-	struct pollfd *p = &r->fds[r->next];
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
+	int error = fd < 0 ? errno : 0;
 
 	r->turn = ctxfd_now() + HEAD_START;
-	*p = (struct pollfd){ .events = POLLOUT };
-	p->fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
-	if (p->fd < 0 && is_local(errno) && r->live > 0)
+	if (is_local(error) && r->live > 0)
 		return; /* it has its turn once more */
-	if (p->fd < 0 || (connect(p->fd, ai->ai_addr, ai->ai_addrlen) != 0 && errno != EINPROGRESS && errno != EINTR))
-		fail(r, r->next, errno);
-	else
-		r->live++;
 	r->next++;
+	if (!error && connect(fd, ai->ai_addr, ai->ai_addrlen) != 0 && errno != EINPROGRESS && errno != EINTR) {
+		error = errno;
+		close(fd);
+	}
+	if (error)
+		note_failure(r, r->live, error);
+	else
+		r->fds[r->live++] = (struct pollfd){ .fd = fd, .events = POLLOUT };
 }
 
 /* Whether fd is connected to itself: nobody listens, and the kernel has picked that very port for our end. */
@@ -101,25 +102,36 @@ static bool is_own_peer(int fd)
 	return memcmp(&own, &peer, sizeof own) == 0;
 }
 
-/* The socket of the first attempt that has connected, or -1. Those that have failed are closed. */
+/* What has become of a socket that polls ready: 0 or an errno. */
+static int error_of(int fd)
+{
+	socklen_t size = sizeof(int);
+	int error = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	return !error && is_own_peer(fd) ? ECONNREFUSED : error;
+}
+
+/*
+ * The socket of the first attempt that has connected, or -1. Those that have failed are closed, and leave no gap: poll takes
+ * no more entries than there may be descriptors.
+ */
 static int take_winner(struct race *r)
 {
-	for (unsigned i = 0; i < r->next; i++) {
+	for (unsigned i = 0; i < r->live;) {
 		struct pollfd *p = &r->fds[i];
-		socklen_t size = sizeof(int);
-		int error = 0, fd = p->fd;
+		int fd = p->fd, error;
 
-		if (fd < 0 || !p->revents)
+		if (!p->revents) {
+			i++;
 			continue;
-		getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-		if (!error && is_own_peer(fd))
-			error = ECONNREFUSED;
-		r->live--;
-		if (!error) {
-			p->fd = -1;
-			return fd;
 		}
-		fail(r, i, error);
+		error = error_of(fd);
+		memmove(p, p + 1, (--r->live - i) * sizeof *p);
+		if (!error)
+			return fd;
+		close(fd);
+		note_failure(r, i, error);
 	}
 	return -1;
 }
@@ -149,7 +161,7 @@ static int run(const struct ctxfd *ctx, struct race *r)
 		thread_cancel_restore(before);
 		if (r->live == 0)
 			return -r->first_error;
-		ready = ctxfd_poll(ctx, r->fds, r->next, left);
+		ready = ctxfd_poll(ctx, r->fds, r->live, left);
 		if (ready < 0)
 			return ready;
 		before = thread_cancel_off();
@@ -164,9 +176,8 @@ static void end_race(void *arg)
 {
 	struct race *r = arg;
 
-	for (unsigned i = 0; i < r->next; i++)
-		if (r->fds[i].fd >= 0)
-			close(r->fds[i].fd);
+	for (unsigned i = 0; i < r->live; i++)
+		close(r->fds[i].fd);
 	free(r->fds);
 	free(r->order);
 	freeaddrinfo(r->list);

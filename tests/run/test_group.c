@@ -905,6 +905,30 @@ static void there_are_never_more_threads_than_the_limit(void **state)
 	pthread_key_delete(slow.key);
 }
 
+/* It is one, and no more: go waits for it at the limit alone, and for another that has ended as well. */
+static void one_on_its_way_out_holds_up_nobody_else(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), 60 * CTXFD_SEC); /* as long as a go would wait */
+
+	for (unsigned limit = 2; limit < 4; limit++) {
+		struct ctxfd_group *g = make_group(ctx, limit);
+		_Atomic int runs = 0;
+		struct slow_exit slow;
+
+		slow_exit_init(&slow);
+		assert_int_equal(ctxfd_group_go(g, exit_slowly, &slow), 0);
+		wait_for(&slow.there);
+		for (int i = 0; i < 5; i++)
+			assert_int_equal(ctxfd_group_go(g, count_one, &runs), 0);
+		assert_int_equal(slow.over, 0);
+		post(&slow.go);
+		assert_int_equal(ctxfd_group_wait(g), 0);
+		assert_int_equal(runs, 5);
+		pthread_key_delete(slow.key);
+	}
+	ctxfd_close(ctx);
+}
+
 /* The group's end ends a go that waits for such a thread, which ctxfd_group_wait joins. */
 static void the_end_does_not_wait_for_threads_on_their_way_out(void **state)
 {
@@ -1311,6 +1335,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_thread_ends_its_call_first),
 		cmocka_unit_test(wait_waits_for_threads_on_their_way_out),
 		cmocka_unit_test(there_are_never_more_threads_than_the_limit),
+		cmocka_unit_test(one_on_its_way_out_holds_up_nobody_else),
 		cmocka_unit_test(the_end_does_not_wait_for_threads_on_their_way_out),
 		cmocka_unit_test(a_long_life_leaves_no_threads_behind),
 		cmocka_unit_test(the_callers_signal_mask_is_inherited),

@@ -12,6 +12,7 @@
 #include <semaphore.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 #include "calls/call.h"
 #include "ctxfd_net.h"
@@ -21,7 +22,7 @@
 static struct {
 	bool real;
 	int eai, error;
-	struct sockaddr_storage addrs[16];
+	struct sockaddr_storage addrs[64];
 	size_t n;
 	bool held; /* it tells that it is asked, and waits to be let go */
 	sem_t asked, go;
@@ -36,8 +37,11 @@ static void wait_for(sem_t *sem)
 		continue;
 }
 
+static _Atomic int busy; /* how many threads have to do with it at this moment, some of them for a call that is over */
+
 static void reset_resolver(void)
 {
+	wait_until(busy == 0);
 	memset(&resolver, 0, sizeof resolver);
 	assert_int_equal(sem_init(&resolver.asked, 0, 0), 0);
 	assert_int_equal(sem_init(&resolver.go, 0, 0), 0);
@@ -64,15 +68,9 @@ static struct addrinfo *make_answer(void)
 	return list;
 }
 
-int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
-void __real_freeaddrinfo(struct addrinfo *list);
-void __wrap_freeaddrinfo(struct addrinfo *list);
-
-int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
+static int answer_question(const char *node, const char *service, const struct addrinfo *hints,
+                           struct addrinfo **result)
 {
-	if (resolver.real)
-		return __real_getaddrinfo(node, service, hints, result);
 	resolver.questions++;
 	if (resolver.held) {
 		require(sem_post(&resolver.asked) == 0);
@@ -90,12 +88,23 @@ int __wrap_getaddrinfo(const char *node, const char *service, const struct addri
 	return 0;
 }
 
-void __wrap_freeaddrinfo(struct addrinfo *list)
+int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result);
+void __real_freeaddrinfo(struct addrinfo *list);
+void __wrap_freeaddrinfo(struct addrinfo *list);
+
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
 {
-	if (resolver.real) {
-		__real_freeaddrinfo(list);
-		return;
-	}
+	int eai;
+
+	busy++;
+	eai = (resolver.real ? __real_getaddrinfo : answer_question)(node, service, hints, result);
+	busy--;
+	return eai;
+}
+
+static void free_answer(struct addrinfo *list)
+{
 	while (list) {
 		struct addrinfo *next = list->ai_next;
 
@@ -103,6 +112,13 @@ void __wrap_freeaddrinfo(struct addrinfo *list)
 		list = next;
 	}
 	resolver.answers--;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *list)
+{
+	busy++;
+	(resolver.real ? __real_freeaddrinfo : free_answer)(list);
+	busy--;
 }
 
 static void answer(const void *addr, size_t size)
@@ -731,6 +747,38 @@ static void with_one_fd_they_take_turns(void **state)
 	close_stuck(&stuck);
 }
 
+/* However many addresses there are, only the attempts under way take a descriptor each, and an entry of the poll. */
+static int dial_with_few_fds(void *arg)
+{
+	int lowest = fcntl(0, F_DUPFD_CLOEXEC, 0);
+	struct rlimit few = { .rlim_cur = (rlim_t)lowest + 2, .rlim_max = (rlim_t)lowest + 2 };
+	int fd;
+
+	require(lowest >= 0 && few.rlim_cur < resolver.n);
+	close(lowest);
+	require(setrlimit(RLIMIT_NOFILE, &few) == 0);
+	fd = ctxfd_dial(ctxfd_background(), "x", "y", SOCK_CLOEXEC);
+	require(fd >= 0 && port_of_peer(fd) == *(int *)arg);
+	close(fd);
+	resolver.n--;
+	require(ctxfd_dial(ctxfd_background(), "x", "y", SOCK_CLOEXEC) == -ECONNREFUSED);
+	return 0;
+}
+
+static void there_may_be_more_addresses_than_fds(void **state)
+{
+	struct sockaddr_in refused, addr;
+	int refuser = make_refuser(&refused), listener = make_listener(&addr), port = ntohs(addr.sin_port);
+
+	reset_resolver();
+	while (resolver.n < COUNT(resolver.addrs) - 1)
+		answer(&refused, sizeof refused);
+	answer(&addr, sizeof addr);
+	assert_int_equal(in_child(dial_with_few_fds, &port), 0);
+	close(refuser);
+	close(listener);
+}
+
 static void signals_do_not_end_it(void **state)
 {
 	struct signal_storm storm;
@@ -805,6 +853,7 @@ int main(void)
 		cmocka_unit_test(the_end_of_ctx_ends_all_attempts),
 		cmocka_unit_test(without_fds_it_says_so),
 		cmocka_unit_test(with_one_fd_they_take_turns),
+		cmocka_unit_test(there_may_be_more_addresses_than_fds),
 		cmocka_unit_test(signals_do_not_end_it),
 		cmocka_unit_test(a_forked_child_dials),
 	};
