@@ -30,6 +30,8 @@ MANDIR     ?= $(PREFIX)/share/man
 
 # A space in one of these would make two names of it.
 $(foreach v,BUILD PREFIX LIBDIR INCLUDEDIR MANDIR,$(if $(word 2,[$($v)]),$(error $v must not have spaces in it: "$($v)")))
+# What is installed says where it is, to programs that are built in other folders.
+$(foreach v,PREFIX LIBDIR INCLUDEDIR MANDIR,$(if $(filter-out /%,$($v)),$(error $v must begin with a slash: "$($v)")))
 
 # Quoted for the shell.
 quoted = '$(subst ','\'',$(1))'
@@ -269,6 +271,9 @@ INSTALLED = $(addprefix $(INCLUDEDIR)/,$(notdir $(wildcard include/*.h))) \
 # A folder that install makes, or a file, can be read by all, whatever the umask of who types it.
 INTO = umask 022; to=$(call quoted,$(DESTDIR));
 
+# How the loader finds it: its index has the system's folders alone.
+LOADER = $(if $(filter /usr/% /lib%,$(LIBDIR)),type ldconfig as root,set LD_LIBRARY_PATH to $(LIBDIR))
+
 install: libs ## headers, libraries, files for pkg-config and CMake, man pages, under PREFIX (and DESTDIR)
 	@$(INTO) mkdir -p "$$to$(INCLUDEDIR)" $(addprefix "$$to$(LIBDIR)"/,$(sort $(dir $(TELLING)))) $(addprefix "$$to$(MANDIR)"/,$(sort $(foreach m,$(MAN),$(dir $(call man_path,$(m))))))
 	@$(INTO) install -m 644 $(HEADERS) "$$to$(INCLUDEDIR)"
@@ -282,8 +287,8 @@ install: libs ## headers, libraries, files for pkg-config and CMake, man pages, 
 		install -m 644 src/man/$${m##*/} "$$to$(MANDIR)/$$m" || exit 1; done
 	@$(INTO) for l in $(MAN_LINKS); do rm -f "$$to$(MANDIR)/$${l%=*}"; \
 		echo ".so $${l#*=}" >"$$to$(MANDIR)/$${l%=*}" || exit 1; done
-	@echo "Installed under $(PREFIX)."
-	@$(if $(DESTDIR),,echo 'If a program does not find libctxfd.so.0, have the loader look: ldconfig, as root.')
+	@echo $(call quoted,Installed under $(DESTDIR)$(or $(PREFIX),/).)
+	@$(if $(DESTDIR),,echo 'If a program does not find libctxfd.so.0, $(LOADER).')
 
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
 	@$(INTO) rm -f $(INSTALLED:%="$$to"%)
