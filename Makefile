@@ -68,8 +68,8 @@ VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxf
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
 # SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that
-# defines it itself does not define it differently.
-FLAGS = -D_GNU_SOURCE= -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
+# defines it itself does not define it differently; nor do flags that are given to us.
+FLAGS = -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -U_GNU_SOURCE -D_GNU_SOURCE= -std=gnu11 -pthread $(SAN)
 DEP = -MMD -MP
 
 quiet = $(if $(V),,@echo "  $(1)	$@";)

@@ -93,7 +93,8 @@ $MAKE -s BUILD="$dir/build2" URING=no $folders DESTDIR="$dir/p2" uninstall >"$di
 [ -z "$(files "$dir/p2")" ] || fail "uninstall left: $(files "$dir/p2")"
 
 echo "What was built, with the settings that it was built with, into a DESTDIR with a space."
-$MAKE -s BUILD="$dir/build1" URING=no CFLAGS="-O1 -DA='\"a b\$\$\"'" >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+$MAKE -s BUILD="$dir/build1" URING=no CFLAGS="-O1 -D_GNU_SOURCE -DA='\"a b\$\$\"'" >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+! grep -w warning "$dir/log" || fail "What a program's own flags often say is warned of."
 cp "$dir/build1/libctxfd.so.0" "$dir/built"
 touch "$dir/before"
 $MAKE BUILD="$dir/build1" DESTDIR="$dir/it's p3" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
