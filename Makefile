@@ -22,6 +22,9 @@
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
+# The same in every language: in one, [a-z] has no i, and in some, 0.5 is 0,5. (Before make 4.4 this is not for $(shell).)
+export LC_ALL := C
+
 BUILD      ?= build
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
@@ -64,7 +67,7 @@ URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes || echo
 DEPS_URING := liburing
 endif
 
-VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
+VERSION := $(shell LC_ALL=C sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
 # SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that
@@ -258,7 +261,7 @@ MAN     := $(wildcard src/man/*.[1-9])
 # Where each page goes: man3/ctxfd_cancel.3
 man_path = man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 # The other functions on each page lead to it: man3/ctxfd_close.3=man3/ctxfd_cancel.3
-man_names = $(shell sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $(1))
+man_names = $(shell LC_ALL=C sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $(1))
 MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m))),$(call man_names,$(m))), \
 	$(call man_path,$(n)$(suffix $(m)))=$(call man_path,$(m))))
 

@@ -63,7 +63,10 @@ done
 
 echo "Without pkg-config, into a PREFIX, by somebody whose files nobody else may read."
 umask 077
-$MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+# In Turkish, if that can be had: [a-z] has no i there.
+language=
+! localedef -i tr_TR -f UTF-8 "$dir/tr_TR.UTF-8" 2>/dev/null || language="LOCPATH=$dir LC_ALL=tr_TR.UTF-8"
+env $language $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 expect_files "$dir/p1" $core $man
 grep -q "set LD_LIBRARY_PATH to $dir/p1/lib" "$dir/log" || fail "It does not say how the loader finds a folder of one's own: $(cat "$dir/log")"
 [ -z "$(find "$dir/p1" ! -type l ! -perm -444)" ] || fail "Not all can read: $(find "$dir/p1" ! -type l ! -perm -444)"
