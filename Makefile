@@ -22,6 +22,9 @@
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
+# The same in every language: in one, [a-z] has no i, and in some, 0.5 is 0,5. (Before make 4.4 this is not for $(shell).)
+export LC_ALL := C
+
 BUILD      ?= build
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
@@ -30,6 +33,8 @@ MANDIR     ?= $(PREFIX)/share/man
 
 # A space in one of these would make two names of it.
 $(foreach v,BUILD PREFIX LIBDIR INCLUDEDIR MANDIR,$(if $(word 2,[$($v)]),$(error $v must not have spaces in it: "$($v)")))
+# What is installed says where it is, to programs that are built in other folders.
+$(foreach v,PREFIX LIBDIR INCLUDEDIR MANDIR,$(if $(filter-out /%,$($v)),$(error $v must begin with a slash: "$($v)")))
 
 # Quoted for the shell.
 quoted = '$(subst ','\'',$(1))'
@@ -62,12 +67,12 @@ URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes || echo
 DEPS_URING := liburing
 endif
 
-VERSION := $(shell sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
+VERSION := $(shell LC_ALL=C sed -n 's/^\#define CTXFD_VERSION_M[A-Z]*OR //p' include/ctxfd.h | paste -sd. -)
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
 # SAN holds a sanitizer's flags, from the check targets below. _GNU_SOURCE is defined as nothing, so that a source that
-# defines it itself does not define it differently.
-FLAGS = -D_GNU_SOURCE= -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -std=gnu11 -pthread $(SAN)
+# defines it itself does not define it differently; nor do flags that are given to us.
+FLAGS = -Iinclude $(CPPFLAGS) $(WARN) $(CFLAGS) -U_GNU_SOURCE -D_GNU_SOURCE= -std=gnu11 -pthread $(SAN)
 DEP = -MMD -MP
 
 quiet = $(if $(V),,@echo "  $(1)	$@";)
@@ -256,7 +261,7 @@ MAN     := $(wildcard src/man/*.[1-9])
 # Where each page goes: man3/ctxfd_cancel.3
 man_path = man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 # The other functions on each page lead to it: man3/ctxfd_close.3=man3/ctxfd_cancel.3
-man_names = $(shell sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $(1))
+man_names = $(shell LC_ALL=C sed -n '/^\.Sh NAME/,/^\.Nd/s/^\.Nm \([a-z0-9_]*\).*/\1/p' $(1))
 MAN_LINKS := $(foreach m,$(MAN),$(foreach n,$(filter-out $(basename $(notdir $(m))),$(call man_names,$(m))), \
 	$(call man_path,$(n)$(suffix $(m)))=$(call man_path,$(m))))
 
@@ -268,6 +273,9 @@ INSTALLED = $(addprefix $(INCLUDEDIR)/,$(notdir $(wildcard include/*.h))) \
 	$(foreach l,$(MAN_LINKS),$(MANDIR)/$(firstword $(subst =, ,$(l))))
 # A folder that install makes, or a file, can be read by all, whatever the umask of who types it.
 INTO = umask 022; to=$(call quoted,$(DESTDIR));
+
+# How the loader finds it: its index has the system's folders alone.
+LOADER = $(if $(filter /usr/% /lib%,$(LIBDIR)),type ldconfig as root,set LD_LIBRARY_PATH to $(LIBDIR))
 
 install: libs ## headers, libraries, files for pkg-config and CMake, man pages, under PREFIX (and DESTDIR)
 	@$(INTO) mkdir -p "$$to$(INCLUDEDIR)" $(addprefix "$$to$(LIBDIR)"/,$(sort $(dir $(TELLING)))) $(addprefix "$$to$(MANDIR)"/,$(sort $(foreach m,$(MAN),$(dir $(call man_path,$(m))))))
@@ -282,8 +290,8 @@ install: libs ## headers, libraries, files for pkg-config and CMake, man pages, 
 		install -m 644 src/man/$${m##*/} "$$to$(MANDIR)/$$m" || exit 1; done
 	@$(INTO) for l in $(MAN_LINKS); do rm -f "$$to$(MANDIR)/$${l%=*}"; \
 		echo ".so $${l#*=}" >"$$to$(MANDIR)/$${l%=*}" || exit 1; done
-	@echo "Installed under $(PREFIX)."
-	@$(if $(DESTDIR),,echo 'If a program does not find libctxfd.so.0, have the loader look: ldconfig, as root.')
+	@echo $(call quoted,Installed under $(DESTDIR)$(or $(PREFIX),/).)
+	@$(if $(DESTDIR),,echo 'If a program does not find libctxfd.so.0, $(LOADER).')
 
 uninstall: ## takes away what install put there, with the same PREFIX, DESTDIR and so on
 	@$(INTO) rm -f $(INSTALLED:%="$$to"%)

@@ -292,7 +292,7 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  *     with_cancel 0x55c8d1a6f2a0: live, 2 references
  *       with_deadline 0x55c8d1a6f310: live, 1.204 s left, 1 reference, done fd 7
  *         a thread waits: polling
- *         after_func 0x55c8d1a6f380: live
+ *         after_func 0x55c8d1a6f380: live, 1.204 s left
  *       with_cancel 0x55c8d1a6f3f0: done: context canceled, cause -104: Connection reset by peer, 1 reference
  *
  * Look for contexts that are not done although they should be, and for references that nobody remembers. Contexts of one

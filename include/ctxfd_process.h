@@ -7,7 +7,7 @@
  *     int status, err = ctxfd_run(ctx, &make, &status);
  *
  *     if (err)
- *             fprintf(stderr, "make: %s\n", ctxfd_strerror(err));        // it has not been started
+ *             fprintf(stderr, "make: %s\n", ctxfd_strerror(err));        // it has not been started, or its status is lost
  *     else if (ctxfd_err(ctx))
  *             fprintf(stderr, "make: %s\n", ctxfd_strerror(ctxfd_cause(ctx)));
  *

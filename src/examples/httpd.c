@@ -612,7 +612,8 @@ static int finish(void)
 
 int main(int argc, char **argv)
 {
-	int option;
+	int option, port;
+	bool understood = true;
 
 	while ((option = getopt(argc, argv, "vg:i:")) != -1) {
 		if (option == 'v')
@@ -621,12 +622,15 @@ int main(int argc, char **argv)
 			grace = duration(optarg);
 		else if (option == 'i')
 			idle = duration(optarg);
-		if (option == '?' || grace < 0 || idle < 0) {
-			fprintf(stderr, "Usage: httpd [-v] [-g GRACE] [-i IDLE] [PORT]\n");
-			return 2;
-		}
+		else
+			understood = false;
+	}
+	port = optind < argc ? atoi(argv[optind]) : 0;
+	if (!understood || grace < 0 || idle < 0 || port < 0 || port > UINT16_MAX) {
+		fprintf(stderr, "Usage: httpd [-v] [-g GRACE] [-i IDLE] [PORT], as in httpd -g 1.5s -i 300ms 8080\n");
+		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	start(optind < argc ? (uint16_t)atoi(argv[optind]) : 0);
+	start((uint16_t)port);
 	return finish();
 }

@@ -48,6 +48,7 @@ GIT  := git -c safe.directory='*' -c core.abbrev=12 -c tar.umask=022
 
 # git archive gives all files the commit's time: one commit, one tarball, whoever makes it and when.
 dist: $(BUILD)/dist/meson.build ## a tarball of what is committed, which is a meson subproject too, and ctxfd.wrap, in build/dist
+	@$(GIT) rev-parse HEAD >/dev/null 2>&1 || { echo 'This needs git, and the repository: the tarball is made of a commit.'; exit 1; }
 	@left=$$($(GIT) status --porcelain src include) && test -z "$$left" || { echo 'Commit first: the tarball has what is committed.'; exit 1; }
 	@$(GIT) archive --prefix=$(DIST)/ --add-file=$< HEAD >$(BUILD)/dist/$(DIST).tar
 	@gzip -9nf $(BUILD)/dist/$(DIST).tar

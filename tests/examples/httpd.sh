@@ -88,6 +88,12 @@ port=${url##*:}
 $CTXFD_WRAP "$server" "${port%/}" >"$dir/second" 2>&1
 expect 'a second server on the same port' '1 listen: Address already in use' "$? $(grep -v ^== "$dir/second")"
 
+for arguments in '-g 5' '-i soon' 65536 -x; do
+	# shellcheck disable=SC2086 # two arguments, some of them
+	timeout $((20 * slow)) "$server" $arguments >"$dir/second" 2>&1
+	expect "httpd $arguments is not understood" "2 1" "$? $(grep -c '^Usage: .* -g 1.5s ' "$dir/second")"
+done
+
 kill -TERM "$pid"
 ended
 expect 'nothing is left' 0 $result

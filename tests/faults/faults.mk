@@ -2,7 +2,7 @@
 # test_faults links the library's objects joined into one, in which each call that tests/faults/faults.def lists goes to a wrapper:
 # --wrap there touches the library's calls only, not those of the test program.
 
-FAULT_CALLS := $(shell sed -n 's/^CALL[^,]*, \([a-z0-9_]*\),.*/\1/p' tests/faults/faults.def)
+FAULT_CALLS := $(shell LC_ALL=C sed -n 's/^CALL[^,]*, \([a-z0-9_]*\),.*/\1/p' tests/faults/faults.def)
 
 # In a fortified library some calls go to checked functions of other names; so it is made once more, without.
 FAULTY_OBJ := $(if $(findstring FORTIFY,$(CPPFLAGS) $(CFLAGS)),$(SRC:src/%.c=$(BUILD)/tests/faulty/%.o),$(OBJ))

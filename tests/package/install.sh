@@ -63,8 +63,12 @@ done
 
 echo "Without pkg-config, into a PREFIX, by somebody whose files nobody else may read."
 umask 077
-$MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+# In Turkish, if that can be had: [a-z] has no i there.
+language=
+! localedef -i tr_TR -f UTF-8 "$dir/tr_TR.UTF-8" 2>/dev/null || language="LOCPATH=$dir LC_ALL=tr_TR.UTF-8"
+env $language $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 expect_files "$dir/p1" $core $man
+grep -q "set LD_LIBRARY_PATH to $dir/p1/lib" "$dir/log" || fail "It does not say how the loader finds a folder of one's own: $(cat "$dir/log")"
 [ -z "$(find "$dir/p1" ! -type l ! -perm -444)" ] || fail "Not all can read: $(find "$dir/p1" ! -type l ! -perm -444)"
 use "$dir/p1"
 $MAKE -s BUILD="$dir/build1" PKG_CONFIG=false PREFIX="$dir/p1" uninstall >"$dir/log" 2>&1 || fail "uninstall"
@@ -92,13 +96,15 @@ $MAKE -s BUILD="$dir/build2" URING=no $folders DESTDIR="$dir/p2" uninstall >"$di
 [ -z "$(files "$dir/p2")" ] || fail "uninstall left: $(files "$dir/p2")"
 
 echo "What was built, with the settings that it was built with, into a DESTDIR with a space."
-$MAKE -s BUILD="$dir/build1" URING=no CFLAGS="-O1 -DA='\"a b\$\$\"'" >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+$MAKE -s BUILD="$dir/build1" URING=no CFLAGS="-O1 -D_GNU_SOURCE -DA='\"a b\$\$\"'" >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
+! grep -w warning "$dir/log" || fail "What a program's own flags often say is warned of."
 cp "$dir/build1/libctxfd.so.0" "$dir/built"
 touch "$dir/before"
 $MAKE BUILD="$dir/build1" DESTDIR="$dir/it's p3" install >"$dir/log" 2>&1 || fail "$(cat "$dir/log")"
 cmp "$dir/built" "$dir/it's p3/usr/local/lib/libctxfd.so.0" || fail "Another library was installed than the one that was built."
 [ -z "$(find "$dir/build1" -type f -newer "$dir/before")" ] || fail "install built something that was there."
-grep -q ldconfig "$dir/log" && fail "install speaks of the loader, which knows no DESTDIR."
+grep -qE 'ldconfig|LD_LIB' "$dir/log" && fail "install speaks of the loader, which knows no DESTDIR."
+grep -qxF "Installed under $dir/it's p3/usr/local." "$dir/log" || fail "It does not say where it installs: $(cat "$dir/log")"
 $MAKE -s BUILD="$dir/build1" DESTDIR="$dir/it's p3" uninstall >"$dir/log" 2>&1 || fail "uninstall"
 [ -z "$(files "$dir/it's p3")" ] || fail "uninstall left: $(files "$dir/it's p3")"
 echo "The compiler's own tools."
@@ -112,5 +118,10 @@ done
 for v in BUILD PREFIX LIBDIR; do
 	$MAKE "$v=$dir/a folder" install >"$dir/log" 2>&1 && fail "install takes a $v with a space."
 	grep -q "$v must not have spaces" "$dir/log" || fail "It does not say that $v must not have spaces."
+done
+# (With -n, since one that takes it writes who knows where.)
+for v in PREFIX LIBDIR INCLUDEDIR MANDIR; do
+	$MAKE -n "$v=a_folder" install >"$dir/log" 2>&1 && fail "install takes a $v that the working directory is part of."
+	grep -q "$v must begin with a slash" "$dir/log" || fail "It does not say that $v must begin with a slash."
 done
 exit 0

@@ -73,6 +73,12 @@ def wrong_statement(start):
 
 
 @test
+def no_database(start):
+    with folder() as path:
+        start("sqlite", LONG, path + "/db", "select 1").ends(1, [], "No such file or directory")
+
+
+@test
 def cancel(start):
     with database() as db:
         program = start("sqlite", LONG, db.path, ENDLESS)

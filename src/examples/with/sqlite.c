@@ -41,8 +41,11 @@ static int on_busy(void *arg, int times)
 
 static int open_database(struct database *db, const char *path)
 {
-	if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
-		return -EIO;
+	if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK) {
+		int err = sqlite3_system_errno(db->sqlite);
+
+		return err > 0 ? -err : -EIO;
+	}
 	sqlite3_progress_handler(db->sqlite, STEPS, on_progress, db);
 	return sqlite3_busy_handler(db->sqlite, on_busy, db) == SQLITE_OK ? 0 : -EIO;
 }
