@@ -39,13 +39,18 @@ static _Thread_local bool is_library_thread;
 
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
 
-/* A function of the program has ended the thread: the next one takes over, at once if there is something to do. */
+/*
+ * A function of the program has ended the thread: the next one takes over, at once if there is something to do. Who has
+ * made this one may not have said so yet.
+ */
 static void library_thread_ends(void *unused)
 {
 	bool again;
 
 	(void)unused;
 	dispatcher_lock(&ctxfdi_library);
+	while (state == STARTING)
+		dispatcher_wait(&ctxfdi_library);
 	again = state == RUNS;
 	if (again) {
 		pthread_detach(pthread_self());
