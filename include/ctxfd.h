@@ -594,7 +594,8 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * so what the program had made before that still exists. The destructors may wait for something that the exiting thread
  * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function. An exit
  * handler that runs later can still wait for a context: a new thread starts for it as in the child of a fork (see below),
- * and ends after the handler.
+ * and ends after the handler. No thread starts because another one sleeps under a context already. A handler that joins
+ * such a thread calls ctxfd_err first, with any context; or what that sleep waits for may never come.
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
  * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel

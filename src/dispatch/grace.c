@@ -64,11 +64,14 @@ static int64_t settle(struct grace *g, int64_t at)
  */
 static void settle_at_birth(struct grace *g)
 {
-	int64_t deadline = parent_of(g)->deadline, at = ctxfd_now();
+	int64_t deadline = parent_of(g)->deadline, at = ctxfd_now(), end;
 
 	if (g->called < deadline && deadline < at)
 		at = deadline;
-	atomic_store_explicit(&g->end, after(g, at), memory_order_relaxed);
+	end = after(g, at);
+	if (end == INT64_MAX) /* never; counted from a deadline that was long before, it could be some time */
+		g->grace = INT64_MAX;
+	atomic_store_explicit(&g->end, end, memory_order_relaxed);
 }
 
 /* The parent has ended: when g ends, or INT64_MAX. */

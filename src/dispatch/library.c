@@ -39,14 +39,19 @@ static _Thread_local bool is_library_thread;
 
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
 
-/* A function of the program has ended the thread: the next one takes over, at once if there is something to do. */
+/*
+ * A function of the program has ended the thread: the next one takes over, at once if there is something to do. Who has
+ * made this one may not have said so yet. In a child that the function has forked, the thread was the parent's.
+ */
 static void library_thread_ends(void *unused)
 {
 	bool again;
 
 	(void)unused;
 	dispatcher_lock(&ctxfdi_library);
-	again = state == RUNS;
+	while (is_library_thread && state == STARTING)
+		dispatcher_wait(&ctxfdi_library);
+	again = is_library_thread && state == RUNS;
 	if (again) {
 		pthread_detach(pthread_self());
 		state = NO_THREAD;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the library makes when it is first needed: by two threads at once, by a program that leaves little room, and
- * without any. Each test in a child of its own. The first thread is stopped in the system call that makes it (dispatch.mk).
+ * without any; and when it makes its thread anew. Each test in a child of its own. The first thread is stopped in the call
+ * that makes it (dispatch.mk).
  */
 #include "harness.h"
 
@@ -32,6 +33,8 @@ int __real_epoll_create1(int flags);
 int __wrap_epoll_create1(int flags);
 int __real_timerfd_create(int clock, int flags);
 int __wrap_timerfd_create(int clock, int flags);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 
 int __wrap_epoll_create1(int flags)
 {
@@ -47,6 +50,18 @@ int __wrap_timerfd_create(int clock, int flags)
 
 	stop_once();
 	return fd;
+}
+
+/* For the library's threads: whether this one stops when it has made the next. */
+static _Thread_local bool stops_when_replaced;
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	int err = __real_pthread_create(thread, attr, fn, arg);
+
+	if (stops_when_replaced)
+		stop_once();
+	return err;
 }
 
 /* ---- Tests ------------------------------------------------------------------------------------------------------- */
@@ -150,6 +165,32 @@ static int a_wait_without_a_key(void *arg)
 	return 0;
 }
 
+static void end_thread(void *arg)
+{
+	stops_when_replaced = true;
+	*(_Atomic pid_t *)arg = (pid_t)syscall(SYS_gettid);
+	pthread_exit(NULL);
+}
+
+/* The second ends when the first has made it, and has not come to say so yet. There is a third one all the same. */
+static int thread_ends_while_it_is_made(void *arg)
+{
+	struct first f = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	_Atomic pid_t first = 0, second = 0;
+
+	require(ctxfd_after_func(f.ctx, end_thread, (void *)&first, NULL) == 0);
+	require(ctxfd_after_func(f.ctx, end_thread, (void *)&second, NULL) == 0);
+	require(ctxfd_after_func(f.ctx, count, &f, NULL) == 0);
+	to_stop = true;
+	ctxfd_close(f.ctx);
+	wait_for(&there);
+	wait_until(second != 0);
+	tid_wait_asleep(second);
+	require(sem_post(&go) == 0);
+	wait_until(f.runs == 1);
+	return 0;
+}
+
 #define IN_CHILD(name)                                     \
 	static void name##_(void **state)                  \
 	{                                                  \
@@ -160,6 +201,7 @@ IN_CHILD(one_dispatcher)
 IN_CHILD(one_fd_that_is_never_ready)
 IN_CHILD(no_fd_that_is_never_ready)
 IN_CHILD(a_wait_without_a_key)
+IN_CHILD(thread_ends_while_it_is_made)
 
 int main(void)
 {
@@ -168,6 +210,7 @@ int main(void)
 		cmocka_unit_test(one_fd_that_is_never_ready_),
 		cmocka_unit_test(no_fd_that_is_never_ready_),
 		cmocka_unit_test(a_wait_without_a_key_),
+		cmocka_unit_test(thread_ends_while_it_is_made_),
 	};
 
 	large[0] = 1;

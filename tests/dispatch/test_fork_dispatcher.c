@@ -523,39 +523,83 @@ static void the_thread_may_fork_at_its_end(void **state)
 	assert_int_equal(in_child_at_rest(ends_the_thread_with_a_fork, NULL), 0);
 }
 
-/* In the child it is the only thread, whose end is the process's: nothing takes over. */
+struct last {
+	pthread_t thread; /* that has forked; which ends in the child */
+	int threads;      /* before that, with the one that the child's library has made */
+};
+
+/* By that one: no other took over. */
+static void count_after_the_end(void *arg)
+{
+	struct last *last = arg;
+
+	require(pthread_join(last->thread, NULL) == 0);
+	_exit(count_threads() <= last->threads ? 0 : 1);
+}
+
+struct ending {
+	bool alone;
+	struct note note;
+};
+
+/* The thread is not the child's library's, even if it was the parent's. */
+static void end_the_child(const struct ending *e)
+{
+	static struct last last;
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+
+	if (!e->alone) {
+		require(ctxfd_after_func(ctx, count_after_the_end, &last, NULL) == 0);
+		last = (struct last){ pthread_self(), count_threads() };
+	}
+	ctxfd_close(ctx);
+	pthread_exit(NULL);
+}
+
 static void fork_and_end_the_child(void *arg)
 {
-	struct note *note = arg;
+	struct ending *e = arg;
 	pid_t pid = fork();
 	int status;
 
 	require(pid >= 0);
 	if (pid == 0)
-		pthread_exit(NULL);
+		end_the_child(e);
 	require(waitpid(pid, &status, 0) == pid);
-	note->runs = WIFEXITED(status) ? 1 + WEXITSTATUS(status) : -1;
+	e->note.runs = WIFEXITED(status) ? 1 + WEXITSTATUS(status) : -1;
 }
 
 static int ends_the_thread_in_the_child(void *arg)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
-	struct note note = { 0 };
+	struct ending e = { .alone = *(bool *)arg };
 
-	require(ctxfd_after_func(ctx, fork_and_end_the_child, &note, NULL) == 0);
+	require(ctxfd_after_func(ctx, fork_and_end_the_child, &e, NULL) == 0);
 	ctxfd_close(ctx);
-	wait_until(note.runs != 0);
-	return note.runs == 1 ? 0 : 1;
+	wait_until(e.note.runs != 0);
+	return e.note.runs == 1 ? 0 : 1;
 }
 
-static void the_thread_may_end_in_a_child(void **state)
+static void skip_where_such_an_end_is_reported(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	skip_test("the sanitizer would report how the child ends");
 #endif
 	if (getenv("LD_PRELOAD") && strstr(getenv("LD_PRELOAD"), "valgrind"))
 		skip_test("valgrind would report how the child ends");
-	assert_int_equal(in_child_at_rest(ends_the_thread_in_the_child, NULL), 0);
+}
+
+/* In the child it is the only thread, whose end is the process's: nothing takes over. */
+static void the_thread_may_end_in_a_child(void **state)
+{
+	skip_where_such_an_end_is_reported();
+	assert_int_equal(in_child_at_rest(ends_the_thread_in_the_child, &(bool){ true }), 0);
+}
+
+static void the_thread_may_end_in_a_child_that_has_its_own(void **state)
+{
+	skip_where_such_an_end_is_reported();
+	assert_int_equal(in_child_at_rest(ends_the_thread_in_the_child, &(bool){ false }), 0);
 }
 
 /* ---- Forking in a function, and again in one of the child's ------------------------------------------------------ */
@@ -770,6 +814,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(nor_for_what_nobody_will_stop_there),
 	cmocka_unit_test(the_thread_may_fork_at_its_end),
 	cmocka_unit_test(the_thread_may_end_in_a_child),
+	cmocka_unit_test(the_thread_may_end_in_a_child_that_has_its_own),
 	cmocka_unit_test(a_grandchild_does_not_wait_for_what_ran_when_its_parent_was_made),
 	cmocka_unit_test(a_grandchild_may_stop_what_it_is_in),
 	cmocka_unit_test(a_lock_of_the_programs_comes_first),

@@ -172,6 +172,11 @@ static void times_before_the_clock_began_do_no_harm(void **state)
 	ctx = grace_below(parent, INT64_MAX);
 	ASSERT_NO_DEADLINE(ctx);
 	ctxfd_close(ctx);
+	/* From now that is never, from the deadline it would have been long ago. */
+	ctx = grace_below(parent, INT64_MAX - 1);
+	ASSERT_NO_DEADLINE(ctx);
+	assert_int_equal(ctxfd_sleep(ctx, 2 * BRIEF), 0);
+	ctxfd_close(ctx);
 	ctxfd_unref(parent);
 }
 

@@ -164,6 +164,40 @@ static void what_exits_may_wait_for_contexts(void **state)
 		assert_int_equal(in_child(exit_and_wait, &(bool){ stuck }), 7);
 }
 
+static struct thread *sleeper;
+
+static void *sleep_under_it(void *ctx)
+{
+	ended = ctxfd_wait(ctx) == -ECANCELED;
+	return NULL;
+}
+
+static void join_sleeper(void)
+{
+	require(ctxfd_err(ctxfd_background()) == 0);
+	require(write(to_watch[1], "x", 1) == 1);
+	thread_join(sleeper);
+}
+
+static int exit_and_join(void *arg)
+{
+	(void)arg;
+	require(atexit(see_how_it_went) == 0 && atexit(join_sleeper) == 0);
+	make_pipe(to_watch);
+	watching = ctxfd_with_fd(ctxfd_background(), to_watch[0], POLLIN, 0);
+	require(watching);
+	sleeper = thread_start(sleep_under_it, watching);
+	thread_wait_asleep(sleeper);
+	exit(1);
+}
+
+/* What sleeps already does not make a thread start: the handler's look does. */
+static void what_exits_may_join_who_sleeps(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(exit_and_join, NULL), 7);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -171,6 +205,7 @@ int main(void)
 		cmocka_unit_test(what_was_made_before_is_there),
 		cmocka_unit_test(a_thread_made_by_exit_ends_too),
 		cmocka_unit_test(what_exits_may_wait_for_contexts),
+		cmocka_unit_test(what_exits_may_join_who_sleeps),
 	};
 	return run_all_cold(tests);
 }
