@@ -241,7 +241,9 @@ check-all: ## all of these, one after the other
 
 check-format: ## whether all sources are formatted as .clang-format says
 	@$(DEPS) clang-format
-	@clang-format --dry-run -Werror $$(find include src tests bench -name '*.[ch]') && echo 'All formatted.'
+	@clang-format --dry-run -Werror $$(find include src tests bench -name '*.[ch]')
+	@! for f in $$(find include src tests bench -name '*.[ch]'); do expand $$f | sed -n "/.\{121\}/s|^|$$f: wider than 120: |p"; done | grep .
+	@echo 'All formatted.'
 
 # Of the test programs, those that are to run.
 CHOSEN  := $(foreach t,$(TESTS),$(BUILD)/tests/$(t) $(BUILD)/tests/test_$(t))

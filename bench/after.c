@@ -304,7 +304,7 @@ RUN("floor", by_hand, "run")
 BENCH("floor", "after/run-own", run_by_hand)
 BENCH("floor", "after-awake/run-own", run_by_hand)
 
-/* ---- A loop for each thread ----------------------------------------------------------------------------------------- */
+/* ---- A loop for each thread -------------------------------------------------------------------------------------- */
 
 #define MOST_LOOPS 64
 
@@ -351,7 +351,9 @@ static void loops(struct bench *b)
 }
 BENCH("ctxfd", "after/loops", loops)
 
-/* What a good engineer writes by hand: a queue under a lock, an eventfd that wakes the loop, and the loop's epoll set. */
+/*
+ * What a good engineer writes by hand: a queue under a lock, an eventfd that wakes the loop, and the loop's epoll set.
+ */
 struct hand {
 	_Alignas(128) pthread_mutex_t lock;
 	int epoll, event;

@@ -59,7 +59,7 @@ static void socket_pair(int type, int *a, int *b)
 	*b = pair[1];
 }
 
-/* ---- recv: each waits for the other's byte -------------------------------------------------------------------------- */
+/* ---- recv: each waits for the other's byte ----------------------------------------------------------------------- */
 
 static void recv_setup(struct side *s)
 {
@@ -84,7 +84,7 @@ static bool recv_give(const struct side *s)
 
 static const struct turn turn_recv = { recv_setup, recv_wait, recv_give, false };
 
-/* ---- send and write: each waits for the other to take out what it has put in before --------------------------------- */
+/* ---- send and write: each waits for the other to take out what it has put in before ------------------------------ */
 
 static void send_setup(struct side *s)
 {
@@ -148,7 +148,7 @@ static bool pipe_give(const struct side *s)
 
 static const struct turn turn_pipe = { pipe_setup, pipe_wait, pipe_give, true };
 
-/* ---- accept: each waits for the other to connect --------------------------------------------------------------------- */
+/* ---- accept: each waits for the other to connect ----------------------------------------------------------------- */
 
 static bool accept_give(const struct side *s)
 {
@@ -197,7 +197,7 @@ static bool accept_wait(const struct side *s, const struct ctxfd *ctx)
 static const struct turn turn_accept = { accept_setup, accept_wait, accept_give, false };
 static const struct turn turn_accept_blocking = { blocking_setup, accept_wait, accept_give, false };
 
-/* ---- Two threads ------------------------------------------------------------------------------------------------------ */
+/* ---- Two threads ------------------------------------------------------------------------------------------------- */
 
 struct player {
 	const struct turn *turn;
@@ -324,7 +324,7 @@ ROW("call/write-pipe", turn_pipe)
 ROW("call/accept", turn_accept)
 ROW("call/accept-blocking", turn_accept_blocking)
 
-/* ---- What need not wait ----------------------------------------------------------------------------------------------- */
+/* ---- What need not wait ------------------------------------------------------------------------------------------ */
 
 static void recv_there(struct bench *b, struct ctxfd *ctx)
 {

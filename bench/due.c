@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many after-funcs, each on a context of its own, whose deadlines are one point in time. The floor is a heap of functions
- * with a time, under a lock, and a thread with one timerfd for the earliest.
+ * Many after-funcs, each on a context of its own, whose deadlines are one point in time. The floor is a heap of
+ * functions with a time, under a lock, and a thread with one timerfd for the earliest.
  */
 #include "alarms.h"
 #include "bench.h"
@@ -78,7 +78,7 @@ static void all_due(struct bench *b, const struct way *way, enum figure figure)
 	way->teardown();
 }
 
-/* ---- The library ------------------------------------------------------------------------------------------------------ */
+/* ---- The library ------------------------------------------------------------------------------------------------- */
 
 static struct ctxfd **contexts;
 static const struct ctxfd *home;
@@ -123,7 +123,7 @@ static void own_teardown(void)
 static const struct way by_library = { library_setup, contexts_make, contexts_drop, library_teardown };
 static const struct way by_own_loop = { own_setup, contexts_make, contexts_drop, own_teardown };
 
-/* ---- By hand ---------------------------------------------------------------------------------------------------------- */
+/* ---- By hand ----------------------------------------------------------------------------------------------------- */
 
 static void bare_make(long n, int64_t deadline)
 {

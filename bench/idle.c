@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Contexts that end when nobody touches them: one touch; and the life of many, each of which is touched in ten rounds, so
- * that its alarm rings in between, and then ends. The floor of that is a time each, and a heap of functions by hand that puts
- * back what was touched.
+ * Contexts that end when nobody touches them: one touch; and the life of many, each of which is touched in ten rounds,
+ * so that its alarm rings in between, and then ends. The floor of that is a time each, and a heap of functions by hand
+ * that puts back what was touched.
  */
 #include "alarms.h"
 #include "bench.h"

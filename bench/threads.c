@@ -125,7 +125,10 @@ void bench_parallel(struct bench *b, int threads, void (*fn)(void *arg, int thre
 	while (bench_more(b)) {
 		int64_t together, ns = team_batch(&team, workers, b->n, &together);
 
-		/* With a CPU for each, half a batch alone is not what this is about. The smoke's batches are over too soon. */
+		/*
+		 * With a CPU for each, half a batch alone is not what this is about. The smoke's batches are over too
+		 * soon.
+		 */
 		if (!b->smoke && ns >= b->batch && threads <= sysconf(_SC_NPROCESSORS_ONLN) && together < ns / 2)
 			bench_miss(b);
 		else

@@ -140,8 +140,8 @@ static void await(int res)
 }
 
 /*
- * By hand. What any thread may cancel needs a way into the thread that owns the ring: an eventfd that the ring polls, as
- * a ring with SINGLE_ISSUER takes no call from others.
+ * By hand. What any thread may cancel needs a way into the thread that owns the ring: an eventfd that the ring polls,
+ * as a ring with SINGLE_ISSUER takes no call from others.
  */
 static void cancel_by_hand(struct bench *b, bool any_thread)
 {

@@ -295,10 +295,10 @@ int ctxfd_describe(const struct ctxfd *ctx, char *buf, size_t size);
  *         after_func 0x55c8d1a6f380: live, 1.204 s left
  *       with_cancel 0x55c8d1a6f3f0: done: context canceled, cause -104: Connection reset by peer, 1 reference
  *
- * Look for contexts that are not done although they should be, and for references that nobody remembers. Contexts of one
- * parent come in the order in which they were made, at least those that one thread made. A value context has the line of
- * the context above it. A merge is listed below its first parent, and mentioned below its second one. What is made from
- * background or todo is not listed. The format may change.
+ * Look for contexts that are not done although they should be, and for references that nobody remembers. Contexts of
+ * one parent come in the order in which they were made, at least those that one thread made. A value context has the
+ * line of the context above it. A merge is listed below its first parent, and mentioned below its second one. What is
+ * made from background or todo is not listed. The format may change.
  *
  * Other threads may make, end and free contexts meanwhile; the text says what was seen of each at some moment of the
  * call. It is written when all have been seen. If fd is non-blocking and takes no more, this waits until it does. Takes
@@ -400,14 +400,14 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
  * the plain calls. A read of no bytes returns 0, or an error, at once.
  * Returns the number of bytes (0 at the end of a file), err, or -errno.
  *
- * A descriptor with O_NONBLOCK is not polled before the call, except for those 100 ms. A blocking one that supports neither
- * MSG_DONTWAIT nor RWF_NOWAIT, such as a terminal, is polled until it is ready, with these consequences:
+ * A descriptor with O_NONBLOCK is not polled before the call, except for those 100 ms. A blocking one that supports
+ * neither MSG_DONTWAIT nor RWF_NOWAIT, such as a terminal, is polled until it is ready, with these consequences:
  *
  *   - The call is made only after the descriptor has polled ready, even if the plain call would not wait. Some devices
  *     and a message queue's status behave so. (/dev/kmsg and fanotify never poll writable and are written at once.)
  *   - The call waits, and ctx cannot interrupt it, if another reader takes the data after the poll, if a terminal waits
- *     for more data (VMIN with VTIME), or if a terminal or an eventfd has less room than the write needs. Write little at
- *     a time there.
+ *     for more data (VMIN with VTIME), or if a terminal or an eventfd has less room than the write needs. Write little
+ *     at a time there.
  *   - Pipes are such descriptors before Linux 6.12. They are reopened for the moment of the call, so ctx interrupts
  *     them, unless that fails: no /proc, no permission to open it, no free descriptor.
  */
@@ -458,18 +458,18 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
  * cancel that ended it is still running. Do not destroy it earlier. For pthread_cond_wait it is enough that all waiters
  * have been woken; here a call that returns err may still signal cond then, and a cancel may still broadcast it.
  *
- * A cancel calls pthread_cond_broadcast, which in glibc waits until threads that were woken at cond before have left it. So
- * a thread that was woken, but stays in a signal handler or in a stopped process (if processes share cond), holds up a
- * cancel of other waiters there. In the child of a fork, initialise a cond anew at which threads of the parent waited: to
- * libc they wait there still, and a cancel in the child would wait for them.
+ * A cancel calls pthread_cond_broadcast, which in glibc waits until threads that were woken at cond before have left
+ * it. So a thread that was woken, but stays in a signal handler or in a stopped process (if processes share cond),
+ * holds up a cancel of other waiters there. In the child of a fork, initialise a cond anew at which threads of the
+ * parent waited: to libc they wait there still, and a cancel in the child would wait for them.
  *
- * Needs no fd and no thread. If there is no memory, a cancel is noticed up to 2 ms late. In a 32-bit program with glibc,
- * a cancel at the moment in which a wait begins is noticed up to 100 ms late. Before glibc 2.30, if cond uses
+ * Needs no fd and no thread. If there is no memory, a cancel is noticed up to 2 ms late. In a 32-bit program with
+ * glibc, a cancel at the moment in which a wait begins is noticed up to 100 ms late. Before glibc 2.30, if cond uses
  * CLOCK_REALTIME and the date is set back during the wait, the deadline comes later by that time.
  *
  * Errors: ECANCELED, ETIMEDOUT (ctx is done), EPERM (mutex checks its owner, which is not the caller), EOWNERDEAD
- * (mutex is robust and its owner has died; the caller holds it), ENOTRECOVERABLE (mutex is robust and cannot be used any
- * more; the caller does not hold it). If ctx ends during the wait, the last three win over err.
+ * (mutex is robust and its owner has died; the caller holds it), ENOTRECOVERABLE (mutex is robust and cannot be used
+ * any more; the caller does not hold it). If ctx ends during the wait, the last three win over err.
  */
 int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex_t *mutex);
 
@@ -492,16 +492,15 @@ int ctxfd_cond_wait(const struct ctxfd *ctx, pthread_cond_t *cond, pthread_mutex
 int ctxfd_futex_wait(const struct ctxfd *ctx, const volatile void *word, uint32_t expected, unsigned flags);
 
 /*
- * waitid(2) under ctx, for the process behind pidfd. Waits until the process has ended, and takes its status. options is
- * WEXITED, alone or with WNOWAIT (the status stays there to be taken) and WNOHANG (the call does not wait; info->si_pid
- * is 0 if the process has not ended). info may be NULL. A status that is there is returned even if ctx is done. Retries
- * after EINTR. A child made by clone with any exit signal, or none, counts (as with __WALL).
+ * waitid(2) under ctx, for the process behind pidfd. Waits until the process has ended, and takes its status. options
+ * is WEXITED, alone or with WNOWAIT (the status stays there to be taken) and WNOHANG (the call does not wait;
+ * info->si_pid is 0 if the process has not ended). info may be NULL. A status that is there is returned even if ctx is
+ * done. Retries after EINTR. A child made by clone with any exit signal, or none, counts (as with __WALL).
  *
- * Returns 0, err, or -errno.
- * Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (other options; pidfd is negative; the kernel is older than 5.4 and
- * cannot do it; the call has to wait and RLIMIT_NOFILE is below 2), EBADF (pidfd is not a pidfd), ECHILD (the process is
- * not a child of this one; or its status was taken, or is discarded because SIGCHLD is ignored), ENOMEM (the call has to
- * wait, and the kernel has no memory for that).
+ * Returns 0, err, or -errno. Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (other options; pidfd is negative; the
+ * kernel is older than 5.4 and cannot do it; the call has to wait and RLIMIT_NOFILE is below 2), EBADF (pidfd is not a
+ * pidfd), ECHILD (the process is not a child of this one; or its status was taken, or is discarded because SIGCHLD is
+ * ignored), ENOMEM (the call has to wait, and the kernel has no memory for that).
  */
 #ifdef SI_USER /* if not, <signal.h> hides siginfo_t, as it does in strict C99 */
 int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int options);
@@ -511,13 +510,13 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
 #define CTXFD_CALL_MAX 256
 
 /*
- * Calls fn(arg) on a thread of the library, and waits for it under ctx. It is for a function that nothing can interrupt:
- * the open of a FIFO, flock, a blocking call in another library.
+ * Calls fn(arg) on a thread of the library, and waits for it under ctx. It is for a function that nothing can
+ * interrupt: the open of a FIFO, flock, a blocking call in another library.
  *
  *   0        fn has returned. *result is what it returned; result may be NULL. The caller owns arg again.
- *   err      ctx has ended first. The caller does not own arg any more. If fn has begun, it is abandoned: it goes on, and
- *            drop(arg) is called after it, on its thread. If it has not, it never does, and drop(arg) is called before
- *            this returns. drop is called once; it may be NULL.
+ *   err      ctx has ended first. The caller does not own arg any more. If fn has begun, it is abandoned: it goes on,
+ *            and drop(arg) is called after it, on its thread. If it has not, it never does, and drop(arg) is called
+ *            before this returns. drop is called once; it may be NULL.
  *   -errno   fn never runs, and the caller still owns arg.
  *
  * If fn has returned, this returns 0, even if ctx ends at the same time. Give arg memory of its own, which is freed by
@@ -528,10 +527,10 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
  * returned by then, or has not begun, drop(arg) is called on the thread that is cancelled.
  *
  * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
- * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for some
- * seconds. exit does not wait for fn, and ends the idle ones (see below). If fn ends its thread (pthread_exit), *result is
- * -ECANCELED. drop must return. A C++ exception must not leave either of them. In the child of a fork, fn does not go on
- * and drop is not called; if fn itself forks, its thread in the child ends after fn.
+ * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for
+ * some seconds. exit does not wait for fn, and ends the idle ones (see below). If fn ends its thread (pthread_exit),
+ * *result is -ECANCELED. drop must return. A C++ exception must not leave either of them. In the child of a fork, fn
+ * does not go on and drop is not called; if fn itself forks, its thread in the child ends after fn.
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
@@ -590,17 +589,18 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
  *
  * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
- * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first thread,
- * so what the program had made before that still exists. The destructors may wait for something that the exiting thread
- * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function. An exit
- * handler that runs later can still wait for a context: a new thread starts for it as in the child of a fork (see below),
- * and ends after the handler. No thread starts because another one sleeps under a context already. A handler that joins
- * such a thread calls ctxfd_err first, with any context; or what that sleep waits for may never come.
+ * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first
+ * thread, so what the program had made before that still exists. The destructors may wait for something that the
+ * exiting thread holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a
+ * function. An exit handler that runs later can still wait for a context: a new thread starts for it as in the child of
+ * a fork (see below), and ends after the handler. No thread starts because another one sleeps under a context already.
+ * A handler that joins such a thread calls ctxfd_err first, with any context; or what that sleep waits for may never
+ * come.
  *
- * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the
- * first call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel
- * that makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such
- * a dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
+ * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the first
+ * call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel that
+ * makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such a
+ * dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
  * ctxfd_dispatcher_run counts as inside the library, except while it runs fn.
  */
 struct ctxfd_dispatcher;
@@ -695,8 +695,8 @@ struct ctxfd *ctxfd_with_fd(const struct ctxfd *parent, int fd, short events, in
  * looks at a context. SIGKILL and SIGSTOP are left out of the set. A fault that the kernel reports (SIGSEGV and the
  * like) ends no context, and does what it did before.
  *
- * Errors: EINVAL (set is NULL, or empty without SIGKILL and SIGSTOP), EBUSY (four times the program has set a handler of
- * its own for one signal over the library's, without taking one away, and then made a context for it).
+ * Errors: EINVAL (set is NULL, or empty without SIGKILL and SIGSTOP), EBUSY (four times the program has set a handler
+ * of its own for one signal over the library's, without taking one away, and then made a context for it).
  */
 struct ctxfd *ctxfd_with_signals(const struct ctxfd *parent, const sigset_t *set) CTXFD_GIVES_;
 
@@ -734,8 +734,8 @@ struct ctxfd *ctxfd_with_idle(const struct ctxfd *parent, int64_t timeout, int c
  * above ctx are not touched.
  *
  * Does nothing if ctx is NULL or done, or of another kind, such as a child or a value context of one that could be
- * touched. The call reads the clock and stores the time, with no lock and no system call. If the dispatcher is ending ctx
- * at that moment, the call waits until ctx is done.
+ * touched. The call reads the clock and stores the time, with no lock and no system call. If the dispatcher is ending
+ * ctx at that moment, the call waits until ctx is done.
  */
 void ctxfd_touch(struct ctxfd *ctx);
 
@@ -752,15 +752,15 @@ void ctxfd_touch(struct ctxfd *ctx);
  * The grace counts from the moment at which parent is cancelled or its deadline passes, however late anyone notices. (A
  * cancel comes to one context after another: to a million of them within milliseconds.) If parent is done already, it
  * counts from this call. It counts from one point in time for good, which ctxfd_deadline and ctxfd_remaining tell once
- * parent has ended; before that they tell of no deadline, here and for what is derived from the context. (A merge tells of
- * the grace of its first parent only.)
+ * parent has ended; before that they tell of no deadline, here and for what is derived from the context. (A merge tells
+ * of the grace of its first parent only.)
  *
  * With a `grace` of 0 or less it ends as soon as parent has ended, and is done when this returns if parent is done.
  * With INT64_MAX, or if parent never ends, or if the time overflows the clock, it never ends by itself.
  *
  * Parent's dispatcher ends it, not the clock: until it has done so, ctxfd_err returns 0. If that is the library's own,
- * its thread starts. If nobody runs the dispatcher, the context does not end by itself. It keeps parent alive, and takes
- * no fd of the library.
+ * its thread starts. If nobody runs the dispatcher, the context does not end by itself. It keeps parent alive, and
+ * takes no fd of the library.
  *
  * It follows Go's context.WithoutCancel, with a timeout that begins in a context.AfterFunc.
  *

@@ -89,9 +89,9 @@ void ctxfd_group_cancel(struct ctxfd_group *g, int cause);
  * a failed go are no results. But an fn that returns the err of its context has a result.
  *
  * In the child of a fork the group has no threads. There wait only frees the child's copy of the group and ends the
- * child's copy of the context, and go starts nothing. A thread that has just returned from fn counts as inside the library
- * (see ctxfd.h): if there may be one during the fork, the child may only exec or _exit. If fn forks, its child should
- * exec or _exit: if fn returned there, the child's only thread would end.
+ * child's copy of the context, and go starts nothing. A thread that has just returned from fn counts as inside the
+ * library (see ctxfd.h): if there may be one during the fork, the child may only exec or _exit. If fn forks, its child
+ * should exec or _exit: if fn returned there, the child's only thread would end.
  *
  * Errors: EINVAL (g is NULL), EDEADLK (the caller is an fn of this group; g is not freed), ECHILD (in the child of a
  * fork; g is freed).

@@ -35,20 +35,19 @@ int ctxfd_getaddrinfo(const struct ctxfd *ctx, const char *node, const char *ser
 
 /*
  * Connects a TCP socket to a service (a name or a number) of a host (a name or an address; NULL: this machine, by its
- * loopback addresses). It tries several addresses at a time, as RFC 8305 says. The order is the resolver's, but IPv6 and
- * IPv4 take turns. The next attempt starts 250 ms after the last one, or when any fails; the others go on. The first
- * to connect wins, and the others are closed. If there is no descriptor for an attempt while another is under way, it
- * waits for its turn. A socket that the kernel connects to itself, as it can on loopback where nobody listens, counts as
- * refused.
+ * loopback addresses). It tries several addresses at a time, as RFC 8305 says. The order is the resolver's, but IPv6
+ * and IPv4 take turns. The next attempt starts 250 ms after the last one, or when any fails; the others go on. The
+ * first to connect wins, and the others are closed. If there is no descriptor for an attempt while another is under
+ * way, it waits for its turn. A socket that the kernel connects to itself, as it can on loopback where nobody listens,
+ * counts as refused.
  *
  * flags is 0, SOCK_NONBLOCK, SOCK_CLOEXEC or both, for the socket that is returned. During the call all sockets are
  * close-on-exec.
  *
- * Returns a new fd, which the caller owns, err if ctx ends first, or -errno. If no address connects, that is the error of
- * the first one, as of socket(2) and connect(2). ETIMEDOUT can be the connection's too: ask ctxfd_err if the difference
- * matters.
- * Errors: those of ctxfd_getaddrinfo; EINVAL (other flags; service is NULL); of the first address, among others,
- * ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EACCES, EMFILE, ENFILE.
+ * Returns a new fd, which the caller owns, err if ctx ends first, or -errno. If no address connects, that is the error
+ * of the first one, as of socket(2) and connect(2). ETIMEDOUT can be the connection's too: ask ctxfd_err if the
+ * difference matters. Errors: those of ctxfd_getaddrinfo; EINVAL (other flags; service is NULL); of the first address,
+ * among others, ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EACCES, EMFILE, ENFILE.
  */
 int ctxfd_dial(const struct ctxfd *ctx, const char *node, const char *service, int flags);
 

@@ -7,14 +7,15 @@
  *     int status, err = ctxfd_run(ctx, &make, &status);
  *
  *     if (err)
- *             fprintf(stderr, "make: %s\n", ctxfd_strerror(err));        // it has not been started, or its status is lost
+ *             fprintf(stderr, "make: %s\n", ctxfd_strerror(err)); // not started, or its status is lost
  *     else if (ctxfd_err(ctx))
  *             fprintf(stderr, "make: %s\n", ctxfd_strerror(ctxfd_cause(ctx)));
  *
  * The rules of ctxfd.h hold here too. ctxfd_run is a cancellation point of pthread_cancel, the others are not.
  *
- * STOPPING. When its context ends, a command gets `stop_signal`, and SIGCONT in case it is suspended. If it has not ended
- * `grace` later, it gets SIGKILL. A command that may not be signalled, since it runs as another user, is waited for.
+ * STOPPING. When its context ends, a command gets `stop_signal`, and SIGCONT in case it is suspended. If it has not
+ * ended `grace` later, it gets SIGKILL. A command that may not be signalled, since it runs as another user, is waited
+ * for.
  *
  * ZOMBIES. Nothing here leaves one: ctxfd_run reaps the process, and so does the caller of ctxfd_spawn. If the program
  * ignores SIGCHLD, the kernel reaps all children itself, and no status is left. ctxfd_run then returns -ECHILD when the
@@ -36,10 +37,10 @@ extern "C" {
 /*
  * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the group: to all that it
  * has started, except what has left the group, as daemons do. When the command ends after its context, the rest of the
- * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (It has ended by itself if ctxfd_run, or the
- * dispatcher after ctxfd_spawn, hears of that before ctx ends.) The group is in the background of the terminal: Ctrl-C
- * does not reach it, and it cannot read from there. (Before Linux 6.9 the rest can be missed if somebody else reaps the
- * process at once, as the caller of ctxfd_spawn may, and another one gets its number within microseconds.)
+ * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (It has ended by itself if ctxfd_run, or
+ * the dispatcher after ctxfd_spawn, hears of that before ctx ends.) The group is in the background of the terminal:
+ * Ctrl-C does not reach it, and it cannot read from there. (Before Linux 6.9 the rest can be missed if somebody else
+ * reaps the process at once, as the caller of ctxfd_spawn may, and another one gets its number within microseconds.)
  *
  * CTXFD_PASS_CONTEXT: the command can get its context by ctxfd_inherited.
  */
@@ -62,8 +63,8 @@ struct ctxfd_command {
 	/*
 	 * Its fds 0, 1 and 2. They are duplicates of these fds of the caller, which can be 1 and 2 in any order, or the
 	 * same one; -1: /dev/null; CTXFD_INHERIT: of the caller's 0, 1 and 2, or closed if that is. Since 0 is
-	 * CTXFD_INHERIT, duplicate an fd 0 that is to be out or err. In a program that closes 0, 1 or 2, some other file
-	 * gets that number sooner or later, perhaps one of the library's, and is inherited: open /dev/null there.
+	 * CTXFD_INHERIT, duplicate an fd 0 that is to be out or err. In a program that closes 0, 1 or 2, some other
+	 * file gets that number sooner or later, perhaps one of the library's, and is inherited: open /dev/null there.
 	 */
 	int in, out, err;
 	/* At the context's end. 0: SIGKILL. */
@@ -74,16 +75,16 @@ struct ctxfd_command {
 };
 
 /*
- * Runs a command, waits for it, and reaps it. If ctx ends first, the command is stopped, as above, and this returns when
- * it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no thread.
- * It has one fd meanwhile, three with CTXFD_PASS_CONTEXT, and the thread's own (see ctxfd_poll). pthread_cancel acts on
- * entry; during the wait it stops the command too, and acts when that is reaped.
+ * Runs a command, waits for it, and reaps it. If ctx ends first, the command is stopped, as above, and this returns
+ * when it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no
+ * thread. It has one fd meanwhile, three with CTXFD_PASS_CONTEXT, and the thread's own (see ctxfd_poll). pthread_cancel
+ * acts on entry; during the wait it stops the command too, and acts when that is reaped.
  *
- * Returns 0, err, or -errno. 0: the command has run and has ended, however it did, and *status is what waitpid(2) stores;
- * status may be NULL. ctxfd_err tells whether ctx has ended. err: ctx was done before, and nothing was started. After
- * -errno no process is left.
- * Errors: those of ctxfd_spawn; ECHILD (the command has run and has ended, but somebody else took the status, or SIGCHLD
- * is ignored); EINVAL, ENOMEM also as of ctxfd_waitid, when the command has been stopped because it cannot be waited for.
+ * Returns 0, err, or -errno. 0: the command has run and has ended, however it did, and *status is what waitpid(2)
+ * stores; status may be NULL. ctxfd_err tells whether ctx has ended. err: ctx was done before, and nothing was started.
+ * After -errno no process is left. Errors: those of ctxfd_spawn; ECHILD (the command has run and has ended, but
+ * somebody else took the status, or SIGCHLD is ignored); EINVAL, ENOMEM also as of ctxfd_waitid, when the command has
+ * been stopped because it cannot be waited for.
  */
 int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int *status);
 
@@ -94,20 +95,19 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
  * Neither the end of ctx nor pthread_cancel acts here and in ctxfd_run before exec is through. A file on a server that
  * does not answer holds up the call, and so does a SIGSTOP to the process at that moment, until SIGCONT.
  *
- * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts. Until
- * it has heard that the process has ended, the library keeps ctx alive and has two fds for it, or four with
- * CTXFD_PASS_CONTEXT; so a dispatcher of the program must be run. The caller may close the pidfd before. If ctx is never
- * done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no memory for the grace when ctx ends, SIGKILL
- * comes at once. In the child of a fork, contexts that end do not stop the parent's processes.
+ * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts.
+ * Until it has heard that the process has ended, the library keeps ctx alive and has two fds for it, or four with
+ * CTXFD_PASS_CONTEXT; so a dispatcher of the program must be run. The caller may close the pidfd before. If ctx is
+ * never done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no memory for the grace when ctx
+ * ends, SIGKILL comes at once. In the child of a fork, contexts that end do not stop the parent's processes.
  *
  * Returns a pidfd (close-on-exec), which the caller owns, err if ctx is done already, or -errno. After a failure no
- * process is left.
- * Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (ctx, command, argv or argv[0] is NULL; an unknown flag; a negative
- * grace; stop_signal is no signal), EBADF (in, out or err is not open), ENOMEM, EMFILE, ENFILE, ENOSYS (a kernel before
- * 5.4), EAGAIN (no process, because of RLIMIT_NPROC or the like; or no thread), ENOSPC (the user's limit of epoll
- * watches), EPERM (forbidden by a sandbox); of the directory and the file, as of chdir(2) and execve(2), among others
- * ENOENT, ENOTDIR, EACCES, ENOEXEC, E2BIG, ELOOP, ENAMETOOLONG, ETXTBSY (also if the program has just written the file, and
- * a child that is made at that moment still has it open).
+ * process is left. Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (ctx, command, argv or argv[0] is NULL; an
+ * unknown flag; a negative grace; stop_signal is no signal), EBADF (in, out or err is not open), ENOMEM, EMFILE,
+ * ENFILE, ENOSYS (a kernel before 5.4), EAGAIN (no process, because of RLIMIT_NPROC or the like; or no thread), ENOSPC
+ * (the user's limit of epoll watches), EPERM (forbidden by a sandbox); of the directory and the file, as of chdir(2)
+ * and execve(2), among others ENOENT, ENOTDIR, EACCES, ENOEXEC, E2BIG, ELOOP, ENAMETOOLONG, ETXTBSY (also if the
+ * program has just written the file, and a child that is made at that moment still has it open).
  */
 int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pid_t *pid);
 
@@ -118,8 +118,8 @@ int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pi
  * context there or that process has ended, and with -ETIMEDOUT at the deadline there. Its cause is not passed on. Each
  * call makes a new context, for whose end the library's thread watches. Make one, and derive the others from it.
  *
- * To pass it on, use CTXFD_PASS_CONTEXT again. A program that is executed otherwise inherits it, too; there it also ends
- * when the process that it was passed to has ended.
+ * To pass it on, use CTXFD_PASS_CONTEXT again. A program that is executed otherwise inherits it, too; there it also
+ * ends when the process that it was passed to has ended.
  *
  * The environment variable CTXFD_CONTEXT is "FD,DEADLINE,INODE", three decimal numbers, so programs in any language can
  * take part. FD is this process's end of a pipe. It polls readable or hung up when the context has ended. Do not read
@@ -130,10 +130,9 @@ int ctxfd_spawn(const struct ctxfd *ctx, const struct ctxfd_command *command, pi
  * If the process that passed the context on has forked without exec, its own end is noticed when that child has ended,
  * too. The end of the context is noticed at once.
  *
- * Returns a context, which the caller owns, or NULL with errno set.
- * Errors: ENOENT (none was passed on), EBADF (FD has been closed, or is something else by now), EINVAL (the variable is
- * not of this form), ENOMEM, EAGAIN (no thread), EMFILE, ENFILE, ENOSPC (the user's limit of epoll watches; or some hundred
- * contexts have been made, and live).
+ * Returns a context, which the caller owns, or NULL with errno set. Errors: ENOENT (none was passed on), EBADF (FD has
+ * been closed, or is something else by now), EINVAL (the variable is not of this form), ENOMEM, EAGAIN (no thread),
+ * EMFILE, ENFILE, ENOSPC (the user's limit of epoll watches; or some hundred contexts have been made, and live).
  */
 struct ctxfd *ctxfd_inherited(void) CTXFD_GIVES_;
 

@@ -224,8 +224,9 @@ int ctxfd_uring_start(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op
  * stored in *op, its res and flags filled in; otherwise *op is untouched.
  *
  * A CQE counts once: its user_data is overwritten, and asked again it is NONE. Pass the CQE in the completion queue,
- * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. (While you hold copies that you have not passed,
- * do not call wait or close: they would sleep until what only the copy tells.) One of yours (OTHER) is left as it is.
+ * before io_uring_cqe_seen or io_uring_cq_advance; or a copy after them. (While you hold copies that you have not
+ * passed, do not call wait or close: they would sleep until what only the copy tells.) One of yours (OTHER) is left as
+ * it is.
  *
  * The result is res as the kernel gave it. But if that says that the operation was cancelled or interrupted
  * (-ECANCELED, -EINTR, -ERESTARTSYS and its kin), it is the context's err when the context is done, and -ECANCELED when
@@ -310,8 +311,8 @@ int ctxfd_uring_wait(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op
  *
  * Completions of others stay in the queue. What a call takes behind them stays taken up until they are reaped.
  *
- * -ENOTRECOVERABLE is the exception: the operation is in flight, and its end cannot be waited for. The completion
- * queue has filled up behind completions of others, where nobody can make room: more of them have come meanwhile, or the
+ * -ENOTRECOVERABLE is the exception: the operation is in flight, and its end cannot be waited for. The completion queue
+ * has filled up behind completions of others, where nobody can make room: more of them have come meanwhile, or the
  * answers to the repeated cancels of an operation that is slow to obey (it has been cancelled then: reap before a call,
  * and use a ring with room for all that may complete). Or the kernel has come to refuse io_uring_enter, as a sandbox
  * does that another thread has put up. Its buffers are the kernel's until the ring is gone (io_uring_queue_exit).

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* GLib's GCancellable. It has no tree: a child is connected to its parent's signal, as g_cancellable_connect is meant for. */
+/*
+ * GLib's GCancellable. It has no tree: a child is connected to its parent's signal, as g_cancellable_connect is meant
+ * for.
+ */
 #include "bench.h"
 
 #include <gio/gio.h>

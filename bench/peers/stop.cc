@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// C++20's std::stop_source. It has no tree: a child is a source of its own with a callback on its parent's token that stops it.
+// std::stop_source of C++20. It has no tree: a child is a source that a callback on its parent's token stops.
 #include "bench.h"
 
 #include <condition_variable>

@@ -4,7 +4,7 @@
  * with its time limits written by hand and (CONTEXTS) kept by contexts. Both keep the same two:
  *
  *     a connection from which nothing comes for -i milliseconds (60 s) is closed
- *     a request that is not answered -r milliseconds (10 s) after its first byte is ended, with 503 if all of it has come
+ *     a request without an answer -r milliseconds (10 s) after its first byte is ended, with 503 if all of it is there
  *
  * GET /never is a request that nobody answers. All the others are answered at once.
  */

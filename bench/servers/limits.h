@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The time limits of the servers that have a loop: one for a connection that is silent, one for each request. The loop
- * calls limits_run when it has dealt with the events at hand; that calls connection_idle and request_late, which may end
- * any connection.
+ * calls limits_run when it has dealt with the events at hand; that calls connection_idle and request_late, which may
+ * end any connection.
  */
 #ifndef LIMITS_H
 #define LIMITS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A server with a thread for each connection. See http.h for what it serves. Compiled twice: its calls wait by poll with
- * what is left of the limit, or (CONTEXTS) under a context.
+ * A server with a thread for each connection. See http.h for what it serves. Compiled twice: its calls wait by poll
+ * with what is left of the limit, or (CONTEXTS) under a context.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

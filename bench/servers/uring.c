@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A server with one thread and io_uring. A connection has one operation in flight: it receives or it sends. See http.h for
- * what it serves, and limits.h for what is compiled twice. So is what cancels an operation, below.
+ * A server with one thread and io_uring. A connection has one operation in flight: it receives or it sends. See http.h
+ * for what it serves, and limits.h for what is compiled twice. So is what cancels an operation, below.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -40,7 +40,7 @@ static struct io_uring_sqe *get_sqe(void)
 	return sqe;
 }
 
-/* ---- Operations that can be cancelled ------------------------------------------------------------------------------ */
+/* ---- Operations that can be cancelled ---------------------------------------------------------------------------- */
 
 #ifdef CONTEXTS
 
@@ -98,7 +98,7 @@ static struct connection *completed(struct io_uring_cqe *cqe, int *res, uint64_t
 
 enum { NOBODY, ACCEPTS, LIMITS }; /* user_data of what is no connection's */
 
-/* ---- Connections --------------------------------------------------------------------------------------------------- */
+/* ---- Connections ------------------------------------------------------------------------------------------------- */
 
 /* The kernel has the buffers until the operation in flight has ended. */
 static void connection_close(struct connection *c)
@@ -198,7 +198,7 @@ static void request_late(struct limits *l)
 		answer(c, &late, true);
 }
 
-/* ---- The loop ------------------------------------------------------------------------------------------------------ */
+/* ---- The loop ---------------------------------------------------------------------------------------------------- */
 
 static void start_accepting(void)
 {

@@ -2,11 +2,11 @@
 /*
  * Trying until it works or the context ends. No locks, no state but the thread's waiter.
  *
- * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to wait
- * for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it costs
- * a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll lasts 100 ms at
- * most, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that
- * never polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
+ * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to
+ * wait for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it
+ * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll lasts
+ * 100 ms at most, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be
+ * something that never polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
  */
 #include "calls/attempt.h"
 

@@ -3,9 +3,9 @@
  * The loop of the calls that move something through a descriptor: try without waiting; if that says EAGAIN, poll; and
  * try again. So what a try has consumed is never lost to a cancellation.
  *
- * ERRORS. Two are passing. EINTR: a signal's handler has run. EAGAIN: not yet; the next try comes when poll says so, and
- * after a few that got nothing a millisecond later. After either ctx is asked, so its end bounds them. All others end the
- * call.
+ * ERRORS. Two are passing. EINTR: a signal's handler has run. EAGAIN: not yet; the next try comes when poll says so,
+ * and after a few that got nothing a millisecond later. After either ctx is asked, so its end bounds them. All others
+ * end the call.
  *
  * PTHREAD_CANCEL acts where a call begins and where it waits.
  */

@@ -15,8 +15,8 @@
  *
  * LOCKS. pool.lock guards the pool. A worker's lock guards its state, result and gone, and whether it was rung; what is
  * called the job's is written by the call before the state says READY. Nobody holds two locks. None is held while
- * memory is allocated, a thread is made, something is done in the tree, or a function of the program runs; so a fork can
- * take pool.lock.
+ * memory is allocated, a thread is made, something is done in the tree, or a function of the program runs; so a fork
+ * can take pool.lock.
  */
 #include "calls/call.h"
 
@@ -73,8 +73,8 @@ static bool is_elsewhere(const struct worker *w)
 }
 
 /*
- * On whatever thread the job has come to its end. If a cancellation cut drop short, arg would be lost, and w with it; fn
- * may have enabled it on the library's thread, too.
+ * On whatever thread the job has come to its end. If a cancellation cut drop short, arg would be lost, and w with it;
+ * fn may have enabled it on the library's thread, too.
  */
 static void call_drop(void (*drop)(void *arg), void *arg)
 {

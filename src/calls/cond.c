@@ -3,22 +3,22 @@
  * pthread_cond_wait under a context. The wait is libc's own, since whoever signals calls libc.
  *
  * A CANCEL BROADCASTS. The waiting thread is parked in the context's list, and the walk that ends the context rings it.
- * That takes no mutex, so it does not matter who has it. Other waiters that this wakes return 0, as from any wait. glibc's
- * broadcast may wait for threads that it woke earlier, and the cancel with it. There is no other way to wake a thread that
- * waits by libc's own call, so the header tells the user.
+ * That takes no mutex, so it does not matter who has it. Other waiters that this wakes return 0, as from any wait.
+ * glibc's broadcast may wait for threads that it woke earlier, and the cancel with it. There is no other way to wake a
+ * thread that waits by libc's own call, so the header tells the user.
  *
  * THE GAP. When it is parked, the thread is not yet queued at the condition, where alone a broadcast finds it. It holds
- * the mutex until it is, and the canceller cannot wait for that. So the canceller first moves the wait's time limit into
- * the past, then broadcasts. If the thread is queued by then the broadcast wakes it; if not, libc finds that the time is
- * over. This takes a libc that reads the limit after it has queued the thread. musl does, and so does glibc where a
- * pointer has 64 bits: it hands the kernel the address.
+ * the mutex until it is, and the canceller cannot wait for that. So the canceller first moves the wait's time limit
+ * into the past, then broadcasts. If the thread is queued by then the broadcast wakes it; if not, libc finds that the
+ * time is over. This takes a libc that reads the limit after it has queued the thread. musl does, and so does glibc
+ * where a pointer has 64 bits: it hands the kernel the address.
  *
  * A SLICE is as long as a wait lasts at most. It bounds how late a cancel in the gap is noticed where a libc copies the
  * limit first (glibc, 32 bits), or a weakly ordered machine reads it too early. A wait that is over must return: a
  * signal that came before the mutex was held again went to nobody, and only the caller can look whether there was one.
  *
- * A WAKE-UP IS PASSED ON when the call that took it returns err. What a wait takes that pthread_cancel ends, libc passes
- * on itself. For a wait that times out only glibc does so: POSIX lets it keep the wake-up, and musl's may.
+ * A WAKE-UP IS PASSED ON when the call that took it returns err. What a wait takes that pthread_cancel ends, libc
+ * passes on itself. For a wait that times out only glibc does so: POSIX lets it keep the wake-up, and musl's may.
  */
 #include "calls/waiter.h"
 #include "core/clock.h"
@@ -52,10 +52,10 @@ static int timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct
 #else
 
 /*
- * Nothing tells by which clock a condition goes. So a wait gives its limit by CLOCK_MONOTONIC. If it is over too early, the
- * condition goes by CLOCK_REALTIME, to which that limit was long past: then the call returns for no reason, and notes the
- * condition here. If the thread's next wait is at this one, its limit is by CLOCK_REALTIME. It forgets the note in any
- * case, since the next condition at this address may go by the other clock.
+ * Nothing tells by which clock a condition goes. So a wait gives its limit by CLOCK_MONOTONIC. If it is over too early,
+ * the condition goes by CLOCK_REALTIME, to which that limit was long past: then the call returns for no reason, and
+ * notes the condition here. If the thread's next wait is at this one, its limit is by CLOCK_REALTIME. It forgets the
+ * note in any case, since the next condition at this address may go by the other clock.
  */
 static _Thread_local const pthread_cond_t *by_realtime;
 

@@ -3,8 +3,8 @@
  * accept and connect under a context. attempt.h has the loop of accept. Threads that accept on a blocking socket take
  * turns.
  *
- * PTHREAD_CANCEL acts where a call begins and where it waits. A try is kept from it: some libcs (glibc before 2.41) let a
- * thread be cancelled after the kernel has handed over the connection.
+ * PTHREAD_CANCEL acts where a call begins and where it waits. A try is kept from it: some libcs (glibc before 2.41) let
+ * a thread be cancelled after the kernel has handed over the connection.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -33,9 +33,9 @@ static int accept_plain(const struct acceptance *a)
 
 /*
  * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
- * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. A thread that
- * finds another one at it does not wait for it, but tries again: that one may wait after all, if another process is
- * quicker. `taken` says of which process the thread is, since a child of a fork inherits it, but not the thread.
+ * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. A thread
+ * that finds another one at it does not wait for it, but tries again: that one may wait after all, if another process
+ * is quicker. `taken` says of which process the thread is, since a child of a fork inherits it, but not the thread.
  */
 static int accept_alone(const struct acceptance *a)
 {

@@ -6,8 +6,8 @@
  * (they belong to the open file, which other threads and processes share): MSG_DONTWAIT for sockets, RWF_NOWAIT for
  * what knows it, a pipe opened anew on kernels whose pipes do not, else poll first.
  *
- * PTHREAD_CANCEL is kept from a try that does not wait: some libcs (glibc before 2.41) let a thread be cancelled after the
- * kernel has handed over the bytes.
+ * PTHREAD_CANCEL is kept from a try that does not wait: some libcs (glibc before 2.41) let a thread be cancelled after
+ * the kernel has handed over the bytes.
  */
 #include <fcntl.h>
 #include <limits.h>

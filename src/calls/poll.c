@@ -3,8 +3,8 @@
  * Waiting for descriptors under a context: the caller's, and beside them this thread's waker (waiter.h), which a cancel
  * makes readable. A deadline needs no waker: it is the poll's own limit. No locks, no state but the thread's waiter.
  *
- * PTHREAD_CANCEL acts in ppoll. The waiter is taken out then, before the program's own cleanup handlers run: what they give
- * up is freed there, not at the thread's end.
+ * PTHREAD_CANCEL acts in ppoll. The waiter is taken out then, before the program's own cleanup handlers run: what they
+ * give up is freed there, not at the thread's end.
  */
 #include "calls/poll.h"
 
@@ -24,8 +24,9 @@ static void leave_cancelled(void *parked)
 }
 
 /*
- * In a function of its own, since without -fexceptions this is a setjmp; and the innermost of ours, since AddressSanitizer
- * goes on watching the variables of frames that were unwound, and would blame the functions that are called next.
+ * In a function of its own, since without -fexceptions this is a setjmp; and the innermost of ours, since
+ * AddressSanitizer goes on watching the variables of frames that were unwound, and would blame the functions that are
+ * called next.
  */
 static int ppoll_parked(struct pollfd *fds, nfds_t n, const struct timespec *limit, struct waiter *parked)
 {
@@ -39,8 +40,8 @@ static int ppoll_parked(struct pollfd *fds, nfds_t n, const struct timespec *lim
 
 /*
  * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
- * half a percent of its time, so it aims that much too early, and then for the rest. 0 before that time if a handler has
- * forked, and this is the child: no cancel reaches a waker of its parent's. parked: this thread's waiter, or NULL.
+ * half a percent of its time, so it aims that much too early, and then for the rest. 0 before that time if a handler
+ * has forked, and this is the child: no cancel reaches a waker of its parent's. parked: this thread's waiter, or NULL.
  */
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until, struct waiter *parked)
 {

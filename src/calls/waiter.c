@@ -3,8 +3,9 @@
  * Waiters and their wakers; waiter.h says who may touch what.
  *
  * THE WAKER is a timerfd without an alarm. TFD_IOC_SET_TICKS makes it readable, for what a write to an eventfd costs;
- * where that is refused an alarm in the past does, some microseconds later. Setting it to never makes it unreadable. All
- * three fail on any other file: if the program closes fds that it does not know, whatever gets the waker's number is safe.
+ * where that is refused an alarm in the past does, some microseconds later. Setting it to never makes it unreadable.
+ * All three fail on any other file: if the program closes fds that it does not know, whatever gets the waker's number
+ * is safe.
  */
 #include "calls/waiter.h"
 

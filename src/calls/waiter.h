@@ -4,9 +4,9 @@
  * one waiter, made with its first wait and freed as it ends, since it waits in one call at a time.
  *
  * The thread alone touches its waiter, except for the walk that rings it: that reads, sets `rung` and, of a wait at a
- * condition, `limit`. It holds the list meanwhile, and unpark waits for it. The memory is not on the stack of the call. So
- * a call that is left by siglongjmp, or that a fork has copied from another thread, leaves a valid node in the list; the
- * thread takes it out with its next wait, or as it ends.
+ * condition, `limit`. It holds the list meanwhile, and unpark waits for it. The memory is not on the stack of the call.
+ * So a call that is left by siglongjmp, or that a fork has copied from another thread, leaves a valid node in the list;
+ * the thread takes it out with its next wait, or as it ends.
  */
 #ifndef WAITER_H
 #define WAITER_H

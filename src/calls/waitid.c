@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_waitid: waiting for a process under a context. The same loop as in io.c: ask without waiting, then poll the pidfd,
- * and ask again. No locks, no state.
+ * ctxfd_waitid: waiting for a process under a context. The same loop as in io.c: ask without waiting, then poll the
+ * pidfd, and ask again. No locks, no state.
  */
 #include <errno.h>
 #include <poll.h>

@@ -216,13 +216,18 @@ void ctxfd_close(struct ctxfd *ctx)
 {
 	if (!ctx)
 		return;
-	/* In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third look. */
+	/*
+	 * In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third
+	 * look.
+	 */
 	if (!is_alone(ctx) || load_word(ctx) & (CTX_CHILDREN | CTX_VALUE | CTX_NEVER | CTX_LISTED) || !is_alone(ctx)) {
 		ctxfd_cancel(ctx);
 		ctxfd_unref(ctx);
 		return;
 	}
-	/* A leaf that nobody else owns: its fd still tells those that poll it, and nobody can ask for its err any more. */
+	/*
+	 * A leaf that nobody else owns: its fd still tells those that poll it, and nobody can ask for its err any more.
+	 */
 	if (load_word(ctx) & CTX_UNSIGNALLED)
 		ctxfdi_signal_done(ctx);
 	ctxfdi_dispose(ctx);

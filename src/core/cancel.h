@@ -18,8 +18,8 @@ struct hook *ctxfdi_end_hooks(struct ctxfd *n);
 struct ctxfd *ctxfdi_tell_hooks(struct hook *list);
 
 /*
- * Ends ctx and all below it. The verdict: a cause's bits, and EXPIRED if time was up. Runs no code of the program, nor the
- * allocator's. Returns what is left to discard.
+ * Ends ctx and all below it. The verdict: a cause's bits, and EXPIRED if time was up. Runs no code of the program, nor
+ * the allocator's. Returns what is left to discard.
  */
 struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, uint64_t verdict);
 

@@ -31,8 +31,9 @@
  * node). The last owner of a node without children frees it. The last owner of one with children sets ORPHAN under the
  * LOCK, and the child that leaves last frees it. Both bits are in the word, so exactly one of the two sees that it is
  * the one to free. A thread that has a node of its own in the list may become an owner again (ctxfdi_own), which ends
- * ORPHAN. So may a thread that finds a LISTED node in a list outside of the tree, which the node leaves before it is freed.
- * Such a node's last owner, if there are no children, brings `refs` to 0 first: from then on nobody becomes an owner.
+ * ORPHAN. So may a thread that finds a LISTED node in a list outside of the tree, which the node leaves before it is
+ * freed. Such a node's last owner, if there are no children, brings `refs` to 0 first: from then on nobody becomes an
+ * owner.
  *
  * Fields marked "fixed" are written by the constructor and never change.
  */
@@ -59,7 +60,7 @@
  *   HAS_FD       done_fd                         nobody            any
  *   UNSIGNALLED  done_fd, publish_anew           signal_done       HAS_FD, or is about to; may be spurious
  *   WAITERS      prepare_sleep                   nobody            any; may be spurious
- *   LOCK         lock, lock_live, drop, own      unlock            HELD only in drop and own, which leave the list alone
+ *   LOCK         lock, lock_live, drop, own      unlock            HELD only in drop and own: they leave the list alone
  *   HELD         mark, hold_expired              commit            PENDING, or DONE by the clock; CHILDREN
  *   WALK_WAITERS await_walk                      commit            HELD; may be spurious
  *   CHILDREN     link_child, split_children      who leaves last   any; as it was while there is LOCK
@@ -138,8 +139,8 @@ struct merge {
 };
 
 /*
- * A context that nothing above ends. `watch` is parked in the list of its parent, whose values it has and which it keeps
- * alive, and tells of the parent's end.
+ * A context that nothing above ends. `watch` is parked in the list of its parent, whose values it has and which it
+ * keeps alive, and tells of the parent's end.
  */
 struct beside {
 	struct ctxfd ctx;
@@ -192,8 +193,8 @@ static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 }
 
 /*
- * Fills in a new node, except its place in the tree, its word and its deadline. calloc would be slower: see the benchmark
- * of make.
+ * Fills in a new node, except its place in the tree, its word and its deadline. calloc would be slower: see the
+ * benchmark of make.
  */
 static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {

@@ -114,10 +114,10 @@ static bool is_timerfd(int fd)
 }
 
 /*
- * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to ring it, in which err and fd
- * would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and never
- * again. Another process that has the fd can disarm it meanwhile: so set it again if it does not ring, and give up after a
- * second.
+ * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to ring it, in which err and
+ * fd would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and
+ * never again. Another process that has the fd can disarm it meanwhile: so set it again if it does not ring, and give
+ * up after a second.
  */
 static void make_timer_readable_by_alarm(int fd)
 {
@@ -159,7 +159,8 @@ static bool make_timer_readable(int fd)
  * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
  * second thread that signals or by a stranger, must fit as well, or it would not wake anyone.
  *
- * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to those that wait for one.
+ * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to those that wait for
+ * one.
  *
  * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
  * would leave its holds for good. It is cheaper, too: 179 ns instead of 222.
@@ -206,8 +207,8 @@ static void lose(struct ctxfd *n)
 }
 
 /*
- * Says so in the word, too. In the child of a fork that has not asked for the fd nobody waits for it: UNSIGNALLED stays,
- * and the first to ask there signals.
+ * Says so in the word, too. In the child of a fork that has not asked for the fd nobody waits for it: UNSIGNALLED
+ * stays, and the first to ask there signals.
  */
 void ctxfdi_signal_done(struct ctxfd *n)
 {
@@ -279,7 +280,10 @@ static void publish_anew(struct ctxfd *n, int fd)
 	/* First, so that a thread that sees the new generation sees that the fd is to be signalled. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 	atomic_store_explicit(&n->forks, ctxfdi_forks, memory_order_release);
-	/* And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it DONE. */
+	/*
+	 * And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it
+	 * DONE.
+	 */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 }
 

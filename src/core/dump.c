@@ -3,11 +3,11 @@
  * The tree in words, for a person: ctxfd_dump. First a snapshot is made, then it is written, with no lock held and no
  * context owned.
  *
- * The snapshot is an array in which the children of a context stand side by side, the contexts of one level behind those
- * of the level above. So it needs neither recursion nor a stack. It is taken list by list:
+ * The snapshot is an array in which the children of a context stand side by side, the contexts of one level behind
+ * those of the level above. So it needs neither recursion nor a stack. It is taken list by list:
  *
- *   A LIST is read under its lock, some contexts at a time; our place in it is held by a node of our own, the cursor, as
- *   that of a waiting call is. Other threads link and unlink meanwhile. What they do may be seen or not.
+ *   A LIST is read under its lock, some contexts at a time; our place in it is held by a node of our own, the cursor,
+ *   as that of a waiting call is. Other threads link and unlink meanwhile. What they do may be seen or not.
  *
  *   A CONTEXT WITH CHILDREN becomes ours as well until its list has been read (ctxfdi_own_parent). One without is not
  *   touched any more once the lock is given back.
@@ -125,7 +125,9 @@ static bool add_some(struct snapshot *s, struct ctxfd *cursor, size_t parent)
 	return !cursor->next;
 }
 
-/* Puts the cursor into the locked list of p, or of its shard of that number, behind what is hidden. False: it is empty. */
+/*
+ * Puts the cursor into the locked list of p, or of its shard of that number, behind what is hidden. False: it is empty.
+ */
 static bool enter(struct ctxfd *p, struct ctxfd *list, uint64_t seen, struct ctxfd *cursor, int shard)
 {
 	if (!(seen & CTX_CHILDREN))

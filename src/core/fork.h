@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 
-/* How many forks lie between the process that loaded the library and this one. Written while the child has one thread. */
+/*
+ * How many forks lie between the process that loaded the library and this one. Written while the child has one thread.
+ */
 extern uint32_t ctxfdi_forks;
 
 /* What the layers above do around a fork; it is in kind.c, where the table of kinds is. */

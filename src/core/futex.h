@@ -24,7 +24,8 @@ void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits);
 
 /*
  * The same at any word of the library's, with no limit of time. A waker never waits for those that it wakes, as libc's
- * conditions do: for threads woken earlier to leave, which may be stopped, or in a signal's handler. So it may have a lock.
+ * conditions do: for threads woken earlier to leave, which may be stopped, or in a signal's handler. So it may have a
+ * lock.
  */
 void ctxfdi_word_sleep(const uint32_t *at, uint32_t value);
 void ctxfdi_word_wake(const uint32_t *at);
@@ -33,8 +34,8 @@ void ctxfdi_word_wake(const uint32_t *at);
 uint32_t *ctxfdi_futex_word(struct ctxfd *n);
 
 /*
- * The system call: sleeps at any word, with op FUTEX_WAIT_BITSET and perhaps FUTEX_PRIVATE_FLAG. 0 when a wake of `bits`
- * counted it, else -errno. Keeps errno.
+ * The system call: sleeps at any word, with op FUTEX_WAIT_BITSET and perhaps FUTEX_PRIVATE_FLAG. 0 when a wake of
+ * `bits` counted it, else -errno. Keeps errno.
  */
 int ctxfdi_futex_wait(const volatile void *at, uint32_t value, int op, int64_t until, uint32_t bits);
 

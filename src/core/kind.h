@@ -43,18 +43,18 @@ struct kind_row {
 	uint64_t flags;   /* those of its word that are fixed: see context.h */
 	/*
 	 * For what has HOOK: a cancel has ended all on the list, the first of which is of this kind, and their parents.
-	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once. What
-	 * it would free itself goes into *garbage, as by ctxfdi_detach.
+	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once.
+	 * What it would free itself goes into *garbage, as by ctxfdi_detach.
 	 */
 	struct hook *(*ended)(struct hook *list, struct ctxfd **garbage);
 	/*
-	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned. Runs in
-	 * the walk: it takes no lock under which anyone waits, for a walk least of all.
+	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned.
+	 * Runs in the walk: it takes no lock under which anyone waits, for a walk least of all.
 	 */
 	void (*ring)(struct ctxfd *n);
 	/*
-	 * For what has an alarm in a dispatcher's heap: it has rung, at `now` or later, and is not set any more. Called under
-	 * the dispatcher's lock, by the thread that runs it. Returns how many contexts have ended by that.
+	 * For what has an alarm in a dispatcher's heap: it has rung, at `now` or later, and is not set any more. Called
+	 * under the dispatcher's lock, by the thread that runs it. Returns how many contexts have ended by that.
 	 */
 	int (*alarm)(struct heap_node *alarm, int64_t now);
 	/* For a kind whose deadline is not known yet when n is made: the deadline, or INT64_MAX until it is known. */

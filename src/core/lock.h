@@ -7,8 +7,9 @@
  * lock is given back by a plain store, which says as well what the owner changed (a first child, no child left). That
  * makes a context a fifth cheaper than a second locked instruction would.
  *
- * WAITING FOR LOCK. A thread spins briefly. If the owner does not come, since it was preempted, it takes naps, each longer
- * than the one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may be freed.
+ * WAITING FOR LOCK. A thread spins briefly. If the owner does not come, since it was preempted, it takes naps, each
+ * longer than the one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may
+ * be freed.
  *
  * WAITING FOR HELD. A thread sets WALK_WAITERS, and sleeps until the walk that gives HELD back sees the flag.
  */

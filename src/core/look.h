@@ -15,8 +15,8 @@ uint64_t ctxfdi_look(struct ctxfd *n);
 int64_t ctxfdi_deadline_of(const struct ctxfd *ctx);
 
 /*
- * In the child of a fork, and once exit has ended the library's thread: what the first look at any context calls, before it
- * looks; else NULL. Relaxed: it is set by the thread that is to see it, and reset by what it calls.
+ * In the child of a fork, and once exit has ended the library's thread: what the first look at any context calls,
+ * before it looks; else NULL. Relaxed: it is set by the thread that is to see it, and reset by what it calls.
  */
 extern void (*_Atomic ctxfdi_first_look)(void);
 

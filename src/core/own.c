@@ -9,7 +9,9 @@
 
 /* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
-/* Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due. */
+/*
+ * Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due.
+ */
 static bool claim_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
@@ -20,7 +22,9 @@ static bool claim_shards(struct ctxfd *p)
 	return first;
 }
 
-/* p has lost its last owner: so have its shards. Returns what the caller must dispose of, as if it were an empty shard. */
+/*
+ * p has lost its last owner: so have its shards. Returns what the caller must dispose of, as if it were an empty shard.
+ */
 static struct ctxfd *orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
@@ -34,8 +38,8 @@ static struct ctxfd *orphan_shards(struct ctxfd *p)
 }
 
 /*
- * The caller is ctx's only owner and gives its reference up. Others may become owners meanwhile, through what is in ctx's
- * list or by a list that ctx is in. Returns what drop does.
+ * The caller is ctx's only owner and gives its reference up. Others may become owners meanwhile, through what is in
+ * ctx's list or by a list that ctx is in. Returns what drop does.
  */
 static struct ctxfd *drop_last(struct ctxfd *ctx)
 {
@@ -77,9 +81,9 @@ struct ctxfd *ctxfdi_drop(struct ctxfd *ctx)
 }
 
 /*
- * Who may call it. Either n has ended, and the caller has a node in n's list that stays there; so an owner who finds the
- * list empty, and then nobody but itself, is alone for good. Or the caller has found n, LISTED, in a list that n leaves
- * before it is freed. Only in the latter case the result can be false.
+ * Who may call it. Either n has ended, and the caller has a node in n's list that stays there; so an owner who finds
+ * the list empty, and then nobody but itself, is alone for good. Or the caller has found n, LISTED, in a list that n
+ * leaves before it is freed. Only in the latter case the result can be false.
  */
 bool ctxfdi_own(struct ctxfd *n)
 {

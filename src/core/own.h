@@ -12,8 +12,8 @@ static inline bool is_alone(const struct ctxfd *ctx)
 }
 
 /*
- * Gives up one reference on ctx. Returns what the caller must then free, by dispose or detach: ctx, if it has no other owner
- * and nothing below it, or a shard of it. NULL: nothing.
+ * Gives up one reference on ctx. Returns what the caller must then free, by dispose or detach: ctx, if it has no other
+ * owner and nothing below it, or a shard of it. NULL: nothing.
  */
 struct ctxfd *ctxfdi_drop(struct ctxfd *ctx);
 

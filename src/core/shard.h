@@ -49,7 +49,9 @@ void ctxfdi_split_children(struct ctxfd *p);
 /* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
 struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen);
 
-/* A shard has no owner and no child any more. True: it was the last one, so the block must leave p's list and be freed. */
+/*
+ * A shard has no owner and no child any more. True: it was the last one, so the block must leave p's list and be freed.
+ */
 bool ctxfdi_last_shard(struct ctxfd *shard);
 
 /* Takes the block out of p's list. True: p has no owner and no child left, and is the caller's to free. */

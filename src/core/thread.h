@@ -19,13 +19,13 @@
 int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 /*
- * EXIT ends idle threads, so that no leak checker finds them (valgrind calls the memory of a parked one possibly lost), and
- * so that none is left where a dlclose unmaps a program's copy of this library. Then the destructors of what the program's
- * functions left there run: data of a key, a thread_local of C++.
+ * EXIT ends idle threads, so that no leak checker finds them (valgrind calls the memory of a parked one possibly lost),
+ * and so that none is left where a dlclose unmaps a program's copy of this library. Then the destructors of what the
+ * program's functions left there run: data of a key, a thread_local of C++.
  *
  * So it is done early, by a function that is given to atexit before the first thread is made: what the program has
- * constructed by then is still there, as it would not be for a destructor of the library's. And exit does not wait long,
- * since a destructor may want a lock that the exiting thread has.
+ * constructed by then is still there, as it would not be for a destructor of the library's. And exit does not wait
+ * long, since a destructor may want a lock that the exiting thread has.
  */
 
 /* Has exit call fn. *known: whether it knows of that. */

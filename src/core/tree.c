@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tree: how contexts come into it. context.h says what guards what; how they end is in cancel.c, and how they leave it
- * in own.c.
+ * The tree: how contexts come into it. context.h says what guards what; how they end is in cancel.c, and how they leave
+ * it in own.c.
  */
 #include <stdlib.h>
 

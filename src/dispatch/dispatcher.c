@@ -64,8 +64,8 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d)
 
 	claim(dispatcher_is_locked(d));
 	/*
-	 * A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at each.
-	 * While a round goes on, it is set when that ends.
+	 * A timer that is too early costs one wake-up for nothing; setting it at every change would cost a call at
+	 * each. While a round goes on, it is set when that ends.
 	 */
 	if (at >= d->armed || d->timer < 0 || d->serving)
 		return;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Dispatchers: where after-funcs run, and where fds, signals and alarms turn into cancels. A dispatcher is an epoll set,
- * queues of what is due, and ctxfd_dispatcher_run, which does it. The program has one for each of its loops; the
+ * Dispatchers: where after-funcs run, and where fds, signals and alarms turn into cancels. A dispatcher is an epoll
+ * set, queues of what is due, and ctxfd_dispatcher_run, which does it. The program has one for each of its loops; the
  * library has one of its own (library.c), which its thread runs.
  *
- * A DISPATCHER'S LOCK is a mutex. It guards struct ctxfd_dispatcher, and what is registered with it, except what is fixed or
- * atomic. It is taken before a node's LOCK, never after it. A thread holds one of them at a time, except in a fork.
+ * A DISPATCHER'S LOCK is a mutex. It guards struct ctxfd_dispatcher, and what is registered with it, except what is
+ * fixed or atomic. It is taken before a node's LOCK, never after it. A thread holds one of them at a time, except in a
+ * fork.
  *
- * Nobody who holds it waits for a walk, allocates or frees memory, or runs a function of the program. System calls under
- * it do not wait, except for a done fd where SET_TICKS is refused (done.c). A thread that makes an after-func due gives it
- * back before it wakes the thread that is to run that, which needs the lock at once.
+ * Nobody who holds it waits for a walk, allocates or frees memory, or runs a function of the program. System calls
+ * under it do not wait, except for a done fd where SET_TICKS is refused (done.c). A thread that makes an after-func due
+ * gives it back before it wakes the thread that is to run that, which needs the lock at once.
  *
  * ONE THREAD RUNS a dispatcher at a time. Others that come meanwhile fetch what the epoll set reports, so that its fd
  * does not stay readable, and leave it in the queues. The one that runs looks at the queues once more when it ends its
@@ -34,7 +35,7 @@ struct ctxfd_dispatcher {
 	bool awaited;    /* a thread sleeps at it, or is about to */
 	struct link all; /* in the list of all dispatchers; under ctxfdi_dispatchers_lock */
 
-	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none made, as in the child of a fork */
+	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none, as in the child of a fork */
 	int timer;
 	_Atomic bool woken;      /* the epoll set reports wake, or will once `waking` is 0 */
 	_Atomic unsigned waking; /* threads about to write to wake without the lock; each owns a reference meanwhile */
@@ -82,9 +83,9 @@ static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
 }
 
 /*
- * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. Not a cancellation point;
- * keeps errno. It uses no condition variable, since dispatcher_tell runs with the lock, which cancels and forks want, and
- * must not wait for a sleeper that was woken earlier (futex.h).
+ * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. Not a cancellation
+ * point; keeps errno. It uses no condition variable, since dispatcher_tell runs with the lock, which cancels and forks
+ * want, and must not wait for a sleeper that was woken earlier (futex.h).
  */
 static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
 {
@@ -117,7 +118,10 @@ static inline void dispatcher_ref(struct ctxfd_dispatcher *d)
 
 /* Under the lock. */
 void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
-/* The same for an owner of d. Gives the lock back first, which the thread that wakes up needs; it may get this very CPU. */
+/*
+ * The same for an owner of d. Gives the lock back first, which the thread that wakes up needs; it may get this very
+ * CPU.
+ */
 void ctxfdi_dispatcher_unlock_and_wake(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for the earliest alarm */
 
@@ -129,8 +133,8 @@ void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage);
 
 /*
- * The same: ends n. It is LISTED: the caller has found it in a list of d's, which n leaves before it is freed, and has taken
- * it out there. Returns 1; 0 if n is being freed.
+ * The same: ends n. It is LISTED: the caller has found it in a list of d's, which n leaves before it is freed, and has
+ * taken it out there. Returns 1; 0 if n is being freed.
  */
 int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict);
 

@@ -2,13 +2,14 @@
 /*
  * Contexts that end some time after their parent; with.c makes them.
  *
- * A grace context is no child: nothing above ends it. What is in the parent's list is its `watch`, which a cancel's walk
- * rings before the parent is seen done. That settles when the grace context ends, and sets the alarm for it. A parent with
- * a deadline may end with no walk, by the clock. So from the beginning the alarm is set for the case that it does.
+ * A grace context is no child: nothing above ends it. What is in the parent's list is its `watch`, which a cancel's
+ * walk rings before the parent is seen done. That settles when the grace context ends, and sets the alarm for it. A
+ * parent with a deadline may end with no walk, by the clock. So from the beginning the alarm is set for the case that
+ * it does.
  *
  * `end` is settled once, by whoever first knows how the parent has ended: the walk, or who asks after the parent's
- * deadline. All answers after that are the same. It orders nothing else, so it is relaxed: who sees the parent done by a
- * cancel is behind the walk that settled it.
+ * deadline. All answers after that are the same. It orders nothing else, so it is relaxed: who sees the parent done by
+ * a cancel is behind the walk that settled it.
  */
 #include "dispatch/grace.h"
 
@@ -40,7 +41,10 @@ static int64_t after(const struct grace *g, int64_t at)
 	return g->grace == INT64_MAX || __builtin_add_overflow(at, g->grace, &end) ? INT64_MAX : end;
 }
 
-/* Whether the parent is seen done. The walk that ends it may be on its way: then `end` is settled, but it is not time yet. */
+/*
+ * Whether the parent is seen done. The walk that ends it may be on its way: then `end` is settled, but it is not time
+ * yet.
+ */
 static bool has_begun(const struct grace *g)
 {
 	uint64_t w = load_word(parent_of(g));
@@ -59,8 +63,8 @@ static int64_t settle(struct grace *g, int64_t at)
 }
 
 /*
- * The parent has ended, before the call that makes g or during it. If it was cancelled meanwhile, that was not later than
- * now; so to count from now is never too early. A deadline that has passed meanwhile is known exactly.
+ * The parent has ended, before the call that makes g or during it. If it was cancelled meanwhile, that was not later
+ * than now; so to count from now is never too early. A deadline that has passed meanwhile is known exactly.
  */
 static void settle_at_birth(struct grace *g)
 {
@@ -148,8 +152,8 @@ int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
 }
 
 /*
- * When the parent has ended, with this verdict. If that was by another grace, it was when that one was over, and not when
- * its dispatcher came to it; but if g was made in between, the parent counts as done already.
+ * When the parent has ended, with this verdict. If that was by another grace, it was when that one was over, and not
+ * when its dispatcher came to it; but if g was made in between, the parent counts as done already.
  */
 static int64_t parents_end(const struct grace *g, uint64_t verdict)
 {

@@ -4,13 +4,13 @@
  *
  * A touch only notes the time, in `touched`. The alarm is set anew when it rings, for the end as the last touch has it.
  *
- * WHO WINS, touch or timeout? Both change `touched` by compare-and-swap. The dispatcher changes it from the time that it
- * has judged by to IDLE_OVER, and then ends the context. A touch that comes first makes this swap fail, and counts. A touch
- * that comes later finds IDLE_OVER, and waits until the end is visible. So if a context is still live after a touch, the
- * touch has counted. `touched` orders nothing else, so it is relaxed throughout.
+ * WHO WINS, touch or timeout? Both change `touched` by compare-and-swap. The dispatcher changes it from the time that
+ * it has judged by to IDLE_OVER, and then ends the context. A touch that comes first makes this swap fail, and counts.
+ * A touch that comes later finds IDLE_OVER, and waits until the end is visible. So if a context is still live after a
+ * touch, the touch has counted. `touched` orders nothing else, so it is relaxed throughout.
  *
- * The alarm, and the dispatcher's use of a context that may be freed at any time, are as a source's (source.c): who frees
- * the context takes the alarm away under the dispatcher's lock, and who ends it owns it meanwhile.
+ * The alarm, and the dispatcher's use of a context that may be freed at any time, are as a source's (source.c): who
+ * frees the context takes the alarm away under the dispatcher's lock, and who ends it owns it meanwhile.
  */
 #include "dispatch/idle.h"
 
@@ -33,7 +33,10 @@ static uint64_t idle_verdict(const struct idle *i)
 	return cause_bits(i->cause) | CTX_EXPIRED;
 }
 
-/* When time is up. Does not overflow: after the constructor this is asked when the alarm has rung, as late as `timeout`. */
+/*
+ * When time is up. Does not overflow: after the constructor this is asked when the alarm has rung, as late as
+ * `timeout`.
+ */
 static int64_t idle_end(const struct idle *i, int64_t touched)
 {
 	return touched + i->timeout;

@@ -3,9 +3,9 @@
  * The library's own dispatcher: the thread that runs it, and what fork and exit do.
  *
  * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
- * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such thread,
- * nor has a program that exits; it starts another with the first look at any context (look.h, ctxfdi_first_look), if
- * something waits for it, or with the first cancel that makes something due.
+ * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such
+ * thread, nor has a program that exits; it starts another with the first look at any context (look.h,
+ * ctxfdi_first_look), if something waits for it, or with the first cancel that makes something due.
  */
 #include <sys/prctl.h>
 #include <time.h>

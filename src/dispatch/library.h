@@ -16,7 +16,10 @@ static inline int library_ensure(void)
 	return atomic_load_explicit(&ctxfdi_library_runs, memory_order_acquire) ? 0 : ctxfdi_library_start();
 }
 
-/* Stores the dispatcher of ctx, which ctx keeps alive; if it is the library's own, makes sure that it runs. 0 or -errno. */
+/*
+ * Stores the dispatcher of ctx, which ctx keeps alive; if it is the library's own, makes sure that it runs. 0 or
+ * -errno.
+ */
 static inline int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher **d)
 {
 	*d = nearest_value(ctx) ? ctxfdi_dispatcher_above(ctx) : NULL;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Dispatchers: their fds, their making and freeing, and contexts that name one. dispatcher.h says what the lock guards. */
+/*
+ * Dispatchers: their fds, their making and freeing, and contexts that name one. dispatcher.h says what the lock guards.
+ */
 #include "dispatch/loop.h"
 
 #include <sched.h>

@@ -7,19 +7,19 @@
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the dispatchers' epoll sets. It reports every signal. One that is still there some milliseconds
- * later comes to no handler, and the thread that then reads it does what the handler does.
+ * there is a signalfd in the dispatchers' epoll sets. It reports every signal. One that is still there some
+ * milliseconds later comes to no handler, and the thread that then reads it does what the handler does.
  *
- * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives the
- * signal its disposition back, unless the program has changed it meanwhile.
+ * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives
+ * the signal its disposition back, unless the program has changed it meanwhile.
  *
  * LEVELS. A program may set a handler over ours, and call from it the one that it found. When the next listener comes,
- * ours goes over that one again, and then it must know which of the two calls it. So there are several: each is set over
- * one handler of the program only, and does what that one would have done.
+ * ours goes over that one again, and then it must know which of the two calls it. So there are several: each is set
+ * over one handler of the program only, and does what that one would have done.
  *
- * THE LOCK guards the list, the dispositions and the signalfd. It comes after a dispatcher's lock. Handlers take no lock:
- * they read the list as it is, and `handlers` counts them: a listener that has left the list is freed once all that may
- * have seen it there have left (ctxfdi_await_handlers).
+ * THE LOCK guards the list, the dispositions and the signalfd. It comes after a dispatcher's lock. Handlers take no
+ * lock: they read the list as it is, and `handlers` counts them: a listener that has left the list is freed once all
+ * that may have seen it there have left (ctxfdi_await_handlers).
  */
 #include "dispatch/signals.h"
 
@@ -136,7 +136,9 @@ static void on_signal(int level, int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool wanted;
 
-	/* Sequentially consistent, as are the list's changes and the look in ctxfdi_await_handlers: one sees the other. */
+	/*
+	 * Sequentially consistent, as are the list's changes and the look in ctxfdi_await_handlers: one sees the other.
+	 */
 	atomic_fetch_add(&handlers, 1);
 	wanted = !is_fault(sig, info) && note(sig);
 	atomic_fetch_sub(&handlers, 1);
@@ -193,8 +195,8 @@ static void free_levels(int sig, int from)
 }
 
 /*
- * The level to be set over this disposition. LEVELS: there is none left. A program that has gone back to the default has
- * no handler that calls ours.
+ * The level to be set over this disposition. LEVELS: there is none left. A program that has gone back to the default
+ * has no handler that calls ours.
  */
 static int level_over(int sig, const struct sigaction *a)
 {
@@ -240,7 +242,9 @@ static bool take(int sig)
 	ours.sa_flags |= now.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
 	if (sig == SIGCHLD && is_ignored(&now))
 		ours.sa_flags |= SA_NOCLDWAIT;
-	/* Also libc's own, which sigfillset leaves out: a thread that is cancelled in the handler would never leave it. */
+	/*
+	 * Also libc's own, which sigfillset leaves out: a thread that is cancelled in the handler would never leave it.
+	 */
 	memset(&ours.sa_mask, 0xff, sizeof ours.sa_mask);
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
 		sigdelset(&ours.sa_mask, faults[i]);

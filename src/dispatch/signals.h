@@ -20,7 +20,9 @@ static inline uint64_t signal_bit(int sig)
 /* Under the dispatcher's lock: from here on l hears its signals. 0 or -errno. */
 int ctxfdi_signals_listen(struct listener *l);
 
-/* Under d's lock: takes what handlers have noted for d's contexts and, with `pending`, signals that came to no handler. */
+/*
+ * Under d's lock: takes what handlers have noted for d's contexts and, with `pending`, signals that came to no handler.
+ */
 void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending);
 
 /* How long a signal must have been there to count as one that no handler comes to. */

@@ -40,8 +40,8 @@ int ctxfdi_source_watch(struct source *s);     /* puts it into the epoll set: 0 
 void ctxfdi_source_is_ready(struct source *s); /* it is to be cancelled, and watched no longer */
 
 /*
- * Under the dispatcher's lock, by the thread that runs it: cancels s, which is in no list any more. Returns 1, or 0 if s has
- * ended otherwise or is being freed.
+ * Under the dispatcher's lock, by the thread that runs it: cancels s, which is in no list any more. Returns 1, or 0 if
+ * s has ended otherwise or is being freed.
  */
 int ctxfdi_source_cancel(struct source *s);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The constructors of contexts that a dispatcher ends: by an fd, a process or a signal, for want of a touch, or some time
- * after their parent. They check their arguments and find the dispatcher; what guards the rest is said in the files that
- * they call.
+ * The constructors of contexts that a dispatcher ends: by an fd, a process or a signal, for want of a touch, or some
+ * time after their parent. They check their arguments and find the dispatcher; what guards the rest is said in the
+ * files that they call.
  */
 #include <fcntl.h>
 #include <stdlib.h>

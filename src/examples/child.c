@@ -2,8 +2,9 @@
 /*
  * child: a command gets a time limit, and so does all that it has started. Go's exec.CommandContext.
  *
- * The second command is a shell that starts a helper and waits for it. Both are in one process group, which gets SIGTERM
- * when the context ends. The shell cleans up, and its helper, which ignores SIGTERM, is killed when the shell is gone.
+ * The second command is a shell that starts a helper and waits for it. Both are in one process group, which gets
+ * SIGTERM when the context ends. The shell cleans up, and its helper, which ignores SIGTERM, is killed when the shell
+ * is gone.
  *
  * Output:
  *     true: exit code 0

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dial: a connection to a name, and the first line that comes, all of it within two seconds: the resolver, the connecting
- * and the reading have one deadline.
+ * dial: a connection to a name, and the first line that comes, all of it within two seconds: the resolver, the
+ * connecting and the reading have one deadline.
  *
  * Without arguments it talks to itself: to a listener on this machine, which has an IPv4 address only, so that a first
  * attempt by IPv6 fails. `dial HOST PORT` talks to somebody else: try `dial localhost 22`.

@@ -2,9 +2,9 @@
 /*
  * inherit: a context goes on in another process, deadline and all.
  *
- * The program starts itself a second time and passes its context on. There ctxfd_inherited makes a context from it. When
- * the parent cancels its own, the work in the other process ends, too. It ends by itself, as a function would; no signal
- * is needed. It would also end if the parent died.
+ * The program starts itself a second time and passes its context on. There ctxfd_inherited makes a context from it.
+ * When the parent cancels its own, the work in the other process ends, too. It ends by itself, as a function would; no
+ * signal is needed. It would also end if the parent died.
  *
  * Output:
  *     child: works, less than an hour is left

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lock: waits for the lock on a file, but not for ever. Nothing interrupts flock, so it waits on a thread of the library's.
+ * lock: waits for the lock on a file, but not for ever. Nothing interrupts flock, so it waits on a thread of the
+ * library's.
  *
  * When the time is up that thread is left to itself. Should it get the lock in the end, drop closes the descriptor, and
  * with that gives the lock back. So the descriptor is in memory of its own, and whoever has that last frees it.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * queue: a bounded queue between two threads. A thread that waits at it, for a job or for room, stops when its context ends.
+ * queue: a bounded queue between two threads. A thread that waits at it, for a job or for room, stops when its context
+ * ends.
  *
  * Output:
  *     worker: job 1

@@ -147,7 +147,9 @@ static void end_by(struct ctxfd_group *g, int result)
 		ctxfd_cancel_cause(g->ctx, result < 0 ? result : -ECANCELED);
 }
 
-/* Runs however fn ended. The context ends first, and then the room goes to the next go, which therefore sees the end. */
+/*
+ * Runs however fn ended. The context ends first, and then the room goes to the next go, which therefore sees the end.
+ */
 static void leave_group(void *arg)
 {
 	struct member *m = arg;
@@ -197,7 +199,9 @@ static void join_ended(struct ctxfd_group *g)
 	}
 }
 
-/* How late a go that waits for the destructors of a thread's data notices the end of the group, or of another thread. */
+/*
+ * How late a go that waits for the destructors of a thread's data notices the end of the group, or of another thread.
+ */
 #define JOIN_SLICE (10 * CTXFD_MSEC)
 
 /*

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_dial: "happy eyeballs" (RFC 8305). All sockets are non-blocking, and one ctxfd_poll waits for all of them, and for
- * the time when the next address has its turn. That is where pthread_cancel acts, and nowhere else. No locks, no state.
+ * ctxfd_dial: "happy eyeballs" (RFC 8305). All sockets are non-blocking, and one ctxfd_poll waits for all of them, and
+ * for the time when the next address has its turn. That is where pthread_cancel acts, and nowhere else. No locks, no
+ * state.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -113,8 +114,8 @@ static int error_of(int fd)
 }
 
 /*
- * The socket of the first attempt that has connected, or -1. Those that have failed are closed, and leave no gap: poll takes
- * no more entries than there may be descriptors.
+ * The socket of the first attempt that has connected, or -1. Those that have failed are closed, and leave no gap: poll
+ * takes no more entries than there may be descriptors.
  */
 static int take_winner(struct race *r)
 {
@@ -138,7 +139,9 @@ static int take_winner(struct race *r)
 
 /* ---- The race ---------------------------------------------------------------------------------------------------- */
 
-/* Starts the attempts whose turn has come. Returns how long to wait for the next one: nanoseconds, or -1 for no limit. */
+/*
+ * Starts the attempts whose turn has come. Returns how long to wait for the next one: nanoseconds, or -1 for no limit.
+ */
 static int64_t start_due(struct race *r)
 {
 	int64_t left = 0;

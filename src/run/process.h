@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Child processes that end with a context: process_exec.c makes one, process_pass.c passes a context on to it,
- * process_stop.c starts and stops it. process_run.c and process_spawn.c are built on that. All functions here are called
- * with pthread_cancel kept off, change errno, and need no lock.
+ * process_stop.c starts and stops it. process_run.c and process_spawn.c are built on that. All functions here are
+ * called with pthread_cancel kept off, change errno, and need no lock.
  */
 #ifndef PROCESS_H
 #define PROCESS_H

@@ -2,12 +2,12 @@
 /*
  * Making a child process that executes a command.
  *
- * THE CHILD SHARES OUR MEMORY until exec, as vfork's does, and this thread is suspended meanwhile. So it costs no copy of
- * the page tables; nothing between clone and exec can fail for want of memory; and the child leaves exec's errno where we
- * find it. It has a stack of its own, all signals blocked until their handlers are gone, and makes nothing but system
- * calls: no function of libc that has locks or state, none that a sanitizer watches. That its errno is this thread's does
- * no harm. The pidfd comes from clone itself, since a number could be another process's by the time of pidfd_open, when
- * SIGCHLD is ignored or another thread waits for all children.
+ * THE CHILD SHARES OUR MEMORY until exec, as vfork's does, and this thread is suspended meanwhile. So it costs no copy
+ * of the page tables; nothing between clone and exec can fail for want of memory; and the child leaves exec's errno
+ * where we find it. It has a stack of its own, all signals blocked until their handlers are gone, and makes nothing but
+ * system calls: no function of libc that has locks or state, none that a sanitizer watches. That its errno is this
+ * thread's does no harm. The pidfd comes from clone itself, since a number could be another process's by the time of
+ * pidfd_open, when SIGCHLD is ignored or another thread waits for all children.
  *
  * posix_spawn does the same inside, but has no pidfd before glibc 2.39, and closes no fds.
  */
@@ -33,8 +33,8 @@
 #endif
 
 /*
- * libc's clone, by a name that no sanitizer puts itself in front of: ThreadSanitizer takes what clone makes for a fork, and
- * would let go of its locks twice, in the child and here. Where there is no such name, there are no sanitizers.
+ * libc's clone, by a name that no sanitizer puts itself in front of: ThreadSanitizer takes what clone makes for a fork,
+ * and would let go of its locks twice, in the child and here. Where there is no such name, there are no sanitizers.
  */
 int __clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...) __attribute__((weak));
 
@@ -139,7 +139,9 @@ IN_CHILD static void close_others(const int *keep, int n)
 	}
 }
 
-/* Moves *fd, or opens /dev/null if that is -1, to a number that none of the three has. False, with errno: not possible. */
+/*
+ * Moves *fd, or opens /dev/null if that is -1, to a number that none of the three has. False, with errno: not possible.
+ */
 IN_CHILD static bool move_up(int *fd)
 {
 	bool is_new = *fd == -1;
@@ -235,7 +237,10 @@ static size_t count(char *const *strings)
 	return n;
 }
 
-/* Without the context that this process was passed, and with the one that the child is. to: room for one more, and NULL. */
+/*
+ * Without the context that this process was passed, and with the one that the child is. to: room for one more, and
+ * NULL.
+ */
 static void fill_environment(char **to, char *const *from, const char *variable)
 {
 	for (; from && *from; from++)
@@ -277,8 +282,8 @@ static int clone_child(struct order *o, char *stack, pid_t *pid, int *pidfd)
 }
 
 /*
- * Whether the kernel has what we need, of which waitid came last, with 5.4. An older one would start a process and tell no
- * pidfd. There is no such fd, so this fails in any case.
+ * Whether the kernel has what we need, of which waitid came last, with 5.4. An older one would start a process and tell
+ * no pidfd. There is no such fd, so this fails in any case.
  */
 static int check_kernel(void)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Contexts from process to process. The process that passes one on has a pipe, whose end for reading the child gets. At
- * the context's end it writes a byte and closes the pipe. Closing alone would do where nobody forks: a child of ours that
- * has not called exec has our end for writing, too, and as long as it lives the pipe does not hang up. We keep an end for
- * reading ourselves, so that the byte cannot bring us SIGPIPE. No locks, no state.
+ * the context's end it writes a byte and closes the pipe. Closing alone would do where nobody forks: a child of ours
+ * that has not called exec has our end for writing, too, and as long as it lives the pipe does not hang up. We keep an
+ * end for reading ourselves, so that the byte cannot bring us SIGPIPE. No locks, no state.
  */
 #include <errno.h>
 #include <fcntl.h>

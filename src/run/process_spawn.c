@@ -2,8 +2,8 @@
 /*
  * ctxfd_spawn: what stops the process at its context's end when nobody waits for it.
  *
- * A watch is made of contexts and after-funcs, which all have ctx's dispatcher. It runs one function at a time, so a watch
- * needs no lock:
+ * A watch is made of contexts and after-funcs, which all have ctx's dispatcher. It runs one function at a time, so a
+ * watch needs no lock:
  *
  *   ctx ends         begin_stop: stop_signal. `grace`, below `exited`, begins.
  *   grace ends       kill_now: SIGKILL. By its timeout; or because the process has ended, and then it is for the group.
@@ -11,8 +11,8 @@
  *
  * The watch has a pidfd of its own, since the caller may close the other. It has no say in when the process is reaped.
  *
- * FORK. The child's copies of the contexts end, too, and call the functions there. They leave the process alone, and the
- * fds, whose numbers the child may have given to others.
+ * FORK. The child's copies of the contexts end, too, and call the functions there. They leave the process alone, and
+ * the fds, whose numbers the child may have given to others.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -2,10 +2,10 @@
 /*
  * Starting and stopping child processes, as ctxfd_run and ctxfd_spawn both do. No locks, no state.
  *
- * WHO IS SIGNALLED. A pidfd is always its own process, and since Linux 6.9 also the group that this leads, even when the
- * process is reaped: the kernel keeps its record of the number as long as we have the pidfd. Before that a group can only
- * be named by its number. That is ours as long as the leader is not reaped, and also after that while there is a group, but
- * no process, of that number.
+ * WHO IS SIGNALLED. A pidfd is always its own process, and since Linux 6.9 also the group that this leads, even when
+ * the process is reaped: the kernel keeps its record of the number as long as we have the pidfd. Before that a group
+ * can only be named by its number. That is ours as long as the leader is not reaped, and also after that while there is
+ * a group, but no process, of that number.
  */
 #include <errno.h>
 #include <fcntl.h>

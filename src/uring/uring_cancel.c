@@ -9,11 +9,11 @@
  * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
  * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none.
  *
- * So a cancel that goes out alone leaves a CQE, and that says whether there is: 0 means that the operation was found and
- * will end. Those of many operations leave none when they succeed, since that would be a CQE for each; there a fence
- * comes first: a request that completes when those do that have been cancelled before it, or, in kernels that work on
- * the latest first, with them. So only what the second fence still finds in flight is asked again, and only what is
- * left then is worth a timeout.
+ * So a cancel that goes out alone leaves a CQE, and that says whether there is: 0 means that the operation was found
+ * and will end. Those of many operations leave none when they succeed, since that would be a CQE for each; there a
+ * fence comes first: a request that completes when those do that have been cancelled before it, or, in kernels that
+ * work on the latest first, with them. So only what the second fence still finds in flight is asked again, and only
+ * what is left then is worth a timeout.
  *
  * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
  * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.

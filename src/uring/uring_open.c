@@ -71,8 +71,8 @@ static void (*const trials[])(struct io_uring_sqe *sqe) = { prep_fence, prep_mis
 enum { TRIALS = sizeof trials / sizeof *trials };
 
 /*
- * Takes the trial's completions out of the queue (see reap in uring_wait.c), and returns how many. *err becomes -EACCES if
- * one was refused, *left how many others stay.
+ * Takes the trial's completions out of the queue (see reap in uring_wait.c), and returns how many. *err becomes -EACCES
+ * if one was refused, *left how many others stay.
  */
 static unsigned take_answers(struct io_uring *ring, uint64_t trial, int *err, unsigned *left)
 {

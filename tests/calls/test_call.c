@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_call: fn runs on a thread of the library's; whoever owns arg in the end gives it up once, and only once; and the
- * threads are used again, limited, and end.
+ * ctxfd_call: fn runs on a thread of the library's; whoever owns arg in the end gives it up once, and only once; and
+ * the threads are used again, limited, and end.
  */
 #include "gate.h"
 #include "race.h"
@@ -12,7 +12,7 @@
 
 #include "calls/call.h"
 
-/* ---- A job that the test holds in its hand ------------------------------------------------------------------------ */
+/* ---- A job that the test holds in its hand ----------------------------------------------------------------------- */
 
 struct job {
 	sem_t running, go; /* fn tells that it runs, and waits to be let go */
@@ -137,7 +137,7 @@ static void assert_given_up(struct job *j)
 	free(j);
 }
 
-/* ---- What it gives ------------------------------------------------------------------------------------------------ */
+/* ---- What it gives ----------------------------------------------------------------------------------------------- */
 
 static void the_result_comes_back(void **state)
 {
@@ -225,7 +225,7 @@ static void fn_may_call(void **state)
 	free(j);
 }
 
-/* ---- How it ends --------------------------------------------------------------------------------------------------- */
+/* ---- How it ends ------------------------------------------------------------------------------------------------- */
 
 static void a_done_context_runs_nothing(void **state)
 {
@@ -402,7 +402,7 @@ static void drop_may_free_the_context(void **state)
 	sem_destroy(&o.go);
 }
 
-/* ---- pthread_cancel ------------------------------------------------------------------------------------------------ */
+/* ---- pthread_cancel ---------------------------------------------------------------------------------------------- */
 
 static void a_cancelled_caller_leaves_fn_to_itself(void **state)
 {
@@ -534,7 +534,7 @@ static void a_cancellation_does_not_cut_drop_short(void **state)
 	}
 }
 
-/* ---- The threads --------------------------------------------------------------------------------------------------- */
+/* ---- The threads ------------------------------------------------------------------------------------------------- */
 
 static void a_thread_is_used_again(void **state)
 {
@@ -636,7 +636,7 @@ static void without_memory_arg_is_the_callers(void **state)
 	free(j);
 }
 
-/* ---- Signals ------------------------------------------------------------------------------------------------------- */
+/* ---- Signals ----------------------------------------------------------------------------------------------------- */
 
 static void signals_do_not_end_it(void **state)
 {
@@ -657,7 +657,7 @@ static void signals_do_not_end_it(void **state)
 	assert_given_up(j);
 }
 
-/* ---- Fork ---------------------------------------------------------------------------------------------------------- */
+/* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 static int call_in_child(void *arg)
 {
@@ -835,7 +835,7 @@ static void what_is_called_may_fork(void **state)
 	ctxfd_close(ctx);
 }
 
-/* ---- Races --------------------------------------------------------------------------------------------------------- */
+/* ---- Races ------------------------------------------------------------------------------------------------------- */
 
 struct race {
 	struct meeting start;

@@ -291,8 +291,8 @@ static void *read_all(void *arg)
 }
 
 /*
- * A thread that had to wait to write does not wait where there is room, though the socket does not poll writable before it is
- * three quarters empty. A thread that sleeps gives up its CPU of its own accord, which the kernel counts.
+ * A thread that had to wait to write does not wait where there is room, though the socket does not poll writable before
+ * it is three quarters empty. A thread that sleeps gives up its CPU of its own accord, which the kernel counts.
  */
 static void who_waited_to_write_need_not_wait_again(void **state)
 {

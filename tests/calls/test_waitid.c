@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* ctxfd_waitid: a process's end under a context; no status is lost, and none is taken by a call that does not tell it. */
+/*
+ * ctxfd_waitid: a process's end under a context; no status is lost, and none is taken by a call that does not tell it.
+ */
 #include "signal_storm.h"
 
 #include <semaphore.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fork and exec: what a child does with the contexts that it inherited never reaches its parent, they go on working
- * in the child on fds of its own, what it has under its parent's numbers is left alone, and no fd of the library's lives
+ * Fork and exec: what a child does with the contexts that it inherited never reaches its parent, they go on working in
+ * the child on fds of its own, what it has under its parent's numbers is left alone, and no fd of the library's lives
  * through an exec.
  */
 #include "harness.h"
@@ -141,8 +141,8 @@ static int frees(void *arg)
 }
 
 /*
- * Its own are closed with the contexts, its parent's are not. But what another thread was waiting under for an fd stays,
- * with what is above it: its waiter is in the list, and nobody is there to take it out.
+ * Its own are closed with the contexts, its parent's are not. But what another thread was waiting under for an fd
+ * stays, with what is above it: its waiter is in the list, and nobody is there to take it out.
  */
 static int asks_and_frees(void *arg)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the library makes when it is first needed: by two threads at once, by a program that leaves little room, and
- * without any; and when it makes its thread anew. Each test in a child of its own. The first thread is stopped in the call
- * that makes it (dispatch.mk).
+ * without any; and when it makes its thread anew. Each test in a child of its own. The first thread is stopped in the
+ * call that makes it (dispatch.mk).
  */
 #include "harness.h"
 

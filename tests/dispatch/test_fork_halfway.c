@@ -179,7 +179,7 @@ static int the_dispatching_thread_forks(void *arg)
 	return 0;
 }
 
-/* ---- While a thread that waits is stalled -------------------------------------------------------------------------- */
+/* ---- While a thread that waits is stalled ------------------------------------------------------------------------ */
 
 static sem_t handler_there, handler_go;
 
@@ -210,8 +210,8 @@ static void *stop_it(void *arg)
 }
 
 /*
- * A thread in ctxfd_after_stop is woken, but cannot go on: it is in a signal's handler, or its CPU is another's. Those who
- * wait there later, cancels, and forks, of others and in the handler itself, do not wait for it.
+ * A thread in ctxfd_after_stop is woken, but cannot go on: it is in a signal's handler, or its CPU is another's. Those
+ * who wait there later, cancels, and forks, of others and in the handler itself, do not wait for it.
  */
 static int nobody_waits_for_a_stalled_waiter(void *arg)
 {

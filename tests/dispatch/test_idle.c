@@ -403,7 +403,9 @@ static void *touch(void *ctx)
 	return (void *)(intptr_t)ctxfd_err(ctx);
 }
 
-/* The dispatcher is at the child's done fd, so ctx is about to end, and live. Who touches it is not told that it lives. */
+/*
+ * The dispatcher is at the child's done fd, so ctx is about to end, and live. Who touches it is not told that it lives.
+ */
 static void a_touch_waits_for_an_end_that_is_under_way(void **state)
 {
 	struct thread *dispatcher, *toucher;

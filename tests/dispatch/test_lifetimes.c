@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who keeps a context alive, when a function that waited for its end works on it: fn may do there whatever an owner may,
- * although all owners may have left, or leave at this moment. Everything goes in the end, and once.
+ * Who keeps a context alive, when a function that waited for its end works on it: fn may do there whatever an owner
+ * may, although all owners may have left, or leave at this moment. Everything goes in the end, and once.
  *
  * Where it takes an owner who is stopped between two instructions, test_schedules has it (storm/scenarios.h).
  */

@@ -494,7 +494,10 @@ static void a_handler_may_call_what_it_found(void **state)
 	dispose(SIGUSR1, SIG_DFL);
 }
 
-/* A context that has been cancelled while it listened; its signal has our handler, over `later`, over ours, over handle. */
+/*
+ * A context that has been cancelled while it listened; its signal has our handler, over `later`, over ours, over
+ * handle.
+ */
 static struct ctxfd *dispose_twice(int signal, void (*later)(int signal, siginfo_t *info, void *context))
 {
 	struct sigaction action = { .sa_sigaction = later, .sa_flags = SA_SIGINFO };

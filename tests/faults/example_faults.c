@@ -10,8 +10,8 @@
  * With FAULT_PROGRAM set, calls count only if the program's own file makes them, which has libctxfd.a in it: what other
  * libraries do when their memory ends is theirs.
  *
- * A call that the library makes for itself, and that cannot fail there, does not fail here: eight bytes are an eventfd's.
- * What only has to be tried again (EINTR) is injected where a program must do that itself.
+ * A call that the library makes for itself, and that cannot fail there, does not fail here: eight bytes are an
+ * eventfd's. What only has to be tried again (EINTR) is injected where a program must do that itself.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -240,8 +240,8 @@ int kill(pid_t pid, int sig)
 }
 
 /*
- * Calls of the libraries that src/examples/with uses, as far as they can fail. They take integers and pointers, and return one;
- * so they need none of those libraries' headers.
+ * Calls of the libraries that src/examples/with uses, as far as they can fail. They take integers and pointers, and
+ * return one; so they need none of those libraries' headers.
  */
 #define THEIRS(name, value)                                                                                       \
 	long name(long a, long b, long c, long d, long e, long f);                                                \

@@ -29,7 +29,10 @@ void fault_slow_alarms(int64_t ns);
 /* From now on this thread passes contexts to other processes, for which fstat must not fail. */
 void fault_passing(bool now_on);
 
-/* Calls fn before the next write to an eventfd, where another thread could come in between. If it says so it is refused. */
+/*
+ * Calls fn before the next write to an eventfd, where another thread could come in between. If it says so it is
+ * refused.
+ */
 void fault_before_write(bool (*refuse)(void));
 
 #endif

@@ -605,7 +605,9 @@ static int wait_then_go(const struct ctxfd *ctx, void *arg)
 	return 0;
 }
 
-/* The last of them is told, and when it has ended the others get room: nobody waits any more. Strangers do not count. */
+/*
+ * The last of them is told, and when it has ended the others get room: nobody waits any more. Strangers do not count.
+ */
 static void all_that_wait_for_each_other_are_told(void **state)
 {
 	enum { N = 3 };

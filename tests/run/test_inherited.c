@@ -379,7 +379,10 @@ static void a_file_of_that_inode_is_none(void **state)
 	fclose(file);
 }
 
-/* Its end for reading can be opened for writing. That keeps nobody from stopping it, or from going on when it has ended. */
+/*
+ * Its end for reading can be opened for writing. That keeps nobody from stopping it, or from going on when it has
+ * ended.
+ */
 static void a_child_may_fill_the_pipe(void **state)
 {
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());

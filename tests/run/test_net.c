@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_getaddrinfo and ctxfd_dial. The resolver (wrapped by the linker: see core.mk) is one of the test's own, but where it
- * is said: it answers what the test wants, when it wants. Connections go over loopback; what never answers is a listener
- * whose queue is full.
+ * ctxfd_getaddrinfo and ctxfd_dial. The resolver (wrapped by the linker: see core.mk) is one of the test's own, but
+ * where it is said: it answers what the test wants, when it wants. Connections go over loopback; what never answers is
+ * a listener whose queue is full.
  */
 #include "signal_storm.h"
 
@@ -17,7 +17,7 @@
 #include "calls/call.h"
 #include "ctxfd_net.h"
 
-/* ---- The resolver -------------------------------------------------------------------------------------------------- */
+/* ---- The resolver ------------------------------------------------------------------------------------------------ */
 
 static struct {
 	bool real;
@@ -126,7 +126,7 @@ static void answer(const void *addr, size_t size)
 	memcpy(&resolver.addrs[resolver.n++], addr, size);
 }
 
-/* ---- Connecting: noted, and done ----------------------------------------------------------------------------------- */
+/* ---- Connecting: noted, and done --------------------------------------------------------------------------------- */
 
 static int ports[16];
 static _Atomic int connects;
@@ -145,7 +145,7 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t size)
 	return __real_connect(fd, addr, size);
 }
 
-/* ---- Names --------------------------------------------------------------------------------------------------------- */
+/* ---- Names ------------------------------------------------------------------------------------------------------- */
 
 static void the_resolver_is_asked(void **state)
 {
@@ -333,7 +333,7 @@ static void without_memory_it_says_so(void **state)
 	assert_int_equal(resolver.answers, 0);
 }
 
-/* ---- The real resolver --------------------------------------------------------------------------------------------- */
+/* ---- The real resolver ------------------------------------------------------------------------------------------- */
 
 static void the_real_resolver_answers(void **state)
 {
@@ -427,7 +427,7 @@ static void a_silent_name_server_holds_up_nobody(void **state)
 	assert_int_equal(code, 0);
 }
 
-/* ---- Dialling ------------------------------------------------------------------------------------------------------ */
+/* ---- Dialling ---------------------------------------------------------------------------------------------------- */
 
 static int port_of_peer(int fd)
 {

@@ -313,7 +313,10 @@ static void minus_one_is_dev_null(void **state)
 	drop_script(&s);
 }
 
-/* A daemon's. What is closed stays closed, and none of our own fds gets its place. ls opens its list as fd 0 if that is free. */
+/*
+ * A daemon's. What is closed stays closed, and none of our own fds gets its place. ls opens its list as fd 0 if that is
+ * free.
+ */
 static int run_without_standard_fds(void *arg)
 {
 	const unsigned *flags = arg;

@@ -448,8 +448,8 @@ struct copies {
 };
 
 /*
- * In a forked child: the copies of the contexts end as theirs do, and call the same functions. The process is none of its
- * business, nor are the fds that it has inherited.
+ * In a forked child: the copies of the contexts end as theirs do, and call the same functions. The process is none of
+ * its business, nor are the fds that it has inherited.
  */
 static int end_copies(void *arg)
 {

@@ -93,8 +93,8 @@ bool uses(const struct script *s, enum what what);
 bool fits_errand(enum what what);
 
 /*
- * The operands of a word, in order: letters of "xabne". '>' in front of x: it is made, what was there is given up. e: an
- * errand, in b; it may be left out.
+ * The operands of a word, in order: letters of "xabne". '>' in front of x: it is made, what was there is given up. e:
+ * an errand, in b; it may be left out.
  */
 const char *operands(enum what what);
 

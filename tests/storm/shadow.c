@@ -170,8 +170,8 @@ static bool is_of_grace(int cause)
 }
 
 /*
- * i is the number of the shadow whose grace it should have been. Only n itself is sure to be there: a merge that was born
- * done does not keep its second parent.
+ * i is the number of the shadow whose grace it should have been. Only n itself is sure to be there: a merge that was
+ * born done does not keep its second parent.
  */
 static void check_grace(struct world *w, int t, struct shadow *n, int i)
 {

@@ -13,8 +13,8 @@
  *     before its deadline; what that thread wrote before is seen. Done by a deadline: one has passed, with this cause;
  *   - what was seen once never changes;
  *     Done by an idle timeout: it has passed since the last touch that somebody saw it live after;
- *   - a grace context is done by its time only when its parent is, at the time that it tells from then on, and that is not
- *     before its grace has passed since what ended its parent began;
+ *   - a grace context is done by its time only when its parent is, at the time that it tells from then on, and that is
+ *     not before its grace has passed since what ended its parent began;
  *   - at rest, when all threads have ended, it is done if and only if one of these is so.
  */
 #ifndef SHADOW_H

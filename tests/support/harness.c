@@ -6,8 +6,8 @@
  * library holds) before the test's own, our teardown compares after the test's own. What goes away late (a joined
  * thread's entry in /proc, what the dispatcher frees) gets a moment to do so.
  *
- * A crash or a hang ends the program, after gdb, if there is one, has printed all backtraces: tests/tools/run counts the
- * tests that are missing as failed. cmocka would go on instead, with whatever locks the crash left behind.
+ * A crash or a hang ends the program, after gdb, if there is one, has printed all backtraces: tests/tools/run counts
+ * the tests that are missing as failed. cmocka would go on instead, with whatever locks the crash left behind.
  */
 #include "harness.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stops the dispatcher, or a cancel, in the middle of its work: in the system call by which it makes a done fd readable
- * (write, called by number; wrapped by the linker: see dispatch.mk). For one file of a program, whose main calls make_stop.
+ * (write, called by number; wrapped by the linker: see dispatch.mk). For one file of a program, whose main calls
+ * make_stop.
  */
 #ifndef STOP_H
 #define STOP_H
@@ -42,8 +43,8 @@ static inline struct ctxfd *watching(const struct ctxfd *parent, int fd, int cau
 }
 
 /*
- * A run of the loop, which finds that pipe is readable and so ends *ctx, stopped as it makes that one's fd readable. The
- * thread gives what ctxfd_dispatcher_run returned.
+ * A run of the loop, which finds that pipe is readable and so ends *ctx, stopped as it makes that one's fd readable.
+ * The thread gives what ctxfd_dispatcher_run returned.
  */
 static inline struct thread *stop_as_it_fires(struct ctxfd **ctx, int pipe[2])
 {

@@ -818,7 +818,7 @@ static void interruptions_are_known(void **state)
 	}
 }
 
-/* ---- Anything, in any order, with a kernel that refuses now and then ---------------------------------------------- */
+/* ---- Anything, in any order, with a kernel that refuses now and then --------------------------------------------- */
 
 enum { STORM_SCOPES = 3, STORM_OPS = 16 };
 

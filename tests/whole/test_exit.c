@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * exit ends the library's idle threads, and with them what the program's functions have left there: while what the program
- * made before is there still, and without waiting for long; and the library goes on for whoever needs it after that. Each
- * in a child, which is the first to make a thread.
+ * exit ends the library's idle threads, and with them what the program's functions have left there: while what the
+ * program made before is there still, and without waiting for long; and the library goes on for whoever needs it after
+ * that. Each in a child, which is the first to make a thread.
  */
 #include "harness.h"
 
