@@ -239,7 +239,7 @@ check-all: ## all of these, one after the other
 	+@failed=; for t in check check-asan check-tsan check-valgrind check-clang check-format; do \
 		echo "$$t:"; $(AGAIN) $$t || failed=yes; done; test -z "$$failed"
 
-check-format: ## whether all sources are formatted as .clang-format says
+check-format: ## whether all sources are formatted as .clang-format says, to clang-format 14 (others differ)
 	@$(DEPS) clang-format
 	@clang-format --dry-run -Werror $$(find include src tests bench -name '*.[ch]')
 	@! for f in $$(find include src tests bench -name '*.[ch]'); do expand $$f | sed -n "/.\{121\}/s|^|$$f: wider than 120: |p"; done | grep .
