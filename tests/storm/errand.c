@@ -18,10 +18,19 @@ static int number(const struct world *w, const struct errand *e)
 	return (int)(e - w->errands);
 }
 
+static bool quits(const struct script *s, const struct errand *e)
+{
+	for (int i = 0; e->does && i < s->count[e->does]; i++)
+		if (s->ops[e->does][i].what == OP_QUIT)
+			return true;
+	return false;
+}
+
 static void run_errand(void *arg)
 {
 	struct world *w = world_of_errands;
 	struct errand *e = arg;
+	bool is_last = quits(w->script, e) && who() == DISPATCHER;
 
 	if (atomic_fetch_add(&e->ran, 1) != 0)
 		broken("after-func %d runs twice", number(w, e));
@@ -42,6 +51,8 @@ static void run_errand(void *arg)
 		look(w, who(), e->on);
 	}
 	atomic_store(&e->ended, 1);
+	if (is_last)
+		end_thread();
 }
 
 /* ---- Dispatchers ------------------------------------------------------------------------------------------------- */
@@ -95,6 +106,7 @@ static void give_time(struct world *w, int tries)
 {
 	for (int n = 1; n <= LOOPS; n++)
 		serve_edge(w, n);
+	ctxfd_err(ctxfd_background()); /* makes the library try again, if a thread could not be made */
 	if (!let_dispatch(tries))
 		broken("a dispatcher does not do what it has to");
 }

@@ -175,6 +175,10 @@ static const struct scenario {
 	  "loop c - 1; watch b c 1; fd b | cause b; look b | pull 1; serve 1; look b | edge 1; free b" },
 	{ "a source that is freed as its dispatcher comes to it",
 	  "loop c - 1; watch b c 1; watch d c 1 | pull 1; serve 1 | free b; edge 1 | free d" },
+	{ "two after-funcs end the thread, and there is a third",
+	  "new a -; after a 1 1; after a 2 1; after a 3 | cause a; free a : quit" },
+	{ "after-funcs end the thread while others are registered and stopped",
+	  "new a -; new b -; after a 1 1 | cause a; free a | after b 2 1; cause b | after b 3; stop 3; free b : quit" },
 	{ "after-funcs hold what they wait for", "new a -; new b a; after b 1; free b | cancel a; free a | stop 1" },
 	/* Sources. */
 	{ "a source against cancel", "new a -; watch b a 1; fd b | cause a; look b | pull 1; look b | free b" },

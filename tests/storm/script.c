@@ -45,6 +45,7 @@ static const struct {
 	[OP_IDLE] = { "idle", ">xan" }, /* x = with_idle(a, n); 0 .. 3 as of a timeout */
 	[OP_TOUCH] = { "touch", "x" },
 	[OP_GRACE] = { "grace", ">xan" }, /* x = with_grace(a, n), the same */
+	[OP_QUIT] = { "quit", "" },       /* of an errand: it ends its thread, if that is the library's */
 };
 
 static const char letters[MAX_VARS + 1] = "-=abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -292,7 +293,8 @@ static void random_errand(struct script *s, int l, const struct climate *climate
 		            [OP_AFTER] = 5,
 		            [OP_STOP] = 4,
 		            [OP_SERVE] = 1,
-		            [OP_LOOP] = 1 },
+		            [OP_LOOP] = 1,
+		            [OP_QUIT] = 6 },
 	};
 	bool there[MAX_VARS] = { true, true, true };
 	struct climate here = weather;
@@ -304,6 +306,8 @@ static void random_errand(struct script *s, int l, const struct climate *climate
 
 		random_op(op, &here, there, c);
 		if (!climate->weight[OP_LOOP] && (op->what == OP_LOOP || op->what == OP_SERVE))
+			op->what = OP_REF;
+		if (!climate->weight[OP_QUIT] && op->what == OP_QUIT)
 			op->what = OP_REF;
 		if (op->what == OP_AFTER || op->what == OP_STOP)
 			op->n = (int16_t)(8 + below(c, 3) + 16 * below(c, 2)); /* few handles, so that they meet */

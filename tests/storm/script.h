@@ -67,6 +67,7 @@ enum what {
 	OP_IDLE,
 	OP_TOUCH,
 	OP_GRACE,
+	OP_QUIT,
 	WHATS
 };
 

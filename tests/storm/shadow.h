@@ -126,6 +126,7 @@ bool shows(int fd);                                                             
 void pass_until(int64_t at);
 bool let_dispatch(int tries); /* gives the library's thread some time; false: it has had enough */
 int who(void);                /* the number of the thread that calls */
+void end_thread(void);        /* the library's, from a function that it runs. Does not return */
 int watch_edges(int fd);      /* a set that tells of fd's edges; a close by forget_edges */
 bool take_edge(int set);      /* whether there was one that nobody has taken */
 void forget_edges(int set);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unwind.h>
 
 #define STACK      (64 * 1024)
 #define MOST_STEPS 200000
@@ -29,7 +30,10 @@ static struct fiber {
 	int saved_errno;
 	void *(*run)(void *arg);
 	void *arg;
-	bool daemon; /* made by the library: it may sleep when all others have ended */
+	bool daemon;   /* made by the library: it may sleep when all others have ended */
+	bool detached; /* nobody will await it */
+	char *top;     /* of the stack, where main_of_fiber has it */
+	struct _Unwind_Exception unwinding;
 	char locals[LOCALS];
 } fibers[SIM_THREADS];
 
@@ -272,13 +276,44 @@ void sim_expire(void)
 
 /* ---- One schedule ------------------------------------------------------------------------------------------------ */
 
+static void end_fiber(struct fiber *f)
+{
+	sim_thread_ends();
+	f->state = f->detached ? ABSENT : ENDED;
+	sim_wake(f, 1);
+	leave();
+}
+
 static void main_of_fiber(void)
 {
-	fibers[sim_current].run(fibers[sim_current].arg);
-	sim_thread_ends();
-	fibers[sim_current].state = ENDED;
-	sim_wake(&fibers[sim_current], 1);
-	leave();
+	struct fiber *f = &fibers[sim_current];
+
+	f->top = __builtin_frame_address(0);
+	f->run(f->arg);
+	end_fiber(f);
+}
+
+/* Called for each frame, whose cleanups have been run up to there. */
+static _Unwind_Reason_Code at_frame(int version, _Unwind_Action actions, _Unwind_Exception_Class class,
+                                    struct _Unwind_Exception *e, struct _Unwind_Context *frame, void *fiber)
+{
+	struct fiber *f = fiber;
+
+	(void)version, (void)class, (void)e;
+	if (actions & _UA_END_OF_STACK || (char *)_Unwind_GetCFA(frame) > f->top)
+		end_fiber(f);
+	return _URC_NO_REASON;
+}
+
+void sim_end_thread(void)
+{
+	struct fiber *f = &fibers[sim_current];
+
+	if (sim_explaining())
+		sim_tell("ends its thread");
+	memset(&f->unwinding, 0, sizeof f->unwinding);
+	_Unwind_ForcedUnwind(&f->unwinding, at_frame, f);
+	abort();
 }
 
 static void add_fiber(int i, void *(*run)(void *arg), void *arg)
@@ -296,6 +331,7 @@ static void add_fiber(int i, void *(*run)(void *arg), void *arg)
 	f->context.uc_link = NULL;
 	makecontext(&f->context, main_of_fiber, 0);
 	f->state = READY;
+	f->detached = false;
 	f->run = run;
 	f->arg = arg;
 	f->daemon = i >= SIM_DAEMONS;
@@ -319,6 +355,13 @@ void sim_await(int thread)
 		sim_sleep(&fibers[thread], 1, INT64_MAX);
 	fibers[thread].state = ABSENT;
 	sim_order_threads(sim_current, thread);
+}
+
+void sim_detach(int thread)
+{
+	fibers[thread].detached = true;
+	if (fibers[thread].state == ENDED)
+		fibers[thread].state = ABSENT;
 }
 
 static void *begin(void *arg)

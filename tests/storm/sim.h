@@ -101,6 +101,8 @@ void sim_thread_ends(void);
 /* For the library's own threads, which may be asleep at the end. */
 int sim_spawn(void *(*run)(void *arg), void *arg);
 void sim_await(int thread);
+void sim_detach(int thread);
+void sim_end_thread(void) __attribute__((noreturn)); /* as pthread_exit: unwinds its stack */
 
 /* Until all others sleep, and for ever. */
 void sim_rest(void);

@@ -212,7 +212,7 @@ int sim_pthread_join(pthread_t t, void **result)
 
 int sim_pthread_detach(pthread_t t)
 {
-	(void)t;
+	sim_detach((int)t - 1);
 	return 0;
 }
 

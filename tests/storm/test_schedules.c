@@ -50,6 +50,11 @@ int who(void)
 	return sim_turn() < SIM_DAEMONS ? sim_turn() : DISPATCHER;
 }
 
+void end_thread(void)
+{
+	sim_end_thread();
+}
+
 int watch_edges(int fd)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
@@ -319,7 +324,8 @@ static const struct climate climates[] = {
 	              [OP_AFTER] = 8,
 	              [OP_STOP] = 4,
 	              [OP_TAKE] = 2,
-	              [OP_SPLIT] = 2 } },
+	              [OP_SPLIT] = 2,
+	              [OP_QUIT] = 1 } },
 	{ .threads = 3,
 	  .setup = 5,
 	  .ops = 6,
