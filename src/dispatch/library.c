@@ -40,8 +40,9 @@ static _Thread_local bool is_library_thread;
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
 
 /*
- * A function of the program has ended the thread: the next one takes over, at once if there is something to do. Who has
- * made this one may not have said so yet. In a child that the function has forked, the thread was the parent's.
+ * A function of the program has ended the thread: the next one takes over, at once if there is something to do. While
+ * state is STARTING, the thread that made this one has yet to note that it runs. In a child that the function has
+ * forked, this is no thread of the library's any more.
  */
 static void library_thread_ends(void *unused)
 {

@@ -573,6 +573,10 @@ static void start(uint16_t port)
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		die("setrlimit");
+	if (files.rlim_cur < 32 + FDS_PER_CLIENT * LOOPS) {
+		errno = EMFILE;
+		die("RLIMIT_NOFILE");
+	}
 	max_clients = (unsigned)(files.rlim_cur - 32) / FDS_PER_CLIENT / LOOPS;
 
 	/* When nobody listens for it, it is not to end the program. */
