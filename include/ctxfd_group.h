@@ -62,7 +62,7 @@ const struct ctxfd *ctxfd_group_ctx(const struct ctxfd_group *g);
  * The thread has the caller's signal mask and a stack of the default size. fn must not detach it. Threads that have
  * ended are joined as the group goes on, so a group may live long. After fn a thread still runs the destructors of its
  * specific data (pthread_key_create). It counts towards the limit until they are done, so go at the limit waits for
- * them, as ctxfd_group_wait does. They must not use the group.
+ * them, as ctxfd_group_wait does; a go that came later may start first then. They must not use the group.
  *
  * fn may call go for its own group, also while another thread is in ctxfd_group_wait, which then waits for the new
  * thread too. Nobody else may call go any more once ctxfd_group_wait has been called.
