@@ -206,7 +206,7 @@ inline run_after(n, has_errands) {
 		fi
 	};
 	if
-	:: gone -> free_after(n)
+	:: gone
 	:: else ->
 #if !FN_IS_NO_OWNER
 		if
@@ -232,11 +232,11 @@ inline run_after(n, has_errands) {
 			:: !gone -> ctx[n].state = RAN
 			:: else
 			fi
-		};
-		if
-		:: gone -> free_after(n)
-		:: else
-		fi
+		}
+	fi;
+	if
+	:: gone -> free_after(n)
+	:: else
 	fi;
 	d_step { forget() }
 }
