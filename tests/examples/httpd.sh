@@ -94,7 +94,7 @@ for arguments in '-g 5' '-i soon' 65536 -x; do
 	expect "httpd $arguments is not understood" "2 1" "$? $(grep -c '^Usage: .* -g 1.5s ' "$dir/second")"
 done
 
-(ulimit -n 32 && $CTXFD_WRAP "$server") >"$dir/second" 2>&1
+(ulimit -n 32 && exec timeout $((20 * slow)) $CTXFD_WRAP "$server") >"$dir/second" 2>&1
 expect 'no descriptors for a client' '1 RLIMIT_NOFILE: Too many open files' "$? $(grep -v ^== "$dir/second")"
 
 kill -TERM "$pid"
