@@ -4,9 +4,9 @@
  *
  * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to
  * wait for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it
- * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll lasts
- * 100 ms at most, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be
- * something that never polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
+ * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll is brief,
+ * and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that never
+ * polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
  */
 #include "calls/attempt.h"
 
@@ -33,13 +33,6 @@ static void expect(const struct attempt *a, bool waited)
 	}
 }
 
-static void await_expected(const struct ctxfd *ctx, const struct attempt *a)
-{
-	struct pollfd both[2] = { { .fd = a->fd, .events = (short)a->events } };
-
-	ctxfdi_poll_under(ctx, both, 1, ctxfd_now() + 100 * CTXFD_MSEC);
-}
-
 /*
  * After a try that would have to wait: returns when the next one is due. Some descriptors poll ready and still take
  * nothing. So ctx is asked whatever poll says, and after a few tries that got nothing the next one comes later. *vain
@@ -63,7 +56,7 @@ ssize_t ctxfdi_attempt(const struct ctxfd *ctx, const struct attempt *a)
 	n = err = ctxfd_err(ctx);
 	expected = !err && a->polls_first && expects_to_wait(a);
 	if (expected)
-		await_expected(ctx, a);
+		ctxfdi_await_fd_briefly(ctx, a->fd, a->events);
 	while (!err) {
 		n = a->now(a->call);
 		if (n == -EINTR)

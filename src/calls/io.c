@@ -188,15 +188,13 @@ static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
 {
 	int events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
 	bool only_once = t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE); /* recv waits for neither */
-	/* Without a deadline a recv in vain takes half as long as what the kernel does for the limit of a poll. */
-	bool tries_first = t->message && node_of(ctx)->deadline == INT64_MAX;
 	struct attempt a = {
 		.now = transfer_now,
 		.call = t,
 		.fd = t->fd,
 		.events = events,
 		.only_once = only_once,
-		.polls_first = !t->out && t->size && !only_once && !tries_first,
+		.polls_first = !t->out && t->size && !only_once,
 	};
 
 	return ctxfdi_attempt(ctx, &a);

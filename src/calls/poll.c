@@ -18,6 +18,8 @@
 #include "core/fork.h"
 #include "core/wait.h"
 
+#define BRIEF (100 * CTXFD_MSEC)
+
 static void leave_cancelled(void *parked)
 {
 	ctxfdi_waiter_unpark(parked);
@@ -171,4 +173,20 @@ int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
 	int ready = ctxfdi_poll_under(ctx, both, 1, INT64_MAX);
 
 	return ready < 0 ? ready : 0;
+}
+
+/* Reads the cheaper clock alone unless the end is near. */
+void ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events)
+{
+	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
+	int64_t left = ctxfdi_is_far(node_of(ctx)->deadline) ? BRIEF : ctxfd_remaining(ctx);
+	struct timespec limit = timespec_of(left < BRIEF ? left : BRIEF);
+	struct waiter *w = has_flag(node_of(ctx), CTX_NEVER) ? NULL : ctxfdi_poller();
+
+	if (!w || !waiter_park(w, ctx, KIND_POLLING))
+		return;
+	both[1] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
+	ppoll_parked(both, 2, &limit, w);
+	if (!ctxfdi_waiter_unpark(w) && both[1].revents)
+		ctxfdi_lose_waker(w);
 }

@@ -278,6 +278,43 @@ static void what_was_expected_hides_no_result(void **state)
 	ctxfd_close(ctx);
 }
 
+static void *answer_the_sleeper(void *fd)
+{
+	tid_wait_asleep(getpid());
+	require(write(*(int *)fd, "x", 1) == 1);
+	return NULL;
+}
+
+/*
+ * A call that is expected to wait is no later at its deadline for that. Most of many are not: a busy machine may delay
+ * one, and one in eight tries first.
+ */
+static void what_was_expected_outlasts_no_deadline(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	int pair[2], late = 0;
+
+	(void)state;
+	make_socketpair(pair);
+	for (int round = 0; round < 20; round++) {
+		struct thread *thread = thread_start(answer_the_sleeper, &pair[1]);
+		struct ctxfd *timed;
+		int64_t at;
+		char byte;
+
+		assert_int_equal(ctxfd_recv(ctx, pair[0], &byte, 1, 0), 1);
+		thread_join(thread);
+		at = ctxfd_now() + CTXFD_MSEC;
+		timed = ctxfd_with_deadline(ctx, at);
+		assert_int_equal(ctxfd_recv(timed, pair[0], &byte, 1, 0), -ETIMEDOUT);
+		late += ctxfd_now() - at > 90 * CTXFD_MSEC;
+		ctxfd_close(timed);
+	}
+	assert_true(late < 10);
+	close_pair(pair);
+	ctxfd_close(ctx);
+}
+
 /* Once the main thread waits. */
 static void *read_all(void *arg)
 {
@@ -817,6 +854,7 @@ int main(void)
 		cmocka_unit_test(cancels_meet_waits_anywhere),
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(what_was_expected_hides_no_result),
+		cmocka_unit_test(what_was_expected_outlasts_no_deadline),
 		cmocka_unit_test(who_waited_to_write_need_not_wait_again),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
