@@ -6,7 +6,8 @@
  * wait for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it
  * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll is brief,
  * and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that never
- * polls ready. Only for what comes in: most descriptors take bytes long before they poll writable.
+ * polls ready. A wait that is longer would be cut in two by that; so where the last one was, one call in eight polls
+ * first. Only for what comes in: most descriptors take bytes long before they poll writable.
  */
 #include "calls/attempt.h"
 
@@ -15,11 +16,23 @@
 #include "calls/poll.h"
 #include "calls/waiter.h"
 
+static bool is_expected(const struct waiter *w, const struct attempt *a)
+{
+	return w && w->expected.fd == a->fd && w->expected.events == a->events;
+}
+
 static bool expects_to_wait(const struct attempt *a)
 {
 	struct waiter *w = ctxfdi_own_waiter;
 
-	return w && w->expects_fd == a->fd && w->expects_events == a->events && ++w->expected % 8;
+	return is_expected(w, a) && (++w->expected.calls % 8 == 0) == w->expected.long_waits;
+}
+
+static void await_expected(const struct ctxfd *ctx, const struct attempt *a)
+{
+	bool came = ctxfdi_await_fd_briefly(ctx, a->fd, a->events);
+
+	ctxfdi_own_waiter->expected.long_waits = !came;
 }
 
 /* After a call that tried first, and succeeded. */
@@ -27,10 +40,8 @@ static void expect(const struct attempt *a, bool waited)
 {
 	struct waiter *w = ctxfdi_own_waiter;
 
-	if (w && (waited || (w->expects_fd == a->fd && w->expects_events == a->events))) {
-		w->expects_fd = waited ? a->fd : -1;
-		w->expects_events = a->events;
-	}
+	if (w && waited != is_expected(w, a))
+		w->expected = (struct expected){ .fd = waited ? a->fd : -1, .events = a->events };
 }
 
 /*
@@ -56,7 +67,7 @@ ssize_t ctxfdi_attempt(const struct ctxfd *ctx, const struct attempt *a)
 	n = err = ctxfd_err(ctx);
 	expected = !err && a->polls_first && expects_to_wait(a);
 	if (expected)
-		ctxfdi_await_fd_briefly(ctx, a->fd, a->events);
+		await_expected(ctx, a);
 	while (!err) {
 		n = a->now(a->call);
 		if (n == -EINTR)

@@ -176,17 +176,19 @@ int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
 }
 
 /* Reads the cheaper clock alone unless the end is near. */
-void ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events)
+bool ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events)
 {
 	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };
 	int64_t left = ctxfdi_is_far(node_of(ctx)->deadline) ? BRIEF : ctxfd_remaining(ctx);
 	struct timespec limit = timespec_of(left < BRIEF ? left : BRIEF);
 	struct waiter *w = has_flag(node_of(ctx), CTX_NEVER) ? NULL : ctxfdi_poller();
+	int ready;
 
 	if (!w || !waiter_park(w, ctx, KIND_POLLING))
-		return;
+		return true;
 	both[1] = (struct pollfd){ .fd = w->fd, .events = POLLIN };
-	ppoll_parked(both, 2, &limit, w);
+	ready = ppoll_parked(both, 2, &limit, w);
 	if (!ctxfdi_waiter_unpark(w) && both[1].revents)
 		ctxfdi_lose_waker(w);
+	return ready != 0 || left < BRIEF;
 }

@@ -19,7 +19,7 @@ int ctxfdi_look_at_fd(int fd, int events);
 /* Waits until fd is ready for events, or says so because it never will be: the next try tells. */
 int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events);
 
-/* The same for a tenth of a second at most, or for no reason. */
-void ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events);
+/* The same for a tenth of a second at most, or for no reason. False if nothing came in all that time. */
+bool ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events);
 
 #endif

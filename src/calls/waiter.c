@@ -100,7 +100,7 @@ static struct waiter *make_waiter(void)
 	w = has_key && !ends ? malloc(sizeof *w) : NULL;
 	if (!w)
 		return NULL;
-	*w = (struct waiter){ .fd = -1, .expects_fd = -1 };
+	*w = (struct waiter){ .fd = -1, .expected.fd = -1 };
 	if (pthread_setspecific(key, w) != 0) {
 		free(w);
 		return NULL;

@@ -22,9 +22,12 @@ struct waiter {
 	int fd;         /* the waker, or -1: readable once rung. See waiter.c */
 	uint32_t forks; /* ctxfdi_forks of the process that made it */
 
-	int expects_fd; /* for which the thread's next call likely has to wait: see attempt.c; -1: none */
-	int expects_events;
-	unsigned expected; /* how often */
+	/* What the thread had to wait for last, and most likely must the next time: see attempt.c. */
+	struct expected {
+		int fd, events; /* -1: nothing */
+		unsigned calls; /* since */
+		bool long_waits;
+	} expected;
 
 	/* Of one that is parked by ctxfd_cond_wait. See cond.c. */
 	pthread_cond_t *cond;
