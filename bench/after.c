@@ -46,6 +46,7 @@ static void stop_plain(struct bench *b)
 	stop(b, ctxfd_with_cancel(ctxfd_background()));
 }
 BENCH("ctxfd", "after/stop", stop_plain)
+BENCH("ctxfd", "after/stop-kept", stop_plain)
 
 static void stop_timed(struct bench *b)
 {
@@ -72,6 +73,7 @@ static void floor_stop(struct bench *b)
 	}
 }
 BENCH("floor", "after/stop", floor_stop)
+BENCH("floor", "after/stop-kept", floor_stop)
 BENCH("floor", "after/stop-timed", floor_stop)
 
 /* The first after-func on a context with a deadline: that is when the dispatcher learns of the deadline. */

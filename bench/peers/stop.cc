@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <malloc.h>
 #include <map>
 #include <memory>
@@ -264,6 +265,31 @@ void callback(struct bench *b)
 	bench_check(ran);
 }
 BENCH("stop", "after/stop", callback)
+
+// One that is no part of its caller's frame and has a type that others can name, as a handle has.
+void callback_on_the_heap(struct bench *b)
+{
+	using handle = std::unique_ptr<std::stop_callback<std::function<void()>>>;
+	std::stop_source source;
+	bool ran = false;
+	auto fn = [&ran] { ran = true; };
+
+	while (bench_more(b)) {
+		bench_start(b);
+		for (long i = 0, count = b->n; i < count; i++) {
+			handle c = std::make_unique<handle::element_type>(source.get_token(), fn);
+
+			bench_use(c.get());
+		}
+		bench_stop(b, b->n);
+		bench_check(!ran);
+	}
+	handle c = std::make_unique<handle::element_type>(source.get_token(), fn);
+
+	source.request_stop();
+	bench_check(ran);
+}
+BENCH("stop", "after/stop-kept", callback_on_the_heap)
 
 // What bench/request.c does. There are no deadlines: a map of those to come, for a thread that would stop what is due.
 struct request {
