@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# variants: plain clang
+# variants: plain
 #
 # Runs every example with the nth call of each function that can fail made to fail, n = 1, 2, ... (example_faults.c is
 # preloaded). Each run ends in time: with exit code 0 and the output that the example promises, if the failure could be

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
+# variants: plain asan tsan valgrind
 #
 # Whether tests/tools/run and the harness find what they are there to find: runs the tests of bad.c, each of which does one
 # thing wrong, and compares the verdicts. Under a sanitizer or valgrind, what that one should find.
