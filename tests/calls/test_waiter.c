@@ -706,6 +706,41 @@ static void a_stranger_gets_no_bytes(void **state)
 	ctxfd_close(s.ctx);
 }
 
+static void *expect_without_the_waker(void *arg)
+{
+	int *pair = arg, fd = waker_of_this_thread(), pipe[2];
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	char byte;
+
+	require(ctxfd_recv(ctx, pair[0], &byte, 1, 0) == 1); /* waits, and so expects to wait again */
+	require(close(fd) == 0);
+	make_pipe(pipe); /* its end to read from has the number now, and is ready */
+	require(pipe[0] == fd && write(pipe[1], "x", 1) == 1 && write(pair[1], "xyz", 3) == 3);
+	require(ctxfd_recv(ctx, pair[0], &byte, 1, 0) == 1);
+	exhaust_fds(); /* there is none for another waker */
+	require(ctxfd_recv(ctx, pair[0], &byte, 1, 0) == 1);
+	free_fds();
+	require(ctxfd_recv(ctxfd_background(), pair[0], &byte, 1, 0) == 1);
+	require(readable(pipe[0]));
+	close_pair(pipe);
+	ctxfd_close(ctx);
+	return NULL;
+}
+
+static void what_was_expected_needs_no_waker(void **state)
+{
+	struct thread *thread;
+	int pair[2];
+
+	(void)state;
+	make_socketpair(pair);
+	thread = thread_start(expect_without_the_waker, pair);
+	thread_wait_asleep(thread);
+	assert_int_equal(write(pair[1], "x", 1), 1);
+	thread_join(thread);
+	close_pair(pair);
+}
+
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 static int cancel_in_child(void *arg)
@@ -864,6 +899,7 @@ int main(void)
 		cmocka_unit_test(destructors_may_wait),
 		cmocka_unit_test(a_lost_waker_is_not_touched),
 		cmocka_unit_test(a_stranger_gets_no_bytes),
+		cmocka_unit_test(what_was_expected_needs_no_waker),
 		cmocka_unit_test(a_child_wakes_nobody_in_its_parent),
 		cmocka_unit_test(a_wait_goes_on_in_a_child_that_a_handler_forks),
 		cmocka_unit_test(a_child_does_not_close_what_has_the_wakers_number),
