@@ -48,6 +48,7 @@ static void *wait_under_many(void *arg)
 		struct ctxfd *timed = ctxfd_with_timeout(ctx, 100 * CTXFD_USEC);
 
 		require(ctxfd_read(timed, pipe[0], &byte, 1) == -ETIMEDOUT);
+		require(ctxfd_poll(ctx, NULL, 0, 1) == 0); /* timed may have been done before it waited */
 		ctxfd_close(timed);
 		ctxfd_close(ctx);
 	}

@@ -63,7 +63,7 @@ static void it_counts_from_the_cancel(void **state)
 	after = now();
 	assert_int_equal(ctxfd_err(parent), -ECANCELED);
 	end = deadline_of(ctx);
-	assert_in_range(end, before + BRIEF, after + BRIEF);
+	assert_between(end, before + BRIEF, after + BRIEF);
 	assert_int_equal(deadline_of(child), end);
 	assert_int_equal(ctxfd_wait(child), -ETIMEDOUT);
 	assert_true(now() >= end);
@@ -116,7 +116,7 @@ static void a_cancel_before_the_deadline_counts(void **state)
 	(void)state;
 	ASSERT_NO_DEADLINE(ctx);
 	ctxfd_cancel(parent);
-	assert_in_range(deadline_of(ctx), before + BRIEF, now() + BRIEF);
+	assert_between(deadline_of(ctx), before + BRIEF, now() + BRIEF);
 	assert_int_equal(ctxfd_wait(ctx), -ETIMEDOUT);
 	assert_over(ctx);
 	ctxfd_unref(ctx);
@@ -134,7 +134,7 @@ static void below_what_is_done_it_counts_from_the_call(void **state)
 		int64_t before = now();
 		struct ctxfd *ctx = grace_below(i ? expired : cancelled, BRIEF);
 
-		assert_in_range(deadline_of(ctx), before + BRIEF, now() + BRIEF);
+		assert_between(deadline_of(ctx), before + BRIEF, now() + BRIEF);
 		assert_int_equal(ctxfd_wait(ctx), -ETIMEDOUT);
 		assert_true(now() - before >= BRIEF);
 		assert_over(ctx);
@@ -333,7 +333,7 @@ static void one_grace_after_another_on_a_late_loop(void **state)
 	assert_int_equal(run_loop(), 1);
 	assert_over(first);
 	assert_int_equal(deadline_of(early), end + LONG);
-	assert_in_range(deadline_of(late), before + LONG, after + LONG);
+	assert_between(deadline_of(late), before + LONG, after + LONG);
 	ctxfd_close(early);
 	ctxfd_close(late);
 	ctxfd_close(below);

@@ -101,6 +101,9 @@ int rounds(int n);
 /* Makes what the library keeps for a thread that has waited for an fd, until it ends: memory and an fd. */
 void make_waiter(void);
 
+/* In place of cmocka's assert_in_range, which version 2 warns of, and whose successors version 1 lacks. */
+#define assert_between(value, least, most) harness_between(value, least, most, __FILE__, __LINE__)
+
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
 /* How many blocks of memory the library holds now. */
@@ -218,6 +221,7 @@ int harness_run(const char *file, const struct CMUnitTest *tests, size_t n, bool
 void harness_say_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void harness_require_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 void harness_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void harness_between(int64_t value, int64_t least, int64_t most, const char *file, int line);
 void harness_elapsed(int64_t start, int64_t least, int64_t most, const char *file, int line);
 void harness_wait_poll(int fd, short events, const char *file, int line);
 void harness_wait_asleep(pid_t tid, long nr, const char *file, int line);

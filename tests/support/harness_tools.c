@@ -43,6 +43,12 @@ void pass_time(int64_t ns)
 		;
 }
 
+void harness_between(int64_t value, int64_t least, int64_t most, const char *file, int line)
+{
+	if (value < least || value > most)
+		harness_fail(file, line, "%" PRId64 " is not from %" PRId64 " to %" PRId64, value, least, most);
+}
+
 void harness_elapsed(int64_t start, int64_t least, int64_t most, const char *file, int line)
 {
 	int64_t took = now() - start;
