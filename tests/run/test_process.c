@@ -261,7 +261,8 @@ static int give_fds(void *arg)
 {
 	static const int choices[] = { CTXFD_INHERIT, 1, 2, 5 };
 	char *argv[] = { "/bin/sh", "-c",
-		         "fds=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2); echo \"$fds\" >out; exec ls "
+		         /* busybox's readlink takes one name */
+		         "fds=$(for i in 0 1 2; do readlink /proc/$$/fd/$i; done); echo \"$fds\" >out; exec ls "
 		         "/proc/self/fd >list",
 		         NULL };
 	const char *dir = arg;
