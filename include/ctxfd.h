@@ -30,7 +30,9 @@
  *   does not keep its children alive.
  *
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. No
- *   function may be called from a signal handler; use ctxfd_with_signals.
+ *   function may be called from a signal handler; use ctxfd_with_signals. The threads share their fds: one that has
+ *   left the others' (unshare with CLONE_FILES, close_range with CLOSE_RANGE_UNSHARE) must not call the library, which
+ *   wakes threads by fds that it takes for the same file in all of them.
  *
  *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
  *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait; so is
@@ -51,7 +53,8 @@
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
  *   system's date does not move deadlines. If the clock cannot be read (no known sandbox forbids it), the library
- *   aborts the process, since deadlines would never come.
+ *   aborts the process, since deadlines would never come. A child in another time namespace has another clock: there
+ *   the deadlines that it has by fork or by ctxfd_inherited come at another time.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Other functions return 0, a positive result or a
  *   negative errno, and leave errno unchanged. On failure, out parameters are unchanged. Pass NULL only for parameters
@@ -274,7 +277,8 @@ int64_t ctxfd_now(void);
 /*
  * Puts an err or a cause into words. Returns "context canceled" for -ECANCELED, "context deadline exceeded" for
  * -ETIMEDOUT, "no error" for 0, the signal's name for a positive number, and strerror's words for any other negative
- * errno. The string is static or the thread's own; do not free it.
+ * errno. The string is static or the thread's own; do not free it. One for a number that has no name of its own, such
+ * as a real-time signal's, is gone with the thread's next call of this function, strerror or strsignal.
  */
 const char *ctxfd_strerror(int err);
 
