@@ -603,9 +603,10 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the first
  * call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel that
- * makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such a
- * dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
- * ctxfd_dispatcher_run counts as inside the library, except while it runs fn.
+ * makes an after-func due or begins a grace. A wait that goes on in the child because a signal's handler has forked
+ * need not be such a call. The library closes the inherited fds of the program's dispatchers; such a dispatcher works
+ * again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in ctxfd_dispatcher_run counts as
+ * inside the library, except while it runs fn.
  */
 struct ctxfd_dispatcher;
 
