@@ -61,7 +61,8 @@
  *   that may be NULL according to their function's comment.
  *
  *   Fds, threads, signal handlers. A function makes none unless its comment says so. The fds that it makes for itself
- *   are close-on-exec, and the library closes them.
+ *   are close-on-exec, and the library closes them. A shared object with a copy of the library in it (the static one,
+ *   or its source) must not be unloaded after it has called it: link it with -z nodelete, as libctxfd.so is.
  */
 #ifndef CTXFD_H
 #define CTXFD_H
