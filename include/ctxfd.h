@@ -532,10 +532,12 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
  * returned by then, or has not begun, drop(arg) is called on the thread that is cancelled.
  *
  * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
- * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for
- * some seconds. exit does not wait for fn, and ends the idle ones (see below). If fn ends its thread (pthread_exit),
- * *result is -ECANCELED. drop must return. A C++ exception must not leave either of them. In the child of a fork, fn
- * does not go on and drop is not called; if fn itself forks, its thread in the child ends after fn.
+ * below), and cancellation by pthread_cancel disabled. What the kernel keeps for each thread apart (namespaces after
+ * setns, scheduling, CPUs) they have from the thread whose call made them, which need not be the caller: the library
+ * uses them again, and ends those that are idle for some seconds. exit does not wait for fn, and ends the idle ones
+ * (see below). If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return. A C++ exception must not
+ * leave either of them. In the child of a fork, fn does not go on and drop is not called; if fn itself forks, its
+ * thread in the child ends after fn.
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
@@ -588,10 +590,12 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * request's context is then called back on that request's loop.
  *
  * A thread named "ctxfd" runs the library's own dispatcher. It starts when something is first registered there, and
- * sleeps when nothing is due. It has a stack of the default size. All signals are blocked in it except those that
- * report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn starts inherits
- * this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main thread ends by
- * pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
+ * sleeps when nothing is due. It has a stack of the default size; what the kernel keeps for each thread apart
+ * (namespaces after setns, scheduling, CPUs) it has from the thread for which it started. All signals are blocked in it
+ * except those that report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn
+ * starts inherits this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main
+ * thread ends by pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as
+ * usual.
  *
  * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
  * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first
