@@ -30,7 +30,9 @@
  *   does not keep its children alive.
  *
  *   Threads. Every function may be called from any thread at any time, on any context that the caller keeps alive. No
- *   function may be called from a signal handler; use ctxfd_with_signals.
+ *   function may be called from a signal handler; use ctxfd_with_signals. The threads share their fds: one that has
+ *   left the others' (unshare with CLONE_FILES, close_range with CLOSE_RANGE_UNSHARE) must not call the library, which
+ *   wakes threads by fds that it takes for the same file in all of them.
  *
  *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
  *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait; so is
@@ -51,14 +53,16 @@
  *   Time is int64_t nanoseconds. A deadline is a point of CLOCK_MONOTONIC; a timeout counts from the call. That clock
  *   stops while the machine is suspended, so a deadline comes later by that time, as in Go on Linux. Setting the
  *   system's date does not move deadlines. If the clock cannot be read (no known sandbox forbids it), the library
- *   aborts the process, since deadlines would never come.
+ *   aborts the process, since deadlines would never come. A child in another time namespace has another clock: there
+ *   the deadlines that it has by fork or by ctxfd_inherited come at another time.
  *
  *   Errors. A constructor that fails returns NULL and sets errno. Other functions return 0, a positive result or a
  *   negative errno, and leave errno unchanged. On failure, out parameters are unchanged. Pass NULL only for parameters
  *   that may be NULL according to their function's comment.
  *
  *   Fds, threads, signal handlers. A function makes none unless its comment says so. The fds that it makes for itself
- *   are close-on-exec, and the library closes them.
+ *   are close-on-exec, and the library closes them. A shared object with a copy of the library in it (the static one,
+ *   or its source) must not be unloaded after it has called it: link it with -z nodelete, as libctxfd.so is.
  */
 #ifndef CTXFD_H
 #define CTXFD_H
@@ -274,7 +278,8 @@ int64_t ctxfd_now(void);
 /*
  * Puts an err or a cause into words. Returns "context canceled" for -ECANCELED, "context deadline exceeded" for
  * -ETIMEDOUT, "no error" for 0, the signal's name for a positive number, and strerror's words for any other negative
- * errno. The string is static or the thread's own; do not free it.
+ * errno. The string is static or the thread's own; do not free it. One for a number that has no name of its own, such
+ * as a real-time signal's, is gone with the thread's next call of this function, strerror or strsignal.
  */
 const char *ctxfd_strerror(int err);
 
@@ -527,10 +532,12 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
  * returned by then, or has not begun, drop(arg) is called on the thread that is cancelled.
  *
  * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
- * below), and cancellation by pthread_cancel disabled. The library uses them again, and ends those that are idle for
- * some seconds. exit does not wait for fn, and ends the idle ones (see below). If fn ends its thread (pthread_exit),
- * *result is -ECANCELED. drop must return. A C++ exception must not leave either of them. In the child of a fork, fn
- * does not go on and drop is not called; if fn itself forks, its thread in the child ends after fn.
+ * below), and cancellation by pthread_cancel disabled. What the kernel keeps for each thread apart (namespaces after
+ * setns, scheduling, CPUs) they have from the thread whose call made them, which need not be the caller: the library
+ * uses them again, and ends those that are idle for some seconds. exit does not wait for fn, and ends the idle ones
+ * (see below). If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return. A C++ exception must not
+ * leave either of them. In the child of a fork, fn does not go on and drop is not called; if fn itself forks, its
+ * thread in the child ends after fn.
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
@@ -583,10 +590,12 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * request's context is then called back on that request's loop.
  *
  * A thread named "ctxfd" runs the library's own dispatcher. It starts when something is first registered there, and
- * sleeps when nothing is due. It has a stack of the default size. All signals are blocked in it except those that
- * report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn starts inherits
- * this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main thread ends by
- * pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
+ * sleeps when nothing is due. It has a stack of the default size; what the kernel keeps for each thread apart
+ * (namespaces after setns, scheduling, CPUs) it has from the thread for which it started. All signals are blocked in it
+ * except those that report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn
+ * starts inherits this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main
+ * thread ends by pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as
+ * usual.
  *
  * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
  * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first
@@ -599,9 +608,10 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the first
  * call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel that
- * makes an after-func due or begins a grace. The library closes the inherited fds of the program's dispatchers; such a
- * dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
- * ctxfd_dispatcher_run counts as inside the library, except while it runs fn.
+ * makes an after-func due or begins a grace. A wait that goes on in the child because a signal's handler has forked
+ * need not be such a call. The library closes the inherited fds of the program's dispatchers; such a dispatcher works
+ * again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in ctxfd_dispatcher_run counts as
+ * inside the library, except while it runs fn.
  */
 struct ctxfd_dispatcher;
 

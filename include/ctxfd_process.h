@@ -78,7 +78,8 @@ struct ctxfd_command {
  * Runs a command, waits for it, and reaps it. If ctx ends first, the command is stopped, as above, and this returns
  * when it has ended. It does not wait for what the command has started, nor until its pipes are closed. Starts no
  * thread. It has one fd meanwhile, three with CTXFD_PASS_CONTEXT, and the thread's own (see ctxfd_poll). pthread_cancel
- * acts on entry; during the wait it stops the command too, and acts when that is reaped.
+ * acts on entry; during the wait it stops the command too, and acts when that is reaped. If a signal's handler forks
+ * during the wait, the child leaves the command alone, and there the result is -ECHILD.
  *
  * Returns 0, err, or -errno. 0: the command has run and has ended, however it did, and *status is what waitpid(2)
  * stores; status may be NULL. ctxfd_err tells whether ctx has ended. err: ctx was done before, and nothing was started.

@@ -115,7 +115,33 @@ static int start_connecting(int fd, const struct sockaddr *addr, socklen_t addrl
 	return err;
 }
 
-static int finish_connecting(const struct ctxfd *ctx, int fd)
+static bool has_peer(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof peer;
+
+	return getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+}
+
+/*
+ * Takes back an attempt that has failed, as a connect that waits does itself. Otherwise the next connect would only be
+ * told of this one, by ECONNABORTED. Only for IP: a vsock would wait for what it goes on calling an attempt.
+ */
+static void take_back(int fd, const struct sockaddr *addr)
+{
+	const struct sockaddr none = { .sa_family = AF_UNSPEC };
+	struct thread_cancel before = thread_cancel_off();
+
+	if (addr->sa_family == AF_INET || addr->sa_family == AF_INET6)
+		(void)connect(fd, &none, sizeof none);
+	thread_cancel_restore(before);
+}
+
+/*
+ * started: -EALREADY if the attempt was begun before this call. If that one has failed, somebody may have taken its
+ * error already, and a socket that is not connected polls writable, too: a vsock after a refusal, for good.
+ */
+static int finish_connecting(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, int started)
 {
 	int result = 0, err = ctxfdi_await_fd(ctx, fd, POLLOUT);
 	socklen_t size = sizeof result;
@@ -124,6 +150,10 @@ static int finish_connecting(const struct ctxfd *ctx, int fd)
 		return err;
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &size) != 0)
 		return -errno;
+	if (!result && started == -EALREADY && !has_peer(fd))
+		result = ECONNABORTED;
+	if (result)
+		take_back(fd, addr);
 	return -result;
 }
 
@@ -145,7 +175,7 @@ int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, 
 			err = start_connecting(fd, addr, addrlen);
 	}
 	if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
-		err = finish_connecting(ctx, fd);
+		err = finish_connecting(ctx, fd, addr, err);
 	errno = saved;
 	return err;
 }

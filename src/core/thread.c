@@ -11,6 +11,15 @@
 #include "core/clock.h"
 
 /*
+ * EINVAL would blame the caller. It is clone's, in a process whose next children are to have a pid namespace of their
+ * own (unshare).
+ */
+int ctxfdi_thread_result(int err)
+{
+	return err == EINVAL ? -EAGAIN : -err;
+}
+
+/*
  * Signals are for the program's threads, so this one inherits a mask that has all of them, except those by which the
  * kernel answers what the thread does itself: a crash handler is to see a crash in a function of the program.
  */
@@ -27,7 +36,7 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 	err = pthread_create(thread, NULL, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	errno = saved; /* a pthread_create that fails leaves that of its mmap there */
-	return -err;
+	return ctxfdi_thread_result(err);
 }
 
 void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void))

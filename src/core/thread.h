@@ -18,6 +18,9 @@
  */
 int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
+/* What pthread_create has returned, as our callers are told it: 0 or -errno. */
+int ctxfdi_thread_result(int err);
+
 /*
  * EXIT ends idle threads, so that no leak checker finds them (valgrind calls the memory of a parked one possibly lost),
  * and so that none is left where a dlclose unmaps a program's copy of this library. Then the destructors of what the

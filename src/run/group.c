@@ -257,7 +257,7 @@ static int start(struct member *m)
 	int err = ctxfd_err(m->group->ctx);
 	pthread_t thread;
 
-	return err ? err : -pthread_create(&thread, NULL, work, m);
+	return err ? err : ctxfdi_thread_result(pthread_create(&thread, NULL, work, m));
 }
 
 static int find_room_and_start(struct ctxfd_group *g, struct member *m)

@@ -25,7 +25,8 @@ struct child {
 	int pipe[2]; /* as in struct passed; -1 also when its context has ended */
 	int stop_signal;
 	int64_t grace;
-	bool group; /* it leads one */
+	bool group;     /* it leads one */
+	uint32_t forks; /* ctxfdi_forks of the process that made it */
 };
 
 /* process_exec.c */
@@ -42,6 +43,7 @@ int ctxfdi_pass(const struct ctxfd *ctx, struct passed *p); /* 0 or -errno */
 void ctxfdi_end_passed(int pipe[2]);                        /* the child's context ends, if one was passed on */
 
 /* process_stop.c */
+bool ctxfdi_child_is_foreign(const struct child *c); /* of a process that has forked: this one leaves it alone */
 int ctxfdi_child_start(const struct ctxfd *ctx, const struct ctxfd_command *command,
                        struct child *c);                  /* 0, err, -errno */
 void ctxfdi_child_signal(const struct child *c, int sig); /* it, or its group */

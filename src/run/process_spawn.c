@@ -20,14 +20,12 @@
 #include <unistd.h>
 
 #include "core/context.h"
-#include "core/fork.h"
 #include "core/thread_cancel.h"
 #include "run/process.h"
 
 struct watch {
 	struct child child;
 	const struct ctxfd *ctx; /* which `exited` keeps alive; fixed */
-	uint32_t forks;          /* ctxfdi_forks of the process that made it; fixed */
 	bool stopping;
 	struct ctxfd *exited;
 	struct ctxfd *grace; /* NULL: not yet */
@@ -36,7 +34,7 @@ struct watch {
 
 static bool is_foreign(const struct watch *w)
 {
-	return w->forks != ctxfdi_forks;
+	return ctxfdi_child_is_foreign(&w->child);
 }
 
 static void kill_now(void *arg)
@@ -118,7 +116,7 @@ static int watch(const struct ctxfd *ctx, struct child *c)
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct watch){ .child = *c, .ctx = ctx, .forks = ctxfdi_forks };
+	*w = (struct watch){ .child = *c, .ctx = ctx };
 	c->pipe[0] = c->pipe[1] = -1;
 	err = begin_watch(ctx, w);
 	if (err)

@@ -6,6 +6,10 @@
  * the process is reaped: the kernel keeps its record of the number as long as we have the pidfd. Before that a group
  * can only be named by its number. That is ours as long as the leader is not reaped, and also after that while there is
  * a group, but no process, of that number.
+ *
+ * FORK. A signal's handler may fork while ctxfd_run sleeps, and its child goes on in the call. To that one the process
+ * is foreign: it is not signalled or waited for there, and what was passed on to it does not end. Its fds are left
+ * alone too, since the child may have given their numbers to others.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,12 +20,18 @@
 #include <unistd.h>
 
 #include "core/context.h"
+#include "core/fork.h"
 #include "core/kernel.h"
 #include "run/process.h"
 
 #define TO_GROUP (1U << 2) /* PIDFD_SIGNAL_PROCESS_GROUP */
 
 #define DEFAULT_GRACE (5 * CTXFD_SEC)
+
+bool ctxfdi_child_is_foreign(const struct child *c)
+{
+	return c->forks != ctxfdi_forks;
+}
 
 /* ---- Starting ---------------------------------------------------------------------------------------------------- */
 
@@ -62,6 +72,7 @@ int ctxfdi_child_start(const struct ctxfd *ctx, const struct ctxfd_command *comm
 		.stop_signal = command->stop_signal ? command->stop_signal : SIGKILL,
 		.grace = command->grace ? command->grace : DEFAULT_GRACE,
 		.group = command->flags & CTXFD_OWN_GROUP,
+		.forks = ctxfdi_forks,
 	};
 	err = ctxfdi_exec(command, &passed, &c->pid, &c->pidfd);
 	if (err)
@@ -93,6 +104,8 @@ static bool signal_group(const struct child *c, int sig)
 
 void ctxfdi_child_signal(const struct child *c, int sig)
 {
+	if (ctxfdi_child_is_foreign(c))
+		return;
 	/* The leader may have moved to another group, and left others behind. */
 	if (c->group && signal_group(c, sig) && sig != SIGKILL && getpgid(c->pid) == c->pid)
 		return;
@@ -138,6 +151,8 @@ static bool ends_in_time(const struct child *c)
 
 void ctxfdi_child_stop(struct child *c)
 {
+	if (ctxfdi_child_is_foreign(c))
+		return;
 	ctxfdi_child_ask(c);
 	if (c->stop_signal != SIGKILL && !ends_in_time(c))
 		ctxfdi_child_signal(c, SIGKILL);
@@ -157,8 +172,11 @@ static int status_of(const siginfo_t *info)
 int ctxfdi_child_reap(struct child *c, int *status)
 {
 	siginfo_t info;
-	int err = ctxfdi_await_exit(c->pidfd, &info, 0);
+	int err;
 
+	if (ctxfdi_child_is_foreign(c))
+		return -ECHILD;
+	err = ctxfdi_await_exit(c->pidfd, &info, 0);
 	ctxfdi_end_passed(c->pipe);
 	close(c->pidfd);
 	if (!err && status)

@@ -4,6 +4,7 @@
 #include "ticks.h"
 
 #include <arpa/inet.h>
+#include <linux/vm_sockets.h>
 
 static struct ctxfd *make(void)
 {
@@ -67,6 +68,48 @@ static void a_refused_connection_says_so(void **state)
 		close(refuser);
 		ctxfd_close(ctx);
 	}
+}
+
+/* As with connect, which waits: the same socket can try until somebody listens. */
+static void a_refused_socket_can_try_again(void **state)
+{
+	for (int blocking = 0; blocking < 2; blocking++) {
+		struct ctxfd *ctx = make();
+		struct sockaddr_in addr;
+		int refuser = make_refuser(&addr), fd = make_socket(AF_INET, SOCK_STREAM), mode;
+
+		if (!blocking)
+			set_nonblocking(fd);
+		mode = fcntl(fd, F_GETFL);
+		assert_int_equal(connect_to(ctx, fd, &addr), -ECONNREFUSED);
+		assert_int_equal(connect_to(ctx, fd, &addr), -ECONNREFUSED);
+		assert_int_equal(listen(refuser, 1), 0);
+		assert_int_equal(connect_to(ctx, fd, &addr), 0);
+		assert_int_equal(fcntl(fd, F_GETFL), mode);
+		close(fd);
+		close(refuser);
+		ctxfd_close(ctx);
+	}
+}
+
+/* The kernel goes on calling a vsock that was refused a connection one that is being connected. */
+static void a_refused_vsock_is_not_connected(void **state)
+{
+	const struct sockaddr_vm host = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = 65535 };
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+	struct ctxfd *ctx;
+
+	if (fd < 0)
+		skip_test("there are no vsocks here");
+	ctx = ctxfd_with_timeout(ctxfd_background(), CTXFD_SEC);
+	err = ctxfd_connect(ctx, fd, (const struct sockaddr *)&host, sizeof host);
+	if (err == -ECONNRESET)
+		err = ctxfd_connect(ctx, fd, (const struct sockaddr *)&host, sizeof host);
+	close(fd);
+	ctxfd_close(ctx);
+	if (err == -ENODEV || err == -ETIMEDOUT)
+		skip_test("there is no host that could refuse");
+	assert_true(err < 0);
 }
 
 struct connecting {
@@ -300,6 +343,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(connect_connects),
 		cmocka_unit_test(a_refused_connection_says_so),
+		cmocka_unit_test(a_refused_socket_can_try_again),
+		cmocka_unit_test(a_refused_vsock_is_not_connected),
 		cmocka_unit_test(a_connection_in_progress_ends_with_the_context),
 		cmocka_unit_test(a_reused_number_is_told),
 		cmocka_unit_test(a_connection_begun_before_is_taken_up),

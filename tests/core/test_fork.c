@@ -702,6 +702,26 @@ static void every_fd_is_close_on_exec(void **state)
 	assert_int_equal(after, 0);
 }
 
+/* Before main, and before what the library does there by itself, unless that comes early. */
+static int status_of_an_early_child = -1;
+
+__attribute__((constructor)) static void fork_before_main(void)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
+	int fd = ctxfd_done_fd(ctx);
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(ctxfd_done_fd(ctx) == fd);
+	waitpid(pid, &status_of_an_early_child, 0);
+	ctxfd_close(ctx);
+}
+
+static void a_child_from_before_main_has_fds_of_its_own(void **state)
+{
+	assert_int_equal(status_of_an_early_child, 0);
+}
+
 #define BY(what)                                                                                           \
 	{                                                                                                  \
 		"undisturbed_by_a_child_that_" #what, parent_is_undisturbed_by, NULL, NULL, &(struct deed) \
@@ -737,6 +757,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_value_is_destroyed_once_in_each),
 	cmocka_unit_test(a_child_without_fds_leaves_the_parents_alone),
 	cmocka_unit_test(every_fd_is_close_on_exec),
+	cmocka_unit_test(a_child_from_before_main_has_fds_of_its_own),
 };
 
 int main(int argc, char **argv)

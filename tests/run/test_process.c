@@ -901,6 +901,71 @@ static void pthread_cancel_starts_nothing(void **state)
 	drop_script(&s);
 }
 
+static volatile sig_atomic_t is_child;
+static _Atomic pid_t forked;
+
+/* In the child the context ends, by a signal. */
+static void fork_and_signal(int sig)
+{
+	pid_t pid = fork();
+
+	(void)sig;
+	if (pid == 0) {
+		alarm(60);
+		is_child = 1;
+		kill(getpid(), SIGUSR2);
+	}
+	forked = pid;
+}
+
+static void *run_beside_a_child(void *arg)
+{
+	struct running *r = arg;
+
+	r->err = ctxfd_run(r->ctx, r->command, &r->status);
+	if (is_child)
+		_exit(r->err == -ECHILD && ctxfd_cause(r->ctx) == SIGUSR2 ? 0 : 1);
+	return NULL;
+}
+
+static int run_while_a_handler_forks(void *arg)
+{
+	struct sigaction action = { .sa_handler = fork_and_signal };
+	struct running r = { .status = -1 };
+	struct script s;
+	sigset_t set;
+	int in[2], status;
+
+	make_pipe(in);
+	make_script(&s, "echo; read line; exit 5");
+	s.command.in = in[0];
+	s.command.flags = *(unsigned *)arg;
+	require(sigaction(SIGUSR1, &action, NULL) == 0);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	r.ctx = ctxfd_with_signals(ctxfd_background(), &set);
+	r.command = &s.command;
+	r.thread = thread_start(run_beside_a_child, &r);
+	hear(&s);
+	thread_wait_asleep(r.thread);
+	require(pthread_kill(thread_pthread(r.thread), SIGUSR1) == 0);
+	wait_until(forked > 0);
+	require(waitpid(forked, &status, 0) == forked && status == 0);
+	require(write(in[1], "\n", 1) == 1);
+	require(end_of_running(&r) == 5 << 8);
+	return 0;
+}
+
+static void a_child_that_a_handler_forks_leaves_it_alone(void **state)
+{
+	NEED_PROCESSES();
+#ifdef __SANITIZE_THREAD__
+	skip_test("the sanitizer does not follow threads that a forked child starts");
+#endif
+	for (unsigned flags = 0; flags <= (CTXFD_OWN_GROUP | CTXFD_PASS_CONTEXT); flags++)
+		assert_int_equal(in_child(run_while_a_handler_forks, &flags), 0);
+}
+
 /* ---- Many -------------------------------------------------------------------------------------------------------- */
 
 #define THREADS 16
@@ -1076,6 +1141,7 @@ int main(void)
 		cmocka_unit_test(an_ignored_sigchld_leaves_no_status),
 		cmocka_unit_test(pthread_cancel_stops_it),
 		cmocka_unit_test(pthread_cancel_starts_nothing),
+		cmocka_unit_test(a_child_that_a_handler_forks_leaves_it_alone),
 		cmocka_unit_test(many_threads_run_commands),
 		cmocka_unit_test(without_memory_nothing_is_left),
 	};

@@ -4,6 +4,7 @@
  * the library does instead must work as well. Each test runs in a child, since a filter cannot be taken back.
  */
 #include "commands.h"
+#include "ctxfd_group.h"
 
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -616,10 +617,10 @@ static void nothing(void *arg)
 	(void)arg;
 }
 
-/* Whatever kept a thread from starting, some libcs say EAGAIN. */
+/* Whatever kept a thread from starting, some libcs say EAGAIN. EINVAL would be the caller's mistake. */
 static bool says_why(int err, const struct sandbox *s)
 {
-	return err == s->error || (s->refusals == threads && err == EAGAIN);
+	return (err == s->error && err != EINVAL) || (s->refusals == threads && err == EAGAIN);
 }
 
 static int dispatcher_says_why(void *arg)
@@ -643,6 +644,30 @@ static int dispatcher_says_why(void *arg)
 	return 0;
 }
 
+static int call_nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static int do_nothing(const struct ctxfd *ctx, void *arg)
+{
+	(void)ctx;
+	(void)arg;
+	return 0;
+}
+
+static int calls_and_groups_say_why(void *arg)
+{
+	struct ctxfd_group *g = ctxfd_group_new(ctxfd_background(), 1);
+
+	enter(arg);
+	require(says_why(-ctxfd_call(ctxfd_background(), call_nothing, NULL, NULL, NULL), arg));
+	require(says_why(-ctxfd_group_go(g, do_nothing, NULL), arg));
+	require(ctxfd_group_wait(g) == 0);
+	return 0;
+}
+
 static int signals_say_why(void *arg)
 {
 	struct sandbox *sandbox = arg;
@@ -662,7 +687,8 @@ static void without_a_dispatcher(void **state)
 {
 	IN_SANDBOXES(dispatcher_says_why, epolls, ENOSYS, EPERM);
 	IN_SANDBOXES(dispatcher_says_why, watches, EPERM, ENOSYS);
-	IN_SANDBOXES(dispatcher_says_why, threads, EAGAIN, EPERM);
+	IN_SANDBOXES(dispatcher_says_why, threads, EAGAIN, EPERM, EINVAL);
+	IN_SANDBOXES(calls_and_groups_say_why, threads, EAGAIN, EPERM, EINVAL);
 	IN_SANDBOXES(signals_say_why, signalfds, ENOSYS, EPERM);
 }
 
