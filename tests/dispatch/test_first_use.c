@@ -172,17 +172,25 @@ static void end_thread(void *arg)
 	pthread_exit(NULL);
 }
 
+/* When close has returned, which would wait for a thread that is being made. */
+static void end_thread_later(void *arg)
+{
+	wait_for(&go);
+	end_thread(arg);
+}
+
 /* The second ends when the first has made it, and has not come to say so yet. There is a third one all the same. */
 static int thread_ends_while_it_is_made(void *arg)
 {
 	struct first f = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
 	_Atomic pid_t first = 0, second = 0;
 
-	require(ctxfd_after_func(f.ctx, end_thread, (void *)&first, NULL) == 0);
+	require(ctxfd_after_func(f.ctx, end_thread_later, (void *)&first, NULL) == 0);
 	require(ctxfd_after_func(f.ctx, end_thread, (void *)&second, NULL) == 0);
 	require(ctxfd_after_func(f.ctx, count, &f, NULL) == 0);
 	to_stop = true;
 	ctxfd_close(f.ctx);
+	require(sem_post(&go) == 0);
 	wait_for(&there);
 	wait_until(second != 0);
 	tid_wait_asleep(second);
