@@ -562,8 +562,9 @@ int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*
  *
  * fn must not wait for something that only its own dispatcher can do, such as running another after-func or ending a
  * context of ctxfd_with_fd: it would wait forever. fn may end its thread (pthread_exit), or throw a C++ exception
- * through ctxfd_dispatcher_run: other due functions stay due, and the library replaces its own thread. fn must not
- * leave by longjmp. fn runs with cancellation by pthread_cancel disabled.
+ * through ctxfd_dispatcher_run: other due functions stay due, and the library replaces its own thread; if there is no
+ * other to be had, a later call does, as in the child of a fork (see below). fn must not leave by longjmp. fn runs with
+ * cancellation by pthread_cancel disabled.
  *
  * If fn interrupts another thread's call, the interruption must last, since fn runs once. A shutdown, a flag and an
  * eventfd last. A pthread_kill does not: it is lost if it comes just before the call.
@@ -608,10 +609,11 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the first
  * call there of ctxfd_err, ctxfd_cause, ctxfd_done_fd or any function that waits or registers, or at a cancel that
- * makes an after-func due or begins a grace. A wait that goes on in the child because a signal's handler has forked
- * need not be such a call. The library closes the inherited fds of the program's dispatchers; such a dispatcher works
- * again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in ctxfd_dispatcher_run counts as
- * inside the library, except while it runs fn.
+ * makes an after-func due or begins a grace. If it cannot start (no thread, or no fd), the next of these calls tries
+ * again. A call that waits tries only as it begins: if that failed, or if it began before a signal's handler forked, it
+ * may wait for ever for what the thread was to do. The library closes the inherited fds of the program's dispatchers;
+ * such a dispatcher works again once the child calls ctxfd_dispatcher_fd or ctxfd_dispatcher_run. A thread in
+ * ctxfd_dispatcher_run counts as inside the library, except while it runs fn.
  */
 struct ctxfd_dispatcher;
 

@@ -52,13 +52,16 @@ int __wrap_timerfd_create(int clock, int flags)
 	return fd;
 }
 
-/* For the library's threads: whether this one stops when it has made the next. */
+/* For the library's threads: whether this one stops when it has made the next. And whether it cannot make it. */
 static _Thread_local bool stops_when_replaced;
+static atomic_bool to_refuse;
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
-	int err = __real_pthread_create(thread, attr, fn, arg);
+	int err = stops_when_replaced && to_refuse ? EAGAIN : __real_pthread_create(thread, attr, fn, arg);
 
+	if (err)
+		to_refuse = false;
 	if (stops_when_replaced)
 		stop_once();
 	return err;
@@ -172,21 +175,49 @@ static void end_thread(void *arg)
 	pthread_exit(NULL);
 }
 
+/* When close has returned, which would wait for a thread that is being made. */
+static void end_thread_later(void *arg)
+{
+	wait_for(&go);
+	end_thread(arg);
+}
+
 /* The second ends when the first has made it, and has not come to say so yet. There is a third one all the same. */
 static int thread_ends_while_it_is_made(void *arg)
 {
 	struct first f = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
 	_Atomic pid_t first = 0, second = 0;
 
-	require(ctxfd_after_func(f.ctx, end_thread, (void *)&first, NULL) == 0);
+	require(ctxfd_after_func(f.ctx, end_thread_later, (void *)&first, NULL) == 0);
 	require(ctxfd_after_func(f.ctx, end_thread, (void *)&second, NULL) == 0);
 	require(ctxfd_after_func(f.ctx, count, &f, NULL) == 0);
 	to_stop = true;
 	ctxfd_close(f.ctx);
+	require(sem_post(&go) == 0);
 	wait_for(&there);
 	wait_until(second != 0);
 	tid_wait_asleep(second);
 	require(sem_post(&go) == 0);
+	wait_until(f.runs == 1);
+	return 0;
+}
+
+/* The next look makes it, when the one that has ended does not count any more. */
+static int thread_is_made_by_the_next_look(void *arg)
+{
+	struct first f = { .ctx = ctxfd_with_cancel(ctxfd_background()) };
+	int threads = count_threads();
+	_Atomic pid_t first = 0;
+
+	require(ctxfd_after_func(f.ctx, end_thread_later, (void *)&first, NULL) == 0);
+	require(ctxfd_after_func(f.ctx, count, &f, NULL) == 0);
+	ctxfd_close(f.ctx);
+	to_refuse = true;
+	require(sem_post(&go) == 0);
+	wait_until(!to_refuse);
+	wait_until(count_threads() == threads);
+	require(f.runs == 0);
+	require(ctxfd_err(ctxfd_background()) == 0);
 	wait_until(f.runs == 1);
 	return 0;
 }
@@ -202,6 +233,7 @@ IN_CHILD(one_fd_that_is_never_ready)
 IN_CHILD(no_fd_that_is_never_ready)
 IN_CHILD(a_wait_without_a_key)
 IN_CHILD(thread_ends_while_it_is_made)
+IN_CHILD(thread_is_made_by_the_next_look)
 
 int main(void)
 {
@@ -211,6 +243,7 @@ int main(void)
 		cmocka_unit_test(no_fd_that_is_never_ready_),
 		cmocka_unit_test(a_wait_without_a_key_),
 		cmocka_unit_test(thread_ends_while_it_is_made_),
+		cmocka_unit_test(thread_is_made_by_the_next_look_),
 	};
 
 	large[0] = 1;

@@ -140,9 +140,17 @@ static bool ends_by_itself(const struct world *w, const struct shadow *s)
 	       uses(w->script, OP_GRACE);
 }
 
+/* It is not registered, and will never run. */
+static void forget(struct errand *e)
+{
+	atomic_store(&e->stopping, true);
+	atomic_store(&e->stopped, true);
+	atomic_store(&e->ended, 1);
+}
+
 void add_errand(struct world *w, struct hands *h, struct shadow *s, const struct op *op)
 {
-	int box = op->n & (MAX_MAIL - 1), i, err;
+	int box = op->n & (MAX_MAIL - 1), i, err, before;
 	struct errand *e;
 
 	/* What frees itself must run one day. */
@@ -159,9 +167,14 @@ void add_errand(struct world *w, struct hands *h, struct shadow *s, const struct
 	if (e->held)
 		ctxfd_ref(s->ctx);
 	e->began = atomic_fetch_add(&w->ticks, 1) + 1;
+	before = refusals();
 	err = ctxfd_after_func(s->ctx, run_errand, e, box ? &e->handle : NULL);
-	if (err)
+	if (err && (!may_fail(err, before) || e->handle))
 		broken("no after-func: %d", err);
+	if (err) {
+		forget(e);
+		return;
+	}
 	if (!ctxfd_err(s->ctx))
 		atomic_store(&e->registered, atomic_fetch_add(&w->ticks, 1) + 1);
 	if (box)

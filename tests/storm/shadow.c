@@ -34,6 +34,11 @@ static int number(struct world *w, const struct shadow *s)
 	return (int)(s - w->shadows);
 }
 
+bool may_fail(int err, int before)
+{
+	return refusals() > before && (err == -ENOMEM || err == -EMFILE || err == -EAGAIN || err == -ENOSPC);
+}
+
 /* ---- Looking upwards --------------------------------------------------------------------------------------------- */
 
 /* What nothing above ends. */
@@ -357,7 +362,8 @@ static struct ctxfd *make_timed(struct world *w, struct shadow *s, const struct 
 		ctx = timeout ? ctxfd_with_timeout_cause(a, at, cause) : ctxfd_with_deadline_cause(a, at, cause);
 	else
 		ctx = timeout ? ctxfd_with_timeout(a, at) : ctxfd_with_deadline(a, at);
-	CLAIM(ctx, "no memory");
+	if (!ctx)
+		return NULL;
 	after = ctxfd_now();
 	ctxfd_deadline(ctx, &got);
 	if (ctx->graced) { /* an earlier one may have become known */
@@ -422,8 +428,8 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 {
 	int i = atomic_fetch_add_explicit(&w->made, 1, memory_order_relaxed);
 	struct shadow *s = &w->shadows[i];
+	int pulled, before = refusals();
 	uint64_t born;
-	int pulled;
 
 	if (i >= MAX_SHADOWS)
 		return NULL;
@@ -477,10 +483,14 @@ struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct s
 	default:
 		s->ctx = ctxfd_with_cancel(a->ctx);
 	}
-	CLAIM(s->ctx, "no memory");
+	(void)t;
+	if (!s->ctx) {
+		CLAIM(may_fail(-errno, before), "#%d is not made: %d", i, errno);
+		destroyed(&s->value); /* it never will be */
+		return NULL;
+	}
 	if (s->node == s)
 		s->born = born;
-	(void)t;
 	return s;
 }
 
@@ -538,9 +548,12 @@ void ask_fd(struct world *w, int t, struct shadow *s)
 {
 	struct shadow *n = s->node;
 	bool ended = any_above(w, t, n, is_ended, NULL);
-	int fd = ctxfd_done_fd(s->ctx), none = -1;
+	int before = refusals(), fd = ctxfd_done_fd(s->ctx), none = -1;
 
-	CLAIM(fd >= 0, "#%d: no fd: %d", number(w, n), fd);
+	if (fd < 0) {
+		CLAIM(may_fail(fd, before), "#%d: no fd: %d", number(w, n), fd);
+		return;
+	}
 	if (!atomic_compare_exchange_strong(&n->fd, &none, fd))
 		CLAIM(none == fd, "#%d: fd was %d, is %d", number(w, n), none, fd);
 	CLAIM(!ended || shows(fd), "#%d is done, but the fd it gives is not readable", number(w, n));
@@ -595,5 +608,6 @@ void poll_shadow(struct world *w, int t, struct shadow *s, int64_t ns)
 	struct pollfd one = { .fd = ctxfd_done_fd(ctxfd_background()), .events = POLLIN };
 	int64_t start = ctxfd_now();
 
+	/* Without an fd it sleeps all the same. */
 	check_result(w, t, s, ctxfd_poll(s->ctx, &one, 1, ns), ended, start, ns);
 }

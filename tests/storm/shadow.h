@@ -132,12 +132,13 @@ bool take_edge(int set);      /* whether there was one that nobody has taken */
 void forget_edges(int set);
 int lever_fd(int lever);    /* an eventfd, for contexts to watch */
 void pull_lever(int lever); /* makes it readable, for good */
+int refusals(void);         /* how often the library did not get memory, a descriptor or a thread: it may fail then */
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
 /*
  * All of them: t is the thread that calls, and has a reference on what it hands in. NULL when there is no room for
- * more.
+ * more, or the library has failed.
  */
 struct shadow *make_shadow(struct world *w, int t, const struct op *op, struct shadow *a, struct shadow *b);
 
@@ -152,6 +153,9 @@ void wait_shadow(struct world *w, int t, struct shadow *s);
 void sleep_shadow(struct world *w, int t, struct shadow *s, int64_t ns);
 void poll_shadow(struct world *w, int t, struct shadow *s, int64_t ns);
 void look_at_rest(struct world *w, struct shadow *s);
+
+/* Whether a call may fail so. `before`: the refusals when it was made. */
+bool may_fail(int err, int before);
 
 /* Whether it is known to be done, without asking the library. */
 bool must_be_done(struct world *w, int t, struct shadow *s);

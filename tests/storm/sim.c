@@ -364,6 +364,15 @@ void sim_detach(int thread)
 		fibers[thread].state = ABSENT;
 }
 
+int sim_daemons(void)
+{
+	int n = 0;
+
+	for (int i = SIM_DAEMONS; i < SIM_THREADS; i++)
+		n += fibers[i].state != ABSENT;
+	return n;
+}
+
 static void *begin(void *arg)
 {
 	program->begin(arg);

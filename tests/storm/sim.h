@@ -10,7 +10,8 @@
  *
  * So a schedule is a list of choices: it can be drawn by lot, played again, and all of them can be gone through, up to
  * a number of preemptions. When nobody can go on the machine moves the clock to the next thing that is waited for, or
- * reports a deadlock. Loads may lag behind, as memory orders allow (sim_order.c).
+ * reports a deadlock. Loads may lag behind, as memory orders allow (sim_order.c). In some schedules memory, descriptors
+ * and threads are scarce (sim_refuses).
  */
 #ifndef SIM_H
 #define SIM_H
@@ -102,6 +103,7 @@ void sim_thread_ends(void);
 int sim_spawn(void *(*run)(void *arg), void *arg);
 void sim_await(int thread);
 void sim_detach(int thread);
+int sim_daemons(void);                               /* how many of them there are */
 void sim_end_thread(void) __attribute__((noreturn)); /* as pthread_exit: unwinds its stack */
 
 /* Until all others sleep, and for ever. */
@@ -109,6 +111,14 @@ void sim_rest(void);
 
 /* Chance that does not disturb the schedule: n to one against. Never, when all schedules are gone through. */
 bool sim_chance(int n);
+
+/*
+ * Whether the library does not get the memory, the descriptor or the thread that it asks for: in some schedules, by
+ * lot. Who refuses it something, for this or another reason, says so; and how often that was.
+ */
+bool sim_refuses(void);
+void sim_refused(const char *what);
+int sim_refusals(void);
 
 /* Tells of a step, when explaining. */
 bool sim_explaining(void);

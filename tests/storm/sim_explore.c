@@ -17,6 +17,8 @@ static struct choice {
 static int made, known;    /* choices made in this schedule, and how many of them are given */
 static bool by_lot, again; /* else all in order; the one that was played last */
 static int bound, preemptions_left, switchiness;
+static int refuses; /* one of so many requests; 0: none */
+static int refusals;
 static uint64_t seed, choice_lots,
         chance_lots; /* apart, so that a schedule that is played again has the same chances */
 static bool explaining;
@@ -31,6 +33,23 @@ static int lot(uint64_t *lots, int n)
 bool sim_chance(int n)
 {
 	return by_lot && sim_running() && lot(&chance_lots, n) == 0;
+}
+
+bool sim_refuses(void)
+{
+	return refuses && sim_chance(refuses);
+}
+
+void sim_refused(const char *what)
+{
+	refusals++;
+	if (explaining)
+		sim_tell("is refused %s", what);
+}
+
+int sim_refusals(void)
+{
+	return refusals;
 }
 
 bool sim_explaining(void)
@@ -82,7 +101,7 @@ static bool advance(void)
 
 static bool play(const struct sim_program *p)
 {
-	made = 0;
+	made = refusals = 0;
 	preemptions_left = bound;
 	chance_lots = ~seed;
 	*why = 0;
@@ -124,6 +143,7 @@ struct sim_result sim_random(const struct sim_program *p, uint64_t first, long s
 	while (n < schedules) {
 		seed = choice_lots = first + (uint64_t)n * UINT64_C(0x9e3779b97f4a7c15);
 		switchiness = how_often[lot(&choice_lots, 5)];
+		refuses = lot(&choice_lots, 4) ? 0 : how_often[lot(&choice_lots, 5)];
 		n++;
 		if (!play(p))
 			break;

@@ -67,15 +67,21 @@ void sim_kernel_reset(void)
 
 void sim_kernel_check(void)
 {
-	int epolls = 0;
+	int epolls = 0, events = 0, timers = 0;
 
-	/* The dispatcher's fds stay, and the timer without an alarm that contexts which are never done share. */
+	/*
+	 * The library's dispatcher has three as long as it has its thread. And the timer without an alarm stays that
+	 * contexts which are never done share.
+	 */
 	for (int i = 0; i < FDS; i++) {
 		epolls += files[i].kind == EPOLL;
-		if ((files[i].kind == EVENT && files[i].semaphore) || (files[i].kind == TIMER && files[i].repeats) ||
-		    epolls > 1)
+		events += files[i].kind == EVENT;
+		timers += files[i].kind == TIMER;
+		if ((files[i].kind == EVENT && files[i].semaphore) || (files[i].kind == TIMER && files[i].repeats))
 			sim_fail("fd %d is not closed", FIRST_FD + i);
 	}
+	if (epolls != sim_daemons() || events != epolls || timers < epolls || timers > epolls + 1)
+		sim_fail("%d sets, %d eventfds and %d timers are not closed", epolls, events, timers);
 }
 
 /* ---- Descriptors ------------------------------------------------------------------------------------------------- */
@@ -114,12 +120,16 @@ static void made_readable(struct file *f)
 
 static int open_file(enum kind kind)
 {
+	bool refused;
+
 	sim_point();
-	for (int i = 0; i < FDS; i++)
+	refused = sim_refuses();
+	for (int i = 0; i < FDS && !refused; i++)
 		if (files[i].kind == CLOSED) {
 			files[i] = (struct file){ .kind = kind, .at = NEVER };
 			return FIRST_FD + i;
 		}
+	sim_refused("a descriptor");
 	errno = EMFILE;
 	return -1;
 }
@@ -339,8 +349,9 @@ int sim_epoll_create1(int flags)
 int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 {
 	struct file *f = file_of(epoll, "epoll_ctl");
+	bool refused = what == EPOLL_CTL_ADD && sim_refuses();
 
-	for (int i = 0; i < WATCHES; i++) {
+	for (int i = 0; i < WATCHES && !refused; i++) {
 		struct watch *w = &f->watches[i];
 
 		if (w->fd == (what == EPOLL_CTL_ADD ? 0 : fd)) {
@@ -354,6 +365,8 @@ int sim_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 			return 0;
 		}
 	}
+	if (what == EPOLL_CTL_ADD)
+		sim_refused("a watch");
 	errno = what == EPOLL_CTL_ADD ? ENOSPC : ENOENT;
 	return -1;
 }

@@ -121,14 +121,15 @@ void *sim_malloc(size_t size)
 
 	if (sim_turn() < 0) /* the library's own, outside of any schedule */
 		return malloc(size);
+	if (sim_refuses() || count == BLOCKS || used + grains * GRAIN > ARENA) {
+		sim_refused("memory");
+		errno = ENOMEM;
+		return NULL;
+	}
 	b = reuse(size);
 	if (b)
 		return give_out(b);
 	b = &blocks[count];
-	if (count == BLOCKS || used + grains * GRAIN > ARENA) {
-		errno = ENOMEM;
-		return NULL;
-	}
 	*b = (struct block){ .at = (uint32_t)used, .size = (uint32_t)size };
 	count++;
 	for (size_t i = 0; i < grains; i++)

@@ -94,6 +94,10 @@ int sim_pthread_once(pthread_once_t *once, void (*init)(void))
 
 int sim_pthread_key_create(pthread_key_t *key, void (*free_value)(void *))
 {
+	if (sim_refuses()) {
+		sim_refused("a key");
+		return EAGAIN;
+	}
 	*key = 0;
 	destructor = free_value;
 	return 0;
@@ -102,6 +106,10 @@ int sim_pthread_key_create(pthread_key_t *key, void (*free_value)(void *))
 int sim_pthread_setspecific(pthread_key_t key, const void *value)
 {
 	(void)key;
+	if (value && sim_refuses()) {
+		sim_refused("memory for a value");
+		return ENOMEM;
+	}
 	values[sim_turn()] = (void *)(uintptr_t)value;
 	return 0;
 }
@@ -193,11 +201,13 @@ int sim_pthread_cond_broadcast(pthread_cond_t *c)
 
 int sim_pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
 {
-	int i = sim_spawn(run, arg);
+	int i = sim_refuses() ? -1 : sim_spawn(run, arg);
 
 	(void)attr;
-	if (i < 0)
+	if (i < 0) {
+		sim_refused("a thread");
 		return EAGAIN;
+	}
 	*t = (pthread_t)(i + 1);
 	sim_point();
 	return 0;

@@ -76,6 +76,11 @@ void forget_edges(int set)
 	sim_close(set);
 }
 
+int refusals(void)
+{
+	return sim_refusals();
+}
+
 static int levers[LEVERS];
 
 int lever_fd(int lever)
@@ -107,6 +112,8 @@ static void end(void *arg)
 {
 	(void)arg;
 	end_world(&world);
+	for (int l = 0; l < LEVERS; l++)
+		sim_close(levers[l]);
 }
 
 static struct sim_program program_of(struct script *s)
