@@ -4,10 +4,10 @@
  *
  * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to
  * wait for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it
- * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll is brief,
- * and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something that never
- * polls ready. A wait that is longer would be cut in two by that; so where the last one was, one call in eight polls
- * first. Only for what comes in: most descriptors take bytes long before they poll writable.
+ * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll is
+ * brief, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something
+ * that never polls ready. A wait that is longer would be cut in two by that; so where the last one was, one call in
+ * eight polls first. Only for what comes in: most descriptors take bytes long before they poll writable.
  */
 #include "calls/attempt.h"
 
