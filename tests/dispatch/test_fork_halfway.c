@@ -215,7 +215,9 @@ static void *stop_it(void *arg)
  */
 static int nobody_waits_for_a_stalled_waiter(void *arg)
 {
-	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *other = ctxfd_with_cancel(ctxfd_background());
+	/* Not in registers: those of this thread are not in the child, where valgrind looks for pointers. */
+	struct ctxfd *volatile ctx = ctxfd_with_cancel(ctxfd_background());
+	struct ctxfd *volatile other = ctxfd_with_cancel(ctxfd_background());
 	struct thread *stalled, *second;
 	struct holding h[2];
 	struct note note = { 0 };
