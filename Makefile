@@ -215,23 +215,23 @@ ASAN = -DCTXFD_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefine
 deps: ## installs what `make check` and `make demo` need and the machine lacks
 	@$(DEPS) $(DEPS_CHECK)
 
-check: ## builds and runs all tests: three minutes on two cores
+check: ## builds and runs all tests: six or seven minutes on two cores
 	@$(DEPS) $(DEPS_CHECK)
 	+@$(CHECK) run-tests
 
-check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer: four minutes
+check-asan: ## the same under AddressSanitizer and UndefinedBehaviorSanitizer: five minutes
 	@$(DEPS) $(DEPS_CHECK) asan
 	+@$(CHECK) BUILD=$(BUILD)/asan VARIANT=asan SAN='$(ASAN)' run-tests
 
-check-tsan: ## the same under ThreadSanitizer: four minutes
+check-tsan: ## the same under ThreadSanitizer: six minutes
 	@$(DEPS) $(DEPS_CHECK) tsan
 	+@$(CHECK) BUILD=$(BUILD)/tsan VARIANT=tsan SAN='-fsanitize=thread' run-tests
 
-check-valgrind: ## the same under valgrind's memcheck: eight minutes
+check-valgrind: ## the same under valgrind's memcheck: ten minutes
 	@$(DEPS) $(DEPS_CHECK) valgrind
 	+@$(CHECK) BUILD=$(BUILD)/valgrind VARIANT=valgrind run-tests
 
-check-clang: ## the same, compiled by clang: three minutes
+check-clang: ## the same, compiled by clang: five minutes
 	@CC=clang CXX=clang++ sh tests/tools/deps $(DEPS_CHECK)
 	+@$(CHECK) BUILD=$(BUILD)/clang VARIANT=clang CC=clang CXX=clang++ run-tests
 

@@ -52,24 +52,6 @@ static void connect_connects(void **state)
 	}
 }
 
-static void a_refused_connection_says_so(void **state)
-{
-	for (int blocking = 0; blocking < 2; blocking++) {
-		struct ctxfd *ctx = make();
-		struct sockaddr_in addr;
-		int refuser = make_refuser(&addr), fd = make_socket(AF_INET, SOCK_STREAM), mode;
-
-		if (!blocking)
-			set_nonblocking(fd);
-		mode = fcntl(fd, F_GETFL);
-		assert_int_equal(connect_to(ctx, fd, &addr), -ECONNREFUSED);
-		assert_int_equal(fcntl(fd, F_GETFL), mode);
-		close(fd);
-		close(refuser);
-		ctxfd_close(ctx);
-	}
-}
-
 /* As with connect, which waits: the same socket can try until somebody listens. */
 static void a_refused_socket_can_try_again(void **state)
 {
@@ -342,7 +324,6 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(connect_connects),
-		cmocka_unit_test(a_refused_connection_says_so),
 		cmocka_unit_test(a_refused_socket_can_try_again),
 		cmocka_unit_test(a_refused_vsock_is_not_connected),
 		cmocka_unit_test(a_connection_in_progress_ends_with_the_context),
