@@ -316,6 +316,38 @@ static void what_was_expected_outlasts_no_deadline(void **state)
 	ctxfd_close(ctx);
 }
 
+/* After a long wait the next calls try first: they are not held up by what never polls ready, but for one in eight. */
+static void a_long_wait_is_not_expected_to_be_brief(void **state)
+{
+	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background()), *timed;
+	int pair[2], listener, late = 0;
+	struct sockaddr_in addr;
+	struct thread *thread;
+	char byte;
+
+	(void)state;
+	make_socketpair(pair);
+	thread = thread_start(answer_the_sleeper, &pair[1]);
+	assert_int_equal(ctxfd_recv(ctx, pair[0], &byte, 1, 0), 1);
+	thread_join(thread);
+	timed = ctxfd_with_timeout(ctx, CTXFD_SEC / 4 * slow());
+	assert_int_equal(ctxfd_recv(timed, pair[0], &byte, 1, 0), -ETIMEDOUT);
+	close(pair[0]);
+	listener = make_listener(&addr); /* it never polls ready, and fails at once */
+	assert_int_equal(listener, pair[0]);
+	for (int i = 0; i < 7; i++) {
+		int64_t start = now();
+
+		assert_int_equal(ctxfd_recv(ctx, listener, &byte, 1, 0), -ENOTCONN);
+		late += now() - start > 90 * CTXFD_MSEC;
+	}
+	assert_true(late < 4);
+	close(listener);
+	close(pair[1]);
+	ctxfd_close(timed);
+	ctxfd_close(ctx);
+}
+
 /* Once the main thread waits. */
 static void *read_all(void *arg)
 {
@@ -891,6 +923,7 @@ int main(void)
 		cmocka_unit_test(what_was_expected_of_a_number_does_not_last),
 		cmocka_unit_test(what_was_expected_hides_no_result),
 		cmocka_unit_test(what_was_expected_outlasts_no_deadline),
+		cmocka_unit_test(a_long_wait_is_not_expected_to_be_brief),
 		cmocka_unit_test(who_waited_to_write_need_not_wait_again),
 		cmocka_unit_test(without_a_free_number_it_waits_all_the_same),
 		cmocka_unit_test(without_memory_it_waits_all_the_same),
