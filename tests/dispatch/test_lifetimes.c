@@ -443,17 +443,27 @@ static void stops(void)
 	ctxfd_after_stop(to_stop);
 }
 
-/* As it makes itself an owner of fn's context. The first one has a handle: from its end on the lock is not let go. */
+static void tell(void *arg)
+{
+	require(sem_post(&there) == 0);
+}
+
+/*
+ * As it makes itself an owner of fn's context. Two are due in the same round while a third is running, and the first of
+ * them has a handle: from the end of its function until the thread owns ctx, it keeps the library's lock.
+ */
 static void fork_meets_the_thread_before_fn(void **state)
 {
 	struct ctxfd_after *first;
 	struct ctxfd *ctx;
 
-	orphan(ctxfd_background(), stay, &first);
+	orphan(ctxfd_background(), stay, NULL);
 	wait_for(&there);
+	orphan(ctxfd_background(), tell, &first);
 	ctx = orphan(ctxfd_background(), harness_nothing, &to_stop);
 	take_lock(ctx);
 	assert_int_equal(sem_post(&go), 0);
+	wait_for(&there);
 	wait_until(library_is_locked());
 	in_fork = stops;
 	fork_waits_for(ctx);
