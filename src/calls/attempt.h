@@ -16,8 +16,8 @@
 
 /* What is tried. */
 struct attempt {
-	ssize_t (*now)(const void *call); /* one try that does not wait: its result, or -errno */
-	const void *call;
+	ssize_t (*now)(void *call); /* one try that does not wait: its result, or -errno */
+	void *call;
 	int fd;
 	int events;       /* of poll, when the next try is due */
 	bool only_once;   /* EAGAIN ends the call, too */

@@ -76,7 +76,7 @@ static int accept_without_waiting(const struct acceptance *a)
 	return accept_alone(a);
 }
 
-static ssize_t accept_now(const void *call)
+static ssize_t accept_now(void *call)
 {
 	struct thread_cancel before = thread_cancel_off();
 	int conn = accept_without_waiting(call);

@@ -39,6 +39,7 @@ struct transfer {
 	int fd;
 	bool out;     /* write or send */
 	bool message; /* recv or send: flags count, and only sockets will do */
+	bool nowait;  /* the try before this one had to wait, by RWF_NOWAIT */
 	int flags;
 	void *buf; /* not written to when out */
 	size_t size;
@@ -163,28 +164,36 @@ static ssize_t polled_now(const struct transfer *t, const struct stat *st)
  * A file on a disk is not asked with RWF_NOWAIT: it would be read short where the part that is in memory ends. It polls
  * ready at any time; what looks like one and does not (/proc/kmsg) waits.
  */
-static ssize_t other_now(const struct transfer *t)
+static ssize_t other_now(struct transfer *t)
 {
 	struct stat st = { 0 };
 	bool on_disk = fstat(t->fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode));
 	ssize_t n = on_disk ? -EOPNOTSUPP : file_now(t);
 
+	t->nowait = n == -EAGAIN;
 	if (!is_refused(n))
 		return n;
 	return t->size || on_disk ? polled_now(t, &st) : nothing_now(t);
 }
 
-/* One try that does not wait. */
-static ssize_t transfer_now(const void *call)
+/*
+ * One try that does not wait. What the try before has found out spares this one two calls, but is not believed twice in
+ * a row: another thread may have put something else behind the number.
+ */
+static ssize_t transfer_now(void *call)
 {
-	const struct transfer *t = call;
-	/* A read of nothing is no recv of nothing, which takes a message or waits for one. */
-	ssize_t n = t->size || t->out || t->message ? socket_now(t) : -ENOTSOCK;
+	struct transfer *t = call;
+	ssize_t n = t->nowait ? file_now(t) : -EOPNOTSUPP;
 
+	t->nowait = false;
+	if (!is_refused(n))
+		return n;
+	/* A read of nothing is no recv of nothing, which takes a message or waits for one. */
+	n = t->size || t->out || t->message ? socket_now(t) : -ENOTSOCK;
 	return n == -ENOTSOCK && !t->message ? other_now(t) : n;
 }
 
-static ssize_t transfer(const struct ctxfd *ctx, const struct transfer *t)
+static ssize_t transfer(const struct ctxfd *ctx, struct transfer *t)
 {
 	int events = t->out ? POLLOUT : t->flags & MSG_OOB ? POLLPRI : POLLIN;
 	bool only_once = t->flags & (MSG_DONTWAIT | MSG_ERRQUEUE); /* recv waits for neither */

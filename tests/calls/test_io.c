@@ -5,6 +5,7 @@
  */
 #include "kinds.h"
 
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #define FAR (3600 * CTXFD_SEC)
@@ -15,11 +16,19 @@ static atomic_bool no_nowait;
 /* Nor is there a /proc, by which to open a pipe anew. */
 static atomic_bool no_proc;
 
-/* Or it is a file of which only that much is in memory. */
+/* Or it is a file of which only that much is in memory, or nothing at all. */
 static atomic_size_t in_memory;
+static atomic_bool not_in_memory;
 
 /* Or signals come so fast that no call gets anywhere. */
 static atomic_bool interrupted;
+
+static bool is_file(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
 
 long __real_syscall(long nr, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f);
@@ -39,6 +48,10 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 
 		part.iov_len = part.iov_len < in_memory ? part.iov_len : in_memory;
 		return __real_syscall(nr, a, (long)&part, c, d, e, f);
+	}
+	if (not_in_memory && nr == SYS_preadv2 && is_file((int)a)) {
+		errno = EAGAIN;
+		return -1;
 	}
 	if (interrupted && (nr == SYS_preadv2 || nr == SYS_pwritev2)) {
 		errno = EINTR;
@@ -380,6 +393,32 @@ static void a_file_is_read_beyond_what_is_in_memory(void **state)
 	ctxfd_close(ctx);
 }
 
+/* What was found out about a pipe says nothing about what another thread puts in its place while the call waits. */
+static void a_file_may_take_the_place_of_a_pipe(void **state)
+{
+	char name[] = "/tmp/ctxfd-test-XXXXXX";
+	struct call c = { .ctx = make(), .size = 10 };
+	struct thread *reader;
+	int pipe[2], fd = mkostemp(name, O_CLOEXEC);
+
+	unlink(name);
+	assert_int_equal(write(fd, "a file", 6), 6);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	make_pipe(pipe);
+	c.fd = pipe[0];
+	reader = thread_start(call_read, &c);
+	thread_wait_asleep_in(reader, SYS_ppoll);
+	not_in_memory = true;
+	assert_int_equal(dup3(fd, pipe[0], O_CLOEXEC), pipe[0]);
+	assert_int_equal(write(pipe[1], "x", 1), 1); /* the poll still has the pipe */
+	assert_int_equal(result(reader), 6);
+	not_in_memory = false;
+	assert_memory_equal(c.buf, "a file", 6);
+	close(fd);
+	close_pair(pipe);
+	ctxfd_unref(c.ctx);
+}
+
 /* A device may take what is written as one message. Only a pipe and a terminal are given it in pieces. */
 static void a_device_is_written_to_at_once(void **state)
 {
@@ -471,6 +510,7 @@ int main(void)
 		cmocka_unit_test(a_write_to_what_is_full_waits_for_room),
 		cmocka_unit_test(a_write_may_be_short),
 		cmocka_unit_test(a_file_is_read_beyond_what_is_in_memory),
+		cmocka_unit_test(a_file_may_take_the_place_of_a_pipe),
 		cmocka_unit_test(a_device_is_written_to_at_once),
 		cmocka_unit_test(without_proc_a_pipe_is_written_in_pieces),
 		cmocka_unit_test(a_terminal_is_written_in_pieces),
