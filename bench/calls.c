@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@
 /* One thread's. */
 struct side {
 	int in, out;
+	int wake;                /* by which another thread could end the wait of one by hand */
 	struct sockaddr_un peer; /* where the other one listens */
 	socklen_t peer_size;
 };
@@ -40,12 +42,16 @@ struct turn {
 
 static char message[MESSAGE];
 
-static bool ready(int fd, short events, int64_t timeout)
+static bool any_ready(struct pollfd *p, nfds_t n, int64_t timeout)
 {
-	struct pollfd p = { .fd = fd, .events = events };
 	struct timespec limit = { timeout / CTXFD_SEC, timeout % CTXFD_SEC };
 
-	return ppoll(&p, 1, &limit, NULL) == 1;
+	return ppoll(p, n, &limit, NULL) == 1;
+}
+
+static bool ready(int fd, short events, int64_t timeout)
+{
+	return any_ready(&(struct pollfd){ .fd = fd, .events = events }, 1, timeout);
 }
 
 static void socket_pair(int type, int *a, int *b)
@@ -83,6 +89,19 @@ static bool recv_give(const struct side *s)
 }
 
 static const struct turn turn_recv = { recv_setup, recv_wait, recv_give, false };
+
+/* By hand, but so that another thread can end it. */
+static bool woken_wait(const struct side *s, const struct ctxfd *ctx)
+{
+	struct pollfd both[] = { { .fd = s->in, .events = POLLIN }, { .fd = s->wake, .events = POLLIN } };
+	char byte;
+
+	if (ctx)
+		return recv_wait(s, ctx);
+	return any_ready(both, 2, LIMIT) && both[0].revents && recv(s->in, &byte, 1, MSG_DONTWAIT) == 1;
+}
+
+static const struct turn turn_recv_woken = { recv_setup, woken_wait, recv_give, false };
 
 /* ---- send and write: each waits for the other to take out what it has put in before ------------------------------ */
 
@@ -288,6 +307,8 @@ static void take_turns(struct bench *b, const struct turn *turn, bool library)
 	for (int i = 0; i < 2; i++) {
 		two[i] = (struct player){ .turn = turn, .side = &sides[i], .root = root, .cpus = b->arg };
 		two[i].gives_first = !i && turn->first_gives;
+		sides[i].wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		bench_check(sides[i].wake >= 0);
 		sem_init(&two[i].go, 0, 0);
 		sem_init(&two[i].over, 0, 0);
 		two[i].thread = bench_thread(i && b->arg > 1 ? 0 : -1, play, &two[i]);
@@ -298,6 +319,7 @@ static void take_turns(struct bench *b, const struct turn *turn, bool library)
 	for (int i = 0; i < 2; i++)
 		player_free(&two[i]);
 	for (int i = 0; i < 2; i++) {
+		close(sides[i].wake);
 		close(sides[i].in);
 		if (sides[i].out >= 0 && sides[i].out != sides[i].in)
 			close(sides[i].out);
@@ -318,6 +340,7 @@ static void take_turns(struct bench *b, const struct turn *turn, bool library)
 	BENCH("floor", name, turn##_floor)
 
 ROW("call/recv", turn_recv)
+ROW("call/recv-woken", turn_recv_woken)
 ROW("call/send", turn_send)
 ROW("call/write", turn_write)
 ROW("call/write-pipe", turn_pipe)

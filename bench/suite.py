@@ -137,6 +137,7 @@ GROUPS = [
     ]),
     ("A call that has to wait, under a context of its own with a deadline; two threads take turns on N CPUs: for each turn", [
         call("call/recv", "with_timeout, ctxfd_recv, close; and a send", "ppoll with a timeout, recv; and a send"),
+        call("call/recv-woken", "the same", "ppoll of the socket and an eventfd, by which another thread could end it; recv"),
         call("call/send", "the same, ctxfd_send into a full buffer; and a recv", "ppoll, send; and a recv"),
         call("call/write", "the same, ctxfd_write to the socket", "ppoll, write; and a recv"),
         call("call/write-pipe", "the same, ctxfd_write into a full pipe; and a read", "ppoll, write; and a read"),
