@@ -14,15 +14,16 @@
  *
  * THE CHILD LIST (`children`, and the children's `next` and `prev`) belongs to whoever set one of two bits in the word:
  *
- *   LOCK  a spinlock, held for a few instructions to link or unlink one child. No system call, no second lock under it.
- *         Nobody else may change the word meanwhile (lock.h).
- *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE; or the
- *         dispatcher, which ends the after-funcs of one that has expired. The list is frozen: whoever wants to take a
+ *   LOCK  a spinlock, held for a few instructions to link or unlink one child. Nobody else may change the word
+ *         meanwhile (lock.h). No system call under it, and no second LOCK; only a dump, which reads a list under it,
+ *         takes the LOCK of something in that list as well, so always downward (dump.c).
+ *   HELD  a cancel is at work below this node, from the moment it marked it until it commits it DONE; or a
+ *         dispatcher is ending the after-funcs of an expired one. The list is frozen: whoever wants to take a
  *         child out waits for the walk (nobody can want to put one in). A walk takes holds strictly from parent to
  *         child, and so does whoever waits for one; so no two can wait for each other.
  *
- * What is hidden comes first in it: the shards of a node that many threads use (shard.h), then the expiry of one that
- * has after-funcs and a deadline (after.c). Their flags, SHARDED, ALARMED and LIBRARY, belong to the LOCK.
+ * Hidden children stand first in the list: the shards of a node that many threads use (shard.h), then the expiry of a
+ * node that has after-funcs and a deadline (after.c). Their flags, SHARDED, ALARMED and LIBRARY, belong to the LOCK.
  *
  * A LINKED CHILD IS VALID MEMORY: a child leaves its parent's list before it is freed, and leaving takes the LOCK.
  *
@@ -105,7 +106,7 @@
 struct ctxfd {
 	_Atomic uint64_t word;
 	_Atomic uint32_t refs;
-	_Atomic int fd; /* the done fd, or -1; set once, by whoever makes it first */
+	_Atomic int fd; /* the done fd; negative: none. Set by whoever makes it first; done.c says when it changes */
 	union {
 		struct {                        /* a node of the tree */
 			struct ctxfd *next;     /* under the parent's lock */
@@ -123,7 +124,7 @@ struct ctxfd {
 	struct ctxfd *parent;   /* as given to the constructor, perhaps a value context; fixed */
 	struct ctxfd *values;   /* the nearest value above, or NULL; fixed */
 	_Atomic uint32_t forks; /* of the process that made fd; see done.c */
-	uint8_t kind;           /* enum kind, for describe; fixed */
+	uint8_t kind;           /* enum kind: its row of ctxfdi_kinds; fixed */
 	bool linked : 1;        /* in the list of the nearest node above; fixed */
 	bool counted : 1;       /* as one of parent's owners; fixed */
 	bool graced : 1;        /* its kind has a deadline, or that of a context above it; fixed */
@@ -135,7 +136,7 @@ struct ctxfd {
 struct merge {
 	struct ctxfd ctx;
 	struct ctxfd link;
-	struct ctxfd *entered_by; /* ctx or link: the way that the walk which holds ctx came */
+	struct ctxfd *entered_by; /* ctx or link: by which the walk that holds ctx came to it; that walk's alone */
 };
 
 /*
@@ -147,7 +148,7 @@ struct beside {
 	struct ctxfd watch;
 };
 
-/* A node without children whose end is somebody's business: see kind.h. */
+/* A node without children whose kind is told when it has ended: see `ended` in kind.h. */
 struct hook {
 	struct ctxfd ctx;
 	struct hook *next; /* in the list of the cancel that ended it, then its kind's */
@@ -193,8 +194,8 @@ static inline struct ctxfd *nearest_value(const struct ctxfd *ctx)
 }
 
 /*
- * Fills in a new node, except its place in the tree, its word and its deadline. calloc would be slower: see the
- * benchmark of make.
+ * Fills in a new node, except its place in the tree, its word and its deadline. Field by field, since calloc would be
+ * slower (bench/make.c).
  */
 static inline void init_node(struct ctxfd *n, const struct ctxfd *parent, enum kind kind)
 {
@@ -232,8 +233,8 @@ static inline uint64_t cause_of(uint64_t w)
 }
 
 /*
- * For calls that succeed, or say -ENOMEM themselves, whatever becomes of the memory: keeps errno. Clang takes malloc
- * for a function that does not change it, and without the barrier leaves its restoring out.
+ * malloc that keeps errno, for calls that return -ENOMEM or do without the memory. Clang believes that malloc does not
+ * change errno; without the barrier it would leave out the line that restores it.
  */
 static inline void *malloc_quietly(size_t size)
 {
@@ -247,7 +248,7 @@ static inline void *malloc_quietly(size_t size)
 	return p;
 }
 
-/* What a word that is no longer LIVE says of how it ended. */
+/* How a context has ended, by its word, which is no longer LIVE. */
 static inline int err_of(uint64_t w)
 {
 	return w & CTX_EXPIRED ? -ETIMEDOUT : -ECANCELED;

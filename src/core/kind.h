@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kinds of contexts, a row each. By this table the tree serves kinds that it does not know: what is special about
- * one is a name, some flags, and what others have to do when it ends or goes. Everything here is fixed.
+ * The kinds of contexts, a row each. Through this table the tree serves kinds that it does not know: a kind has a
+ * name, some flags, and functions that the tree calls when a context of that kind ends or is freed. Everything here is
+ * fixed.
  */
 #ifndef KIND_H
 #define KIND_H
@@ -39,22 +40,22 @@ enum kind {
 };
 
 struct kind_row {
-	const char *name; /* for describe */
+	const char *name; /* for describe and dump */
 	uint64_t flags;   /* those of its word that are fixed: see context.h */
 	/*
 	 * For what has HOOK: a cancel has ended all on the list, the first of which is of this kind, and their parents.
-	 * Takes as many as it likes from its head, the first at least, and returns the rest. They may be freed at once.
-	 * What it would free itself goes into *garbage, as by ctxfdi_detach.
+	 * Takes the first one, and as many of those behind it as it likes, and returns the rest of the list. What it
+	 * takes may be freed by others at once. What it would free itself goes into *garbage, as by ctxfdi_detach.
 	 */
 	struct hook *(*ended)(struct hook *list, struct ctxfd **garbage);
 	/*
 	 * For what has RINGS: a cancel has ended n, a parked waiter, which stays where it is until this has returned.
-	 * Runs in the walk: it takes no lock under which anyone waits, for a walk least of all.
+	 * Runs in the walk, so it takes no lock whose holder may wait for long, or for a walk.
 	 */
 	void (*ring)(struct ctxfd *n);
 	/*
-	 * For what has an alarm in a dispatcher's heap: it has rung, at `now` or later, and is not set any more. Called
-	 * under the dispatcher's lock, by the thread that runs it. Returns how many contexts have ended by that.
+	 * For what has an alarm in a dispatcher's heap: it was due at `now` or earlier, and is not set any more. Called
+	 * under the dispatcher's lock, by the thread that runs it. Returns how many contexts that ended.
 	 */
 	int (*alarm)(struct heap_node *alarm, int64_t now);
 	/* For a kind whose deadline is not known yet when n is made: the deadline, or INT64_MAX until it is known. */
