@@ -18,8 +18,8 @@ static inline void cpu_pause(void)
 }
 
 /*
- * How long one who waits for an owner that does not run sleeps before it looks again: the first time, and each time
- * twice as long, up to 64 times that. Or hundreds who wait would keep the owner from running.
+ * How long a waiter naps before it looks again: this long at first, then each time twice as long, up to 64 times that.
+ * If all naps were short, hundreds of waiters would keep the owner from running.
  */
 #define NAP       (50 * CTXFD_USEC)
 #define DOUBLINGS 6

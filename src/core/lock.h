@@ -4,12 +4,12 @@
  * differs).
  *
  * A word is changed by compare-and-swap while it has no LOCK, and by nobody but the lock's owner while it has. So the
- * lock is given back by a plain store, which says as well what the owner changed (a first child, no child left). That
- * makes a context a fifth cheaper than a second locked instruction would.
+ * owner gives the lock back by a plain store, which also sets the flags that it has to change (there is a first child,
+ * or no child left). That makes a context a fifth cheaper than a second locked instruction would.
  *
- * WAITING FOR LOCK. A thread spins briefly. If the owner does not come, since it was preempted, it takes naps, each
- * longer than the one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and afterwards the node may
- * be freed.
+ * WAITING FOR LOCK. A thread spins briefly. If the owner does not come, since it was preempted, the thread takes naps,
+ * most of them longer than the one before. Nobody wakes it: a store cannot ask whether somebody sleeps, and after the
+ * store the node may be freed.
  *
  * WAITING FOR HELD. A thread sets WALK_WAITERS, and sleeps until the walk that gives HELD back sees the flag.
  */
@@ -25,9 +25,9 @@ uint64_t ctxfdi_await_unlock(struct ctxfd *n);
 uint64_t ctxfdi_await_walk(struct ctxfd *n, uint64_t w);
 
 /*
- * Every change of a word but the lock owner's is one of these. Acquire: what was written before the word came to this
- * is ours to read. Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is
- * now, without LOCK when it had to be waited for.
+ * Every change of a word but the lock owner's is one of these. Acquire: we see what was written before the word became
+ * what it is. Release: whoever sees the new word sees what we wrote before. On failure *w is the word as it is now; if
+ * it had LOCK, this has waited until that was gone.
  */
 static inline bool swap_word(struct ctxfd *n, uint64_t *w, uint64_t new)
 {
@@ -49,7 +49,7 @@ static inline uint64_t change_flags(struct ctxfd *n, uint64_t clear, uint64_t se
 	return new;
 }
 
-/* Under the lock, which was not to be had at the first try. */
+/* Under the lock, which the caller did not get at the first try. */
 static inline void count_meeting(struct ctxfd *n)
 {
 	claim(has_flag(n, CTX_LOCK));
@@ -93,9 +93,9 @@ static inline bool lock_live(struct ctxfd *n, uint64_t *seen)
 }
 
 /*
- * Gives n's lock back, and returns the word as it is then. What the owner changed goes along in the same step:
- * CHILDREN, SHARDED and ALARMED belong to the lock, so adding or subtracting the flag sets or clears it. Release pairs
- * with every acquiring look at the word. n may be freed by others from here on.
+ * Gives n's lock back, and returns the word as it is then. `change` is the sum of the flags to set, less those to
+ * clear, of those that belong to the lock: CHILDREN, ORPHAN, SHARDED, ALARMED, LIBRARY. Nobody else changes these, so
+ * no carry can reach another bit. Release pairs with every acquiring look at the word. From here on others may free n.
  */
 static inline uint64_t unlock(struct ctxfd *n, uint64_t change)
 {
