@@ -7,10 +7,10 @@
 
 #include "ctxfd.h"
 
-/* Whether a deadline has not passed for sure, for a fifth of the price of ctxfd_now. */
+/* Whether deadline is sure to be in the future, by a second or more. Costs a fifth of ctxfd_now. */
 bool ctxfdi_is_far(int64_t deadline);
 
-/* ns, which is not negative. A time_t of 32 bits ends after 68 years: then the latest that it can say. */
+/* ns must not be negative. What a time_t of 32 bits cannot hold (68 years) becomes the latest time that it can. */
 static inline struct timespec timespec_of(int64_t ns)
 {
 	struct timespec t = { .tv_sec = (time_t)(ns / CTXFD_SEC), .tv_nsec = (long)(ns % CTXFD_SEC) };
@@ -20,7 +20,7 @@ static inline struct timespec timespec_of(int64_t ns)
 	return t;
 }
 
-/* A time that a timer is set to: zero would disarm it. */
+/* The time to set a timer to for an alarm at `at`: zero would disarm the timer. */
 static inline struct timespec alarm_at(int64_t at)
 {
 	return timespec_of(at > 0 ? at : 1);

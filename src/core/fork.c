@@ -13,11 +13,11 @@ static void in_child(void)
 }
 
 /*
- * Before main, so that the handlers of a program, or of a library that uses this one, come before ours in a fork's
- * preparation: they may wait for a lock whose holder is on its way into a dispatcher. And before the program's own
- * constructors, which come first otherwise where the library is static, and may use it and fork: 101 is the first that
- * is not reserved. It can fail for want of memory at program start; then a forked child takes its parent's fds for its
- * own.
+ * Registered before main: fork calls what was registered last first, so the handlers of a program, or of a library that
+ * uses this one, come before ours. They may wait for a lock whose holder is on its way into a dispatcher. And before
+ * the program's own constructors, which may use the library and fork: where it is static, they would otherwise run
+ * first. (101 is the first priority that is not reserved.) This can fail for want of memory at program start; then a
+ * forked child takes its parent's fds for its own.
  */
 __attribute__((constructor(101))) static void watch_forks(void)
 {

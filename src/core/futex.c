@@ -3,8 +3,9 @@
  * The futex system call, and what to do where a sandbox refuses it. No locks, no state.
  *
  * EAGAIN (the word has changed), EINTR and ETIMEDOUT are passing: the caller looks again. Whatever else a sleep fails
- * with makes it a nap of a millisecond. A wake that a sandbox refuses reaches nobody, but then sleepers nap: all but
- * one that slept before a filter came that his own thread is not under. libc's locks would lose him as well.
+ * with makes it a nap of a millisecond. A wake that a sandbox refuses reaches nobody, but the sandbox refuses sleeps
+ * as well, so the sleepers nap. One sleeper is lost: a thread that is not under the sandbox's filter, and was asleep
+ * already when the filter came. libc's locks lose it as well.
  */
 #include "core/futex.h"
 
@@ -59,7 +60,7 @@ static void sleep_at(const volatile void *at, uint32_t value, int64_t until, uin
 {
 	int err = ctxfdi_futex_wait(at, value, FUTEX_WAIT_BITSET_PRIVATE, until, bits);
 
-	/* Refused, by a seccomp filter for one: the caller polls the word, with this between two looks. */
+	/* Refused, for instance by a seccomp filter: the caller polls the word, and naps here between two looks. */
 	if (err && err != -EAGAIN && err != -EINTR && err != -ETIMEDOUT)
 		ctxfdi_nap(until);
 }

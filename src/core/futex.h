@@ -14,7 +14,7 @@
 #include "core/context.h"
 
 #define WAKE_DONE UINT32_C(1) /* those who set WAITERS */
-#define WAKE_WALK UINT32_C(2) /* those who set WALK_WAITERS; and who naps, whom nobody need wake */
+#define WAKE_WALK UINT32_C(2) /* those who set WALK_WAITERS; and those who nap, whom nobody need wake */
 
 /* Sleeps while n's flags are those in w, until a wake of `bits` or CLOCK_MONOTONIC `until` (>= 0; INT64_MAX: none). */
 void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bits);
@@ -23,9 +23,9 @@ void ctxfdi_futex_sleep(struct ctxfd *n, uint64_t w, int64_t until, uint32_t bit
 void ctxfdi_futex_wake(struct ctxfd *n, uint32_t bits);
 
 /*
- * The same at any word of the library's, with no limit of time. A waker never waits for those that it wakes, as libc's
- * conditions do: for threads woken earlier to leave, which may be stopped, or in a signal's handler. So it may have a
- * lock.
+ * The same at any word of the library's, with no limit of time. The waker never waits for a sleeper. (A signal of a
+ * condition variable may: until threads that it woke earlier have left, which may be stopped or in a signal handler.)
+ * So it may hold a lock.
  */
 void ctxfdi_word_sleep(const uint32_t *at, uint32_t value);
 void ctxfdi_word_wake(const uint32_t *at);
@@ -39,7 +39,10 @@ uint32_t *ctxfdi_futex_word(struct ctxfd *n);
  */
 int ctxfdi_futex_wait(const volatile void *at, uint32_t value, int op, int64_t until, uint32_t bits);
 
-/* Where sleeping on a futex is refused: a millisecond, or less when CLOCK_MONOTONIC `until` comes before. */
+/*
+ * Sleeps for a millisecond, or until CLOCK_MONOTONIC `until` if that is sooner: where sleeping on a futex is refused,
+ * and where nobody would wake the sleeper.
+ */
 void ctxfdi_nap(int64_t until);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Intrusive lists: what is in one can leave it without knowing which. No lock of its own. */
+/* Intrusive lists: an item can leave its list without knowing which one that is. No lock: the list's owner has one. */
 #ifndef LIST_H
 #define LIST_H
 
@@ -8,8 +8,8 @@
 #define container_of(member_at, type, member) ((type *)(void *)((char *)(member_at)-offsetof(type, member)))
 
 /*
- * For whatever has `next`, and `prev` that is what points here: a link, or a context in its parent's list. Puts item
- * in where `at` points, and takes it out. Arguments are evaluated more than once.
+ * For whatever has a `next` and a `prev`, the address of the pointer that points to it: a link, or a context in its
+ * parent's list. Puts item in where `at` points, and takes it out. Arguments are evaluated more than once.
  */
 #define list_insert(at, item)                               \
 	do {                                                \

@@ -7,8 +7,8 @@
 #include <pthread.h>
 
 /*
- * Around what must not be a cancellation point of pthread_cancel, because a lock, a hold or memory is in hand, but
- * calls one of libc's. It is not cheap (some 30 ns). Keeps errno, too.
+ * Put these around calls of libc's cancellation points where pthread_cancel must not act, because the thread has a
+ * lock, a hold or memory. The pair is not cheap (some 30 ns). It restores errno, too.
  */
 struct thread_cancel {
 	int saved_errno;
