@@ -7,7 +7,7 @@
 
 #include "ctxfd.h"
 
-/* Whether deadline is sure to be in the future, by a second or more. Costs a fifth of ctxfd_now. */
+/* Whether deadline is sure not to have passed: it is about a second away, or more. Costs a fifth of ctxfd_now. */
 bool ctxfdi_is_far(int64_t deadline);
 
 /* ns must not be negative. What a time_t of 32 bits cannot hold (68 years) becomes the latest time that it can. */

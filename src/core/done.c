@@ -13,7 +13,8 @@
  * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
  * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
  * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
- * there makes an fd anew. n->forks tells whose the number is; remake_lock serialises the change.
+ * there makes an fd anew. n->forks tells whose the number is: its release stores pair with the acquire in is_inherited.
+ * remake_lock serialises the change of both.
  *
  * MISTAKES. A number that the program closed may be a stranger's by now. What the signalling call itself finds not to
  * be ours is LOST: it is not closed, and whoever asks after that makes an fd anew. An eventfd is not looked at first: a
@@ -50,10 +51,10 @@ static bool is_inherited(struct ctxfd *n)
 	return atomic_load_explicit(&n->forks, memory_order_acquire) != ctxfdi_forks;
 }
 
-/* ThreadSanitizer's, where the program has it: it follows the numbers that it sees opened and closed. */
+/* ThreadSanitizer's, NULL where the program has none. It follows numbers from open to close, and must see ours. */
 extern void __sanitizer_syscall_pre_impl_close(long fd) __attribute__((weak));
 
-/* By number, like add below, and for the same reasons. Keeps errno. */
+/* By the system call's number, like add below, and for the same reasons. Keeps errno. */
 static void close_quietly(int fd)
 {
 	int saved = errno;
@@ -105,7 +106,7 @@ static int open_done_fd(const struct ctxfd *n)
 	return fd;
 }
 
-/* A sandbox that refuses to say is no proof of a stranger. */
+/* Whether fd is a timerfd, or a sandbox refuses to say: that is no proof of a stranger. */
 static bool is_timerfd(int fd)
 {
 	struct itimerspec alarm;
@@ -114,10 +115,10 @@ static bool is_timerfd(int fd)
 }
 
 /*
- * The same without SET_TICKS: an alarm in the past. It takes the kernel some microseconds to ring it, in which err and
- * fd would disagree: so wait for it. And setting it makes the fd unreadable until then: so one thread at a time, and
- * never again. Another process that has the fd can disarm it meanwhile: so set it again if it does not ring, and give
- * up after a second.
+ * Makes a timerfd readable without SET_TICKS: sets an alarm in the past. The kernel takes some microseconds to ring it,
+ * in which err and fd would disagree; so this waits until it has rung. Setting it makes a readable fd unreadable until
+ * then; so one thread at a time does it, and only if the fd is not readable yet. Another process that has the fd can
+ * disarm it meanwhile; so this sets it again if it does not ring, and gives up after a second.
  */
 static void make_timer_readable_by_alarm(int fd)
 {
@@ -156,14 +157,9 @@ static bool make_timer_readable(int fd)
 }
 
 /*
- * 2^56 reads of a semaphore are more than anybody lives to do. Not all that it can hold: a write on top of it, by a
- * second thread that signals or by a stranger, must fit as well, or it would not wake anyone.
- *
- * If a stranger has filled it, it is readable, and stays so. Adding nothing still gives an edge to those that wait for
- * one.
- *
- * By number, since libc's write is a cancellation point, and a thread that pthread_cancel takes in the middle of a walk
- * would leave its holds for good. It is cheaper, too: 179 ns instead of 222.
+ * Adds to an eventfd, by the system call's number: libc's write is a cancellation point, and a thread that
+ * pthread_cancel takes in the middle of a walk would leave its holds for good. It is cheaper, too: 179 ns instead of
+ * 222.
  */
 static long add(int fd, uint64_t count)
 {
@@ -175,7 +171,12 @@ static long add(int fd, uint64_t count)
 	return written;
 }
 
-/* Makes an eventfd readable for good. False: the number is no longer ours. */
+/*
+ * Makes an eventfd readable for good: 2^56 reads of a semaphore are more than anybody lives to do. It is not given all
+ * that it can hold: a write on top of this, by a second thread that signals or by a stranger, must fit as well, or it
+ * would wake nobody. If a stranger has filled it, it is readable, and stays so; adding nothing still gives an edge to
+ * those that wait for one. False: the number is no longer ours.
+ */
 static bool make_eventfd_readable(int fd)
 {
 	if (add(fd, UINT64_C(1) << 56) >= 0)
@@ -193,7 +194,7 @@ static bool make_readable(const struct ctxfd *n, int fd)
 	return has_eventfd(n) ? make_eventfd_readable(fd) : make_timer_readable(fd);
 }
 
-/* Looks once more, for another thread may have found the same and made an fd anew. */
+/* n's number is not ours: makes it LOST. First signals again: another thread may have found it and made an fd anew. */
 static void lose(struct ctxfd *n)
 {
 	int fd;
@@ -207,8 +208,8 @@ static void lose(struct ctxfd *n)
 }
 
 /*
- * Says so in the word, too. In the child of a fork that has not asked for the fd nobody waits for it: UNSIGNALLED
- * stays, and the first to ask there signals.
+ * Takes UNSIGNALLED out of the word when it is done. In the child of a fork that has not asked for the fd, nobody waits
+ * for it: there UNSIGNALLED stays, and the first to ask signals.
  */
 void ctxfdi_signal_done(struct ctxfd *n)
 {
@@ -225,8 +226,8 @@ void ctxfdi_signal_done(struct ctxfd *n)
 }
 
 /*
- * Whether the fd of a node that never ended is still ours. If so, a dup of it does not become readable at the deadline
- * any more.
+ * Before the fd of a node that never ended is closed: disarms it, so that a dup of it does not become readable at the
+ * deadline. False: the number is no longer ours.
  */
 static bool silence(const struct ctxfd *n, int fd)
 {
@@ -258,7 +259,7 @@ static int make_fd(struct ctxfd *n)
 	if (fd < 0)
 		return fd;
 	atomic_store_explicit(&n->forks, ctxfdi_forks, memory_order_relaxed);
-	/* Release: a thread that reads the number sees the generation. Acquire: so does the loser of the race. */
+	/* Release: a thread that reads the number sees `forks`. Acquire: so does the loser of the race. */
 	if (atomic_compare_exchange_strong_explicit(&n->fd, &other, fd, memory_order_acq_rel, memory_order_acquire))
 		return fd;
 	close_quietly(fd);
@@ -270,20 +271,17 @@ static bool is_usable(struct ctxfd *n)
 	return !is_inherited(n) && atomic_load_explicit(&n->fd, memory_order_acquire) != LOST;
 }
 
-/* Makes fd the one of a node that has its parent process's, or a lost one. */
+/* Under remake_lock: gives n the new fd, in place of one that is the parent process's or LOST. */
 static void publish_anew(struct ctxfd *n, int fd)
 {
-	/* Before others can know it. */
+	/* Before others know the number: a DONE node's fd must be readable by then. */
 	if (load_word(n) & CTX_DONE)
 		make_readable(n, fd);
 	atomic_store_explicit(&n->fd, fd, memory_order_release);
-	/* First, so that a thread that sees the new generation sees that the fd is to be signalled. */
+	/* Before `forks`, so that a thread that sees the new `forks` sees that the fd is to be signalled. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 	atomic_store_explicit(&n->forks, ctxfdi_forks, memory_order_release);
-	/*
-	 * And last: either whoever makes n DONE after this sees the generation, and signals; or our caller sees it
-	 * DONE.
-	 */
+	/* And once more: either whoever makes n DONE after this sees `forks` and signals, or our caller sees n DONE. */
 	change_flags(n, 0, CTX_UNSIGNALLED);
 }
 
