@@ -127,7 +127,7 @@ struct ctxfd {
 	uint8_t kind;           /* enum kind: its row of ctxfdi_kinds; fixed */
 	bool linked : 1;        /* in the list of the nearest node above; fixed */
 	bool counted : 1;       /* as one of parent's owners; fixed */
-	bool graced : 1;        /* its kind has a deadline, or that of a context above it; fixed */
+	bool graced : 1;        /* its deadline may be known late: it is a grace, or below one; fixed */
 	uint8_t shard;          /* which shard of the list, from 1; 0: in the list itself; fixed */
 	uint8_t meetings;       /* how often threads met at its lock; under the lock */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is seen of a context's end, by looking. Everything about it is in the word, but two things take the thread that
- * looks. The first to look after a deadline writes into the word that it has passed. And between an end and its signal
+ * What is seen of a context's end, by looking. All of it is in the word, but the thread that looks has two things to
+ * do. The first to look after a deadline writes into the word that it has passed. And between an end and its signal
  * anyone may see DONE and UNSIGNALLED: a thread that does makes the fd readable before it answers. No locks.
  */
 #include "core/look.h"
@@ -11,7 +11,7 @@
 #include "core/futex.h"
 #include "core/lock.h"
 
-/* Whether it is the clock that ends n, whose word is *w; read anew on the way, it may tell of another end. */
+/* Whether n is still TIMED and its deadline has passed. *w is n's word; it may be read anew here. */
 static bool deadline_passed(struct ctxfd *n, uint64_t *w)
 {
 	if (*w & CTX_TIMED && !(*w & CTX_NEAR)) {
@@ -80,7 +80,10 @@ int ctxfd_cause(const struct ctxfd *ctx)
 	return cause ? cause : err_of(w);
 }
 
-/* Of those above that get their deadline later only the nearest counts, since nothing above ends that one. */
+/*
+ * The deadline of a graced context is known once the parent of the grace has ended. Of several graces above, only the
+ * nearest counts, since nothing above ends that one.
+ */
 int64_t ctxfdi_deadline_of(const struct ctxfd *ctx)
 {
 	struct ctxfd *n = node_of(ctx);

@@ -6,8 +6,8 @@
 #include "core/context.h"
 
 /*
- * Lets the clock have its say, and if n is done makes sure that its fd shows it. Returns n's word. Whoever answers a
- * question about n's end asks here first.
+ * Returns n's word, after it has ended n if its deadline has passed, and made n's fd readable if n is DONE. Whoever
+ * answers a question about n's end asks here first.
  */
 uint64_t ctxfdi_look(struct ctxfd *n);
 
@@ -15,8 +15,9 @@ uint64_t ctxfdi_look(struct ctxfd *n);
 int64_t ctxfdi_deadline_of(const struct ctxfd *ctx);
 
 /*
- * In the child of a fork, and once exit has ended the library's thread: what the first look at any context calls,
- * before it looks; else NULL. Relaxed: it is set by the thread that is to see it, and reset by what it calls.
+ * What the next look at any context calls first, or NULL. Set where the library's thread is gone and may be needed: in
+ * the child of a fork, once exit has ended that thread, and if it could not be replaced (library.c). What it calls
+ * resets it. Relaxed: nothing is read by it, since what it calls takes a lock.
  */
 extern void (*_Atomic ctxfdi_first_look)(void);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sleeping until a context is done or a time has come. No fd: sleepers set WAITERS in the word and sleep
- * on its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs
- * no waker: it is the sleep's own limit.
+ * Sleeping until a context is done or a time has come. No fd, no locks: sleepers set WAITERS in the word and sleep on
+ * its low half; whoever makes it DONE finds the flag in the same compare-and-swap and wakes them. A deadline needs no
+ * waker: it is the sleep's own limit.
  */
 #include "core/wait.h"
 
@@ -11,8 +11,8 @@
 #include "core/look.h"
 
 /*
- * By how much the kernel lets a sleep run over (the thread's timer slack, unless somebody set it): a sleep aims that
- * much too early, and then for the rest.
+ * By how much the kernel lets a sleep run over: the default of a thread's timer slack. So a sleep ends that much too
+ * early at first, and a second one takes the rest.
  */
 #define SLACK (50 * CTXFD_USEC)
 

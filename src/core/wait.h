@@ -5,19 +5,19 @@
 
 #include "core/context.h"
 
+/* How to sleep until a context ends. */
 struct sleep {
-	uint64_t word;
-	int64_t limit;
+	uint64_t word; /* while its flags are these */
+	int64_t limit; /* CLOCK_MONOTONIC; INT64_MAX: none */
 };
 
 /*
- * Before a sleep that n's end is to cut short. True: sleep while n's flags are those of s->word, until s->limit at most
- * (INT64_MAX: no limit), then come again. False: n is DONE, signalled as well, or CLOCK_MONOTONIC `until` has come.
- * s->word is n's word in either case.
+ * Before a sleep that n's end is to cut short. True: sleep as *s says, then call this again. False: n is DONE, and its
+ * fd signalled, or CLOCK_MONOTONIC `until` has come. In either case s->word is n's word, with WAITERS.
  */
 bool ctxfdi_prepare_sleep(struct ctxfd *n, int64_t until, struct sleep *s);
 
-/* Sleeps until n is DONE, signalled as well, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
+/* Sleeps until n is DONE and its fd signalled, or CLOCK_MONOTONIC `until` (INT64_MAX: no limit). Returns its word. */
 uint64_t ctxfdi_await_done(struct ctxfd *n, int64_t until);
 
 #endif
