@@ -11,7 +11,7 @@
 #include "core/shard.h"
 #include "core/tree.h"
 
-/* Their words are what flags_of returns for their kinds, which C does not let stand in an initializer. */
+/* Their words must be what flags_of returns for their kinds; C does not let that stand in an initializer. */
 static struct ctxfd background = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_BACKGROUND };
 static struct ctxfd todo = { .word = CTX_NEVER, .fd = -1, .deadline = INT64_MAX, .kind = KIND_TODO };
 
@@ -37,7 +37,7 @@ static uint64_t link_child(struct ctxfd *p, uint64_t seen, struct ctxfd *child)
 	return change;
 }
 
-/* Keeps parent alive by counting as one of its owners, where a place in its list does not do. */
+/* Makes n one of parent's owners, where no place in parent's list keeps it alive. */
 static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 {
 	n->counted = true;
@@ -47,7 +47,10 @@ static void count_on(struct ctxfd *n, const struct ctxfd *parent)
 /* How often threads must have met at a parent's lock before it gets shards. */
 #define CROWDED 16
 
-/* Locks the list that a child of p goes into. NULL: p is not LIVE. *seen: p's word, known to be so under the lock. */
+/*
+ * Locks the list that a child of p with these flags goes into: p's own, or a shard's. NULL: p is not LIVE. *seen is p's
+ * word: as the caller has read it, then as it is under the lock.
+ */
 static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 {
 	/* The shards of what has ended may be gone. */
@@ -56,7 +59,10 @@ static struct ctxfd *lock_list(struct ctxfd *p, uint64_t flags, uint64_t *seen)
 	return lock_live(p, seen) ? p : NULL;
 }
 
-/* Puts n into the list, p's or a shard's, and gives the lock back. p's word is seen. Inline: a call shows in make. */
+/*
+ * Puts n into the locked list, p's or a shard's, and gives the lock back. seen: p's word. Inline, since the cost of a
+ * call shows in the benchmark of make.
+ */
 __attribute__((always_inline)) static inline void link_and_unlock(struct ctxfd *p, struct ctxfd *list, uint64_t seen,
                                                                   struct ctxfd *n)
 {
@@ -163,7 +169,7 @@ static struct ctxfd *with_deadline(const struct ctxfd *parent, int64_t deadline,
 
 	if (deadline >= p->deadline)
 		return derive(parent, KIND_CANCEL, INT64_MAX, 0);
-	/* The parent's end goes first, so if the clock is to decide, it decides about the parent first. */
+	/* The parent's end, if it has come, beats this deadline: so let the clock end the parent first. */
 	if (passed)
 		ctxfdi_look(p);
 	n = derive(parent, KIND_DEADLINE, deadline, cause);
@@ -189,7 +195,10 @@ struct ctxfd *ctxfd_with_timeout_cause(const struct ctxfd *parent, int64_t timeo
 	return with_deadline(parent, timeout > INT64_MAX - now ? INT64_MAX : now + timeout, cause, timeout <= 0);
 }
 
-/* Ends n, which nobody but b's walk can know yet, by the verdict of its first parent; unless that walk was faster. */
+/*
+ * Ends a merge that is being made, by the verdict of one of its parents, unless the walk of its second parent, which
+ * alone can know it yet, was faster.
+ */
 static void inherit_end(struct ctxfd *n, uint64_t verdict)
 {
 	uint64_t w = load_word(n);
