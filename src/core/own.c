@@ -10,7 +10,8 @@
 /* ---- Owning ------------------------------------------------------------------------------------------------------ */
 
 /*
- * Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so orphan_shards is due.
+ * Under the lock of p, which is SHARDED and has lost its last owner. True: for the first time, so the caller must call
+ * orphan_shards.
  */
 static bool claim_shards(struct ctxfd *p)
 {
@@ -23,13 +24,14 @@ static bool claim_shards(struct ctxfd *p)
 }
 
 /*
- * p has lost its last owner: so have its shards. Returns what the caller must dispose of, as if it were an empty shard.
+ * p has lost its last owner, and with it its shards lose theirs. Returns what the caller must dispose of, as if it were
+ * an empty shard.
  */
 static struct ctxfd *orphan_shards(struct ctxfd *p)
 {
 	struct shards *block = shards_of(p);
 
-	/* Ours is the last count, which keeps the block until the caller gives it up. */
+	/* One count for `owner`, which keeps the block until the caller has disposed of that. */
 	atomic_fetch_add_explicit(&block->left, 1, memory_order_relaxed);
 	for (int i = 0; i < SHARDS; i++)
 		if (ctxfdi_drop(&block->shard[i].node))
@@ -149,7 +151,7 @@ static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ct
 	return true;
 }
 
-/* From what is outside of the tree. */
+/* Takes ctx, and its expiry if it has one, out of the lists that are outside of the tree. */
 static void detach_outside(struct ctxfd *ctx, uint64_t w, struct ctxfd **list)
 {
 	if (w & CTX_LISTED)
@@ -180,7 +182,8 @@ static void detach_node(struct ctxfd *ctx, struct ctxfd **list)
 }
 
 /*
- * The same for a shard. Returns the block's memory, which begins with its first shard, if this was the last one.
+ * The same for a shard. If this was the last one, returns the block's memory, which begins with its first shard; else
+ * NULL.
  */
 static struct ctxfd *detach_shard(struct ctxfd *shard, struct ctxfd **list)
 {
@@ -201,8 +204,8 @@ static void discard_one(struct ctxfd *ctx)
 }
 
 /*
- * Frees all on the list, and everything above that only they kept: a loop, however deep they hang. With garbage, what
- * is to be freed is only taken out of everything, and put there.
+ * Frees all on the list, and everything above that only they kept alive: in a loop, however deep the tree is. If
+ * garbage is not NULL, nothing is freed: what would be is put on that list instead, out of everything else.
  */
 static void dispose_all(struct ctxfd *list, struct ctxfd **garbage)
 {
@@ -232,7 +235,7 @@ void ctxfdi_dispose(struct ctxfd *dead)
 	dispose_all(dead, NULL);
 }
 
-/* All is taken out of the tree, so that a fork can wait for the end of this. */
+/* A fork may wait for the end of this. So it frees nothing and runs no code of the program: both could wait for it. */
 void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage)
 {
 	while (*garbage)

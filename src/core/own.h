@@ -33,7 +33,7 @@ void ctxfdi_dispose(struct ctxfd *dead);
 void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage);
 void ctxfdi_discard(struct ctxfd *garbage);
 
-/* Frees a hook's ctx and what only that kept, unless it is DONE: then it stays, and this is false. */
+/* Frees ctx, a hook's, and what only that kept alive, and returns true; if it is DONE, it stays: false. */
 bool ctxfdi_dispose_live(struct ctxfd *ctx);
 
 /*

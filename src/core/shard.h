@@ -6,11 +6,11 @@
  * spread theirs. A shard is a node like any other: a cancel's walk, holds and commits know nothing of it, and it
  * has a lock and a list of its own. What is special is where it lives and how it goes:
  *
- *   - The shards of a parent are one block of memory and stand first in its list, so `children` points at them, and
- *     stays so as long as there is any: it may then be read without the lock.
- *   - The parent is their owner. When its last owner leaves, they are orphans, as any node is whose owner leaves; the
- *     last of them to be empty takes the block out of the list. Both happen once. A parent that has ended may have
- *     owners again later (ctxfdi_own), but nothing is linked below it any more, so it has no use for its shards.
+ *   - The shards of a parent are one block of memory and stand first in its list. So `children` points at the block as
+ *     long as there is one, and may then be read without the lock.
+ *   - The parent owns them. When its own last owner leaves, the shards become orphans, as any node does whose last
+ *     owner leaves; the last shard to be empty takes the block out of the list. Both happen once. A parent that has
+ *     ended may have owners again later (ctxfdi_own), but nothing is linked below it any more, so it needs no shards.
  *   - A shard has no deadline and no fd, so it ends only by a walk that comes through its parent. Whoever has its lock
  *     and then finds the parent LIVE may link: a walk that marks the parent now has yet to mark the shard, for which it
  *     needs the lock.
@@ -33,9 +33,9 @@ struct shard {
 
 struct shards {
 	struct shard shard[SHARDS];
-	struct ctxfd owner;    /* stands for what p's owners count in `left`, on the list of what is to be freed */
-	_Atomic unsigned left; /* that have an owner or a child */
-	bool orphaned;         /* p's last owner has left, for the first time; under p's lock */
+	struct ctxfd owner;    /* no shard: stands for p's last owner on the list of what is to be freed (own.c) */
+	_Atomic unsigned left; /* how many shards have an owner or a child; and one for `owner` while that is listed */
+	bool orphaned;         /* p has lost its last owner once; under p's lock */
 };
 
 static inline struct shards *shards_of(const struct ctxfd *p)
@@ -46,11 +46,12 @@ static inline struct shards *shards_of(const struct ctxfd *p)
 /* Gives p shards, unless it has them, has ended, or there is no memory: it works without. */
 void ctxfdi_split_children(struct ctxfd *p);
 
-/* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. *seen: p's word. */
+/* Locks this thread's shard of p, which is SHARDED. NULL: p is not LIVE. Stores p's word in *seen. */
 struct ctxfd *ctxfdi_lock_shard(struct ctxfd *p, uint64_t *seen);
 
 /*
- * A shard has no owner and no child any more. True: it was the last one, so the block must leave p's list and be freed.
+ * To be called once for each shard, and for the block's `owner`, when it has no owner and no child any more. True: it
+ * was the last one, so the block must leave p's list and be freed.
  */
 bool ctxfdi_last_shard(struct ctxfd *shard);
 
