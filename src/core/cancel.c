@@ -34,7 +34,7 @@
 struct cancel {
 	uint64_t verdict;   /* cause and, perhaps, EXPIRED */
 	int64_t now;        /* when it first met a deadline; 0 before */
-	struct hook *ended; /* those of one context in the order in which they were made */
+	struct hook *ended; /* the hooks that it has ended; those of one context in the order in which they were made */
 };
 
 /* Whether n's deadline went by before the cancel came to it. One look at the clock serves the whole walk. */
@@ -45,7 +45,7 @@ static bool too_late(struct cancel *c, const struct ctxfd *n)
 	return n->deadline <= c->now;
 }
 
-/* Out of line, and all at once: most nodes need nothing, and the walk keeps its registers. */
+/* Does what announce finds to do. Out of line: most nodes need nothing, and so the walk keeps its registers. */
 __attribute__((noinline)) static void announce_to(struct ctxfd *n, uint64_t w, struct cancel *c)
 {
 	if (w & CTX_HOOK) {
@@ -103,8 +103,9 @@ static bool mark(struct ctxfd *n, struct cancel *c)
 }
 
 /*
- * The way back: everything below n is done, and n's hold ends. Returns n's word. n stays valid until the parent through
- * which the walk came is committed. A caller that came through none must not touch n any more.
+ * The way back: everything below n is done, and n's hold ends. Returns n's word. In a walk n stays valid until the
+ * parent through which the walk came is committed; its root, as long as the canceller owns it. ctxfdi_end_hooks has
+ * neither, and must not touch n afterwards.
  */
 static inline uint64_t commit(struct ctxfd *n)
 {
@@ -162,8 +163,8 @@ bool ctxfdi_hold_expired(struct ctxfd *n)
 }
 
 /*
- * Nothing is announced of n, which others may free once the hold is over. n was DONE before: the thread that made it so
- * has woken the sleepers, and one that has asked for its fd since then makes it readable.
+ * Does not announce n, which others may free once the hold is over. Nor need it: n was DONE before. The thread that
+ * made it so has woken the sleepers, and a thread that has asked for the fd since then makes that readable.
  */
 struct hook *ctxfdi_end_hooks(struct ctxfd *n)
 {
@@ -195,7 +196,7 @@ struct ctxfd *ctxfdi_cancel(struct ctxfd *ctx, uint64_t verdict)
 		return NULL;
 	if (mark(ctx, &c))
 		walk(ctx, &c);
-	look_first(); /* in the child of a fork: what was rung may need the library's thread */
+	look_first(); /* what was rung may need the library's thread, which the child of a fork has yet to start */
 	return ctxfdi_tell_hooks(c.ended);
 }
 
@@ -217,8 +218,8 @@ void ctxfd_close(struct ctxfd *ctx)
 	if (!ctx)
 		return;
 	/*
-	 * In this order: once we are the only owner nobody else can give it children. See ctxfdi_own for the third
-	 * look.
+	 * In this order: once we are the only owner, nobody else can give it children. And once more: until the list
+	 * was empty, a thread with a node in it could become an owner (ctxfdi_own).
 	 */
 	if (!is_alone(ctx) || load_word(ctx) & (CTX_CHILDREN | CTX_VALUE | CTX_NEVER | CTX_LISTED) || !is_alone(ctx)) {
 		ctxfd_cancel(ctx);
