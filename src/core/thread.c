@@ -11,8 +11,8 @@
 #include "core/clock.h"
 
 /*
- * EINVAL would blame the caller. It is clone's, in a process whose next children are to have a pid namespace of their
- * own (unshare).
+ * EINVAL comes from clone, in a process whose next children are to have a pid namespace of their own (unshare). It
+ * would blame our caller's arguments.
  */
 int ctxfdi_thread_result(int err)
 {
@@ -35,13 +35,13 @@ int ctxfdi_thread_create(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 	pthread_sigmask(SIG_SETMASK, &set, &before);
 	err = pthread_create(thread, NULL, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	errno = saved; /* a pthread_create that fails leaves that of its mmap there */
+	errno = saved; /* a pthread_create that fails leaves its mmap's errno there */
 	return ctxfdi_thread_result(err);
 }
 
 void ctxfdi_at_exit(_Atomic bool *known, void (*fn)(void))
 {
-	/* Relaxed: whoever comes second finds it told, or being told. */
+	/* Relaxed: it only keeps a second caller from telling exit again. */
 	if (!atomic_exchange_explicit(known, true, memory_order_relaxed))
 		atexit(fn);
 }
