@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Values: contexts beside the tree. A value context points at the node above it, for whatever concerns its end, and
- * every context points at the nearest value above, so that a lookup steps over values only. All fields are fixed at
- * birth; there is nothing to lock. It lives by its reference count alone, and everything derived from it holds one.
+ * Values: contexts that are no nodes of the tree. A value context points at the node above it, for whatever concerns
+ * its end, and every context points at the nearest value above, so that a lookup takes one step for each value. All
+ * fields are fixed at birth; there is nothing to lock. A value context lives by its reference count alone, and
+ * everything derived from it holds a reference.
  */
 #include <stdlib.h>
 
 #include "core/thread_cancel.h"
 #include "core/value.h"
 
-static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
+/* A value context without a value, whose end is node's. NULL with errno set. */
+static struct ctxfd *new_value(const struct ctxfd *parent, enum kind kind, struct ctxfd *node)
 {
 	struct ctxfd *v;
 
@@ -40,7 +42,7 @@ static struct ctxfd *beside(const struct ctxfd *parent, enum kind kind, struct c
 struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, const void *key, void *value,
                                 void (*destroy)(void *value))
 {
-	struct ctxfd *v = beside(parent, kind, parent ? node_of(parent) : NULL);
+	struct ctxfd *v = new_value(parent, kind, parent ? node_of(parent) : NULL);
 
 	if (!v)
 		return NULL;
@@ -50,7 +52,7 @@ struct ctxfd *ctxfdi_with_value(const struct ctxfd *parent, enum kind kind, cons
 	return v;
 }
 
-/* What remains to be freed would be lost if destroy ended the thread. */
+/* With pthread_cancel off: if destroy ended the thread, what remains to be freed would be lost. */
 void ctxfdi_discard_value(struct ctxfd *v)
 {
 	struct thread_cancel e;
@@ -74,7 +76,7 @@ const struct ctxfd *ctxfd_with_value(const struct ctxfd *parent, const void *key
 
 const struct ctxfd *ctxfd_without_cancel(const struct ctxfd *parent)
 {
-	return beside(parent, KIND_WITHOUT_CANCEL, mutable(ctxfd_background()));
+	return new_value(parent, KIND_WITHOUT_CANCEL, mutable(ctxfd_background()));
 }
 
 void *ctxfd_value(const struct ctxfd *ctx, const void *key)
