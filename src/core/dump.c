@@ -34,12 +34,12 @@ struct entry {
 	struct ctxfd *ctx; /* only its address, unless it is owned */
 	uint64_t word;
 	int64_t deadline;             /* known by now */
-	size_t parent, children, end; /* by number: the context above, and the first one below and behind those */
+	size_t parent, children, end; /* numbers of entries: the one above; those below are [children, end) */
 	uint32_t refs;
 	int fd;
 	uint8_t kind;
-	bool passed; /* its own deadline, or one above */
-	bool owned;  /* by us */
+	bool passed; /* the deadline in effect was over at the snapshot's time */
+	bool owned;  /* by us, until its list has been read */
 };
 
 struct snapshot {
@@ -48,11 +48,14 @@ struct snapshot {
 	int64_t time;
 };
 
-/* How many are read before others get the lock, and for how long: they nap meanwhile, and may not come at once. */
+/*
+ * How many contexts are read under a lock at a time, and how long others get it in between. They nap while they wait
+ * for it (lock.h), so they need that long to notice.
+ */
 #define AT_ONCE 256
 #define PAUSE   (50 * CTXFD_USEC)
 
-/* Makes room for so many more. */
+/* Makes room for AT_ONCE more entries. */
 static bool reserve(struct snapshot *s)
 {
 	size_t room = s->n + AT_ONCE;
@@ -73,7 +76,7 @@ static bool reserve(struct snapshot *s)
 	return true;
 }
 
-/* As ctxfdi_deadline_of, which would climb, under a lock, to a grace that may be far above. */
+/* What ctxfdi_deadline_of returns. But that would climb, under a lock, to a grace that may be far above. */
 static int64_t deadline_below(const struct entry *parent, const struct ctxfd *n)
 {
 	if (ctxfdi_kinds[n->kind].deadline)
@@ -107,7 +110,10 @@ static void add_context(struct snapshot *s, struct ctxfd *n, size_t parent)
 		e->owned = ctxfdi_own_parent(n);
 }
 
-/* Adds what follows the cursor in the locked list. True: and that is all. */
+/*
+ * Adds what follows the cursor in the locked list, AT_ONCE contexts at most, and moves the cursor behind them. Takes
+ * the LOCK of those that have children. True: the end of the list is reached.
+ */
 static bool add_some(struct snapshot *s, struct ctxfd *cursor, size_t parent)
 {
 	struct ctxfd *n = cursor, **place;
@@ -126,7 +132,8 @@ static bool add_some(struct snapshot *s, struct ctxfd *cursor, size_t parent)
 }
 
 /*
- * Puts the cursor into the locked list of p, or of its shard of that number, behind what is hidden. False: it is empty.
+ * Puts the cursor into the locked list, which is p's (shard 0) or that of p's shard of that number, behind what is
+ * hidden. seen: the word of the list's node. False: the list is empty.
  */
 static bool enter(struct ctxfd *p, struct ctxfd *list, uint64_t seen, struct ctxfd *cursor, int shard)
 {
@@ -160,7 +167,7 @@ static int read_list(struct snapshot *s, struct ctxfd *cursor, size_t parent)
 	return room ? 0 : -ENOMEM;
 }
 
-/* Shards may go when they are empty, so they are entered from above. */
+/* As enter, for a shard. Holds p's lock meanwhile, as well as the shard's: empty shards may go. */
 static bool enter_shard(struct ctxfd *p, int number, struct ctxfd *cursor)
 {
 	uint64_t w = lock(p);
