@@ -25,7 +25,10 @@ static bool write_wake(struct ctxfd_dispatcher *d)
 	return syscall(SYS_write, wake, &one, sizeof one) == sizeof one; /* see done.c */
 }
 
-/* Acquire pairs with the release of those that have written: after that `woken` is true to the epoll set. */
+/*
+ * Under the lock. `woken` alone is not enough: a thread that has set it may have yet to write, and `waking` counts it.
+ * Acquire pairs with that thread's release after its write: once `waking` is 0, the epoll set has what `woken` says.
+ */
 static bool needs_wake(struct ctxfd_dispatcher *d)
 {
 	return atomic_load_explicit(&d->wake, memory_order_relaxed) >= 0 &&

@@ -5,12 +5,14 @@
  * library has one of its own (library.c), which its thread runs.
  *
  * A DISPATCHER'S LOCK is a mutex. It guards struct ctxfd_dispatcher, and what is registered with it, except what is
- * fixed or atomic. It is taken before a node's LOCK, never after it. A thread holds one of them at a time, except in a
- * fork.
+ * fixed or atomic. A thread holds one of them at a time, except in a fork. Locks are taken in this order:
+ * ctxfdi_dispatchers_lock, a dispatcher's lock, then the signals' lock (signals.c) or a node's LOCK.
  *
- * Nobody who holds it waits for a walk, allocates or frees memory, or runs a function of the program. System calls
- * under it do not wait, except for a done fd where SET_TICKS is refused (done.c). A thread that makes an after-func due
- * gives it back before it wakes the thread that is to run that, which needs the lock at once.
+ * Nobody who holds it waits for a walk, allocates or frees memory, or runs a function of the program. A thread that
+ * holds it waits only for a done fd where SET_TICKS is refused (done.c), for signal handlers that are at work
+ * (signals.c), and, before the dispatcher's fds are closed, for threads that are about to write to one (loop.c). A
+ * thread that makes an after-func due gives the lock back before it wakes the thread that is to run it, which needs the
+ * lock at once.
  *
  * ONE THREAD RUNS a dispatcher at a time. Others that come meanwhile fetch what the epoll set reports, so that its fd
  * does not stay readable, and leave it in the queues. The one that runs looks at the queues once more when it ends its
@@ -27,12 +29,12 @@
 #include "dispatch/heap.h"
 
 struct ctxfd_dispatcher {
-	_Atomic unsigned refs;  /* of the program, contexts, expiries, and the thread that runs it */
+	_Atomic unsigned refs;  /* of the program, contexts, expiries, and threads that run it or are about to wake it */
 	_Atomic bool signalled; /* a signal has been noted for one of its contexts (signals.c) */
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;
-	uint32_t told;   /* a futex: changes when an after-func has ended, or `inside` has become false */
-	bool awaited;    /* a thread sleeps at it, or is about to */
+	uint32_t told;   /* a futex: changes when there is something to tell those who sleep at it (dispatcher_wait) */
+	bool awaited;    /* a thread sleeps at `told`, or is about to */
 	struct link all; /* in the list of all dispatchers; under ctxfdi_dispatchers_lock */
 
 	int epoll; /* has wake, timer, signals.c's fd, and each source's epoll; -1: none, as in the child of a fork */
@@ -41,7 +43,7 @@ struct ctxfd_dispatcher {
 	_Atomic unsigned waking; /* threads about to write to wake without the lock; each owns a reference meanwhile */
 	int64_t armed;           /* what the timer is set to; INT64_MAX: to nothing */
 	bool listening;          /* the epoll set has the signalfd */
-	int64_t look;            /* when to see whether a signal is still there that it told of; INT64_MAX: none has */
+	int64_t look;            /* when to see whether the signal that it told of is still there; INT64_MAX: never */
 
 	struct heap_node *alarms;
 	struct link *sources;        /* that are watched */
@@ -52,7 +54,7 @@ struct ctxfd_dispatcher {
 	bool serving;                /* a thread is at a round */
 	pthread_t thread;            /* which one */
 	bool inside;                 /* it is in the tree, without the lock: a fork waits until it has come back */
-	bool closed;                 /* no round begins any more: the program exits */
+	bool closed;                 /* no round may begin: exit waits for the library's thread to end */
 #ifdef CTXFD_DEBUG
 	bool locked; /* for claims (context.h): by `locker` */
 	pthread_t locker;
@@ -83,9 +85,10 @@ static inline void dispatcher_unlock(struct ctxfd_dispatcher *d)
 }
 
 /*
- * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. Not a cancellation
- * point; keeps errno. It uses no condition variable, since dispatcher_tell runs with the lock, which cancels and forks
- * want, and must not wait for a sleeper that was woken earlier (futex.h).
+ * Under the lock, which it gives back meanwhile: sleeps until dispatcher_tell, or for no reason. So the caller looks
+ * again at what it waits for: an after-func that ends, `inside`, or the start of the library's thread. Not a
+ * cancellation point; keeps errno. It uses no condition variable, since dispatcher_tell runs with the lock, which
+ * cancels and forks want, and must not wait for a sleeper that was woken earlier (futex.h).
  */
 static inline void dispatcher_wait(struct ctxfd_dispatcher *d)
 {
@@ -119,8 +122,8 @@ static inline void dispatcher_ref(struct ctxfd_dispatcher *d)
 /* Under the lock. */
 void ctxfdi_dispatcher_wake(struct ctxfd_dispatcher *d); /* makes the fd ready */
 /*
- * The same for an owner of d. Gives the lock back first, which the thread that wakes up needs; it may get this very
- * CPU.
+ * The same, but gives the lock back first: the thread that wakes up needs it, and may get this very CPU. The caller
+ * must own d.
  */
 void ctxfdi_dispatcher_unlock_and_wake(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for the earliest alarm */
@@ -129,19 +132,20 @@ void ctxfdi_dispatcher_arm(struct ctxfd_dispatcher *d); /* sets the timer for th
 void ctxfdi_dispatcher_step_out(struct ctxfd_dispatcher *d);
 void ctxfdi_dispatcher_step_in(struct ctxfd_dispatcher *d);
 
-/* The same: discards what is left of that work, for which it gives the lock back, since a value's destroy may run. */
+/* The same: discards what is left of that work. Gives the lock back meanwhile, since a value's destroy may run. */
 void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage);
 
 /*
- * The same: ends n. It is LISTED: the caller has found it in a list of d's, which n leaves before it is freed, and has
- * taken it out there. Returns 1; 0 if n is being freed.
+ * Under the lock, by the thread that runs d: ends n, which is LISTED. The caller has found it in a list of d's, which n
+ * leaves before it is freed, and has taken it out of that. Gives the lock back meanwhile. Returns 1; 0 if n is being
+ * freed.
  */
 int ctxfdi_dispatcher_end(struct ctxfd_dispatcher *d, struct ctxfd *n, uint64_t verdict);
 
-/* The same, once `first` is done, which n keeps alive and a walk is about to end. */
+/* The same, but first waits until `first` is done, which n keeps alive and a walk is about to end. */
 int ctxfdi_dispatcher_end_after(struct ctxfd_dispatcher *d, struct ctxfd *first, struct ctxfd *n, uint64_t verdict);
 
-/* All dispatchers of the program. The lock comes before all dispatchers' locks. */
+/* All dispatchers of the program, and the lock that guards this list. */
 extern pthread_mutex_t ctxfdi_dispatchers_lock;
 extern struct link *ctxfdi_dispatchers;
 
