@@ -2,10 +2,13 @@
 /*
  * The library's own dispatcher: the thread that runs it, and what fork and exit do.
  *
- * `state` and `thread` are guarded by the dispatcher's lock. The thread starts with the first thing that is registered
- * where no dispatcher of the program's is named, and lives as long as the process. A child of a fork has no such
- * thread, nor has a program that exits; it starts another with the first look at any context (look.h,
- * ctxfdi_first_look), if something waits for it, or with the first cancel that makes something due.
+ * The thread starts with the first thing that is registered where no dispatcher of the program's is named, and lives
+ * until exit. A child of a fork has no such thread, nor has a program whose exit has ended it: there another starts
+ * with the first look at any context (look.h, ctxfdi_first_look), if something waits for it, or with the first cancel
+ * that makes something due.
+ *
+ * `state` is guarded by the dispatcher's lock. `thread` belongs to whoever has set `state` to STARTING or EXITING.
+ * ctxfdi_library_runs is written under the lock and read without it. is_library_thread is each thread's own.
  */
 #include <sys/prctl.h>
 #include <time.h>
@@ -40,9 +43,9 @@ static _Thread_local bool is_library_thread;
 /* ---- The thread -------------------------------------------------------------------------------------------------- */
 
 /*
- * A function of the program has ended the thread: the next one takes over, at once if there is something to do. While
- * state is STARTING, the thread that made this one has yet to note that it runs. In a child that the function has
- * forked, this is no thread of the library's any more.
+ * A function of the program has ended the thread: starts the next one. While state is STARTING, the thread that made
+ * this one has yet to note that it runs. In a child that the function has forked, this is no thread of the library's
+ * any more.
  */
 static void library_thread_ends(void *unused)
 {
@@ -73,10 +76,10 @@ static bool is_over(unsigned forks)
 	return over;
 }
 
-/* Only sleeps here: poll takes nothing out of the set, and what is in it stays ready until run has dealt with it. */
+/* The poll only sleeps: what is in the set stays ready until ctxfd_dispatcher_run has dealt with it. */
 static void *library_thread(void *unused)
 {
-	/* In a function that it runs: then the thread ends with that, in the child. */
+	/* If a function of the program forks, the child's copy of this thread ends after that function. */
 	unsigned forks = ctxfdi_forks;
 	static const struct timespec brief = { 0, CTXFD_MSEC };
 	struct pollfd set;
@@ -103,7 +106,7 @@ static _Atomic bool library_ends_at_exit;
 
 static void end_thread(void);
 
-/* No lock is held while the thread is made, which takes memory: others wait until state is no longer STARTING. */
+/* Making the thread takes memory, so no lock is held meanwhile: others wait until state is no longer STARTING. */
 int ctxfdi_library_start(void)
 {
 	struct thread_cancel before = thread_cancel_off();
@@ -151,7 +154,7 @@ void ctxfdi_library_resume(void)
 		atomic_store_explicit(&ctxfdi_first_look, start_again, memory_order_relaxed);
 }
 
-/* Under the lock: the thread has gone, or is about to. What it has still to do is done by another. */
+/* Under the lock: the thread has gone, or is about to. If it leaves work undone, the next look starts another. */
 static void lose_thread(void)
 {
 	claim(dispatcher_is_locked(&ctxfdi_library));
@@ -164,9 +167,9 @@ static void lose_thread(void)
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */
 
 /*
- * fork waits until the library's thread is not in the tree, so that no lock of a context is left behind in the child.
- * What it waits for waits neither for memory nor for the program, so the order in which fork handlers run does not
- * matter. All dispatchers' locks are taken, since their threads may be in functions of the program.
+ * A fork waits until the library's thread is not in the tree, so that no lock of a context is left behind in the child.
+ * That thread waits neither for memory nor for the program while it is there, so the order in which fork handlers run
+ * does not matter. All dispatchers' locks are taken, since their threads may be in functions of the program.
  */
 void ctxfdi_dispatch_before_fork(void)
 {
@@ -208,13 +211,13 @@ void ctxfdi_dispatch_after_fork_in_child(void)
 
 /* ---- Exit -------------------------------------------------------------------------------------------------------- */
 
-/* If it is idle: see core/thread.h. A busy one is left alone. */
+/* Called by exit: ends the thread if it is idle (core/thread.h says why). A busy one is left alone. */
 static void end_thread(void)
 {
 	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	bool idle, gone;
 
-	atomic_store_explicit(&library_ends_at_exit, false, memory_order_relaxed); /* what exits may make another */
+	atomic_store_explicit(&library_ends_at_exit, false, memory_order_relaxed); /* a handler may start another */
 	if (is_library_thread)
 		return;
 	dispatcher_lock(&ctxfdi_library);
@@ -222,7 +225,7 @@ static void end_thread(void)
 	if (idle) {
 		state = EXITING;
 		ctxfdi_library.closed = true; /* a function that came due now could wait for the thread that exits */
-		/* Whatever it has taken: it is to look at `state`. */
+		/* So that the wake is not left out: the thread is to look at `state`. */
 		atomic_store_explicit(&ctxfdi_library.woken, false, memory_order_relaxed);
 		ctxfdi_dispatcher_wake(&ctxfdi_library);
 	}

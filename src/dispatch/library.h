@@ -6,13 +6,21 @@
 #include "dispatch/loop.h"
 
 extern struct ctxfd_dispatcher ctxfdi_library;
-int ctxfdi_library_start(void);   /* makes sure that its thread runs: 0 or -errno. Not under a lock */
-void ctxfdi_library_resume(void); /* the same, where there is nobody to tell of an error: the next look tries again */
-void ctxfdi_library_resume_later(void); /* the same by the next look */
-extern _Atomic bool ctxfdi_library_runs;
+extern _Atomic bool ctxfdi_library_runs; /* its thread runs */
+
+/* Not under a lock. Makes sure that its thread runs: 0 or -errno. */
+int ctxfdi_library_start(void);
+
+/* The same, where there is nobody to tell of an error: after one, the next look at a context tries again (look.h). */
+void ctxfdi_library_resume(void);
+
+/* Leaves that to the next look. */
+void ctxfdi_library_resume_later(void);
+
+/* As ctxfdi_library_start, but quick if the thread runs already. */
 static inline int library_ensure(void)
 {
-	/* Acquire pairs with the release in library_start: the fds are there. */
+	/* Acquire pairs with the release in ctxfdi_library_start: the fds are there. */
 	return atomic_load_explicit(&ctxfdi_library_runs, memory_order_acquire) ? 0 : ctxfdi_library_start();
 }
 
@@ -29,7 +37,7 @@ static inline int dispatcher_of(const struct ctxfd *ctx, struct ctxfd_dispatcher
 	return library_ensure();
 }
 
-/* Around a fork: waits until no lock of a context could be left behind in the child, and has all locks. */
+/* Around a fork. Before it: waits until the library's thread is not in the tree, and takes all locks of this layer. */
 void ctxfdi_dispatch_before_fork(void);
 void ctxfdi_dispatch_after_fork(void);
 void ctxfdi_dispatch_after_fork_in_child(void);
