@@ -56,7 +56,11 @@ static void collect(struct ctxfd_dispatcher *d)
 
 /* ---- What is due ------------------------------------------------------------------------------------------------- */
 
-/* The context cannot be freed meanwhile: before the hold by d's lock, and then by the hold. */
+/*
+ * The alarm of an expiry: ends the after-funcs on its context, which the clock has ended. The context cannot be freed
+ * meanwhile. Before the hold: whoever frees it needs d's lock first, to take the alarm away. Then: no child can leave a
+ * list that is held, and what has children is not freed.
+ */
 int ctxfdi_expire(struct heap_node *alarm, int64_t now)
 {
 	struct expiry *e = container_of(alarm, struct expiry, alarm);
@@ -74,7 +78,7 @@ int ctxfdi_expire(struct heap_node *alarm, int64_t now)
 	return 0;
 }
 
-/* Under the lock, by the thread that runs d: an alarm rings. Returns how many contexts that ended. */
+/* Under the lock, by the thread that runs d: has an alarm ring. Returns how many contexts that ended. */
 static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now)
 {
 	claim(dispatcher_is_locked(d));
@@ -100,7 +104,7 @@ static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	ctxfdi_dispatcher_discard(d, garbage);
 }
 
-/* Takes d's lock. Also when fn ends its thread, or throws an exception of C++: then this is called on the way out. */
+/* After fn: takes d's lock again. Also called if fn ends its thread, or throws an exception of C++: on the way out. */
 static void after_ran(void *arg)
 {
 	struct ctxfd_after *h = arg;
@@ -118,7 +122,7 @@ static void after_ran(void *arg)
 	}
 }
 
-/* Under the lock, by the thread that runs d. Returns how many functions have run. */
+/* Under the lock, by the thread that runs d: calls h's function, without the lock. Returns how many have run. */
 static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	claim(dispatcher_is_locked(d));
@@ -131,7 +135,10 @@ static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 	h->forks = ctxfdi_forks;
 	h->outer = running_here;
 	d->running = running_here = h;
-	/* fn may do with its context whatever an owner may, so h becomes one. A counted h is one already. */
+	/*
+	 * fn may do with its context whatever an owner may, so h becomes one; or is one already, if it is counted. (It
+	 * is in the context's list, so ctxfdi_own cannot fail.)
+	 */
 	if (!h->hook.ctx.counted) {
 		h->owns = h->hook.ctx.parent;
 		ctxfdi_own(h->owns);
@@ -145,7 +152,7 @@ static int run_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 
 /* ---- The round --------------------------------------------------------------------------------------------------- */
 
-/* What the round has not come to is due before what came after. */
+/* Puts what the round has not come to back into the queue, before what has come due since. */
 static void give_back_batch(struct ctxfd_dispatcher *d)
 {
 	claim(dispatcher_is_locked(d));
@@ -157,12 +164,12 @@ static void give_back_batch(struct ctxfd_dispatcher *d)
 struct round {
 	struct ctxfd_dispatcher *d;
 	struct thread_cancel before;
-	unsigned forks; /* as it began: a fork in a function of the program ends it in the child */
+	unsigned forks; /* when it began: if a function of the program has forked, the round ends in the child */
 };
 
 /*
- * Under the lock. Also when a function of the program leaves the round by pthread_exit or an exception of C++: then the
- * rest is left to the next one.
+ * Under the lock, which it gives back. Also called when a function of the program leaves the round by pthread_exit or
+ * an exception of C++: then the next round does the rest.
  */
 static void end_round(void *arg)
 {
@@ -199,7 +206,7 @@ static int run_due(struct round *r)
 	return done;
 }
 
-/* How many alarms ring before others get the lock: a million that are set anew take a tenth of a second. */
+/* After how many alarms others get the lock: to set a million anew takes a tenth of a second. */
 #define RINGS 64
 
 static void give_way(struct ctxfd_dispatcher *d)
@@ -208,7 +215,7 @@ static void give_way(struct ctxfd_dispatcher *d)
 	dispatcher_lock(d);
 }
 
-/* Under the lock: does what is due, and goes, so that what comes due meanwhile cannot keep us here. */
+/* Under the lock: does what is due now. What comes due meanwhile is for the next round, or it could keep us here. */
 static int serve(struct round *r)
 {
 	struct ctxfd_dispatcher *d = r->d;
@@ -248,7 +255,7 @@ int ctxfd_dispatcher_run(struct ctxfd_dispatcher *d)
 	}
 	d->serving = true;
 	d->thread = pthread_self();
-	dispatcher_ref(d); /* its last holder may go in a function that we run */
+	dispatcher_ref(d); /* a function that we run may give up the last other reference */
 	pthread_cleanup_push(end_round, &r);
 	result = serve(&r);
 	pthread_cleanup_pop(true);
@@ -263,7 +270,7 @@ void ctxfdi_running_forked(void)
 		h->forks = ctxfdi_forks;
 }
 
-/* In a child of a fork, whose parent was running it: it is freed, unless somebody has the handle. */
+/* In the child of a fork: the parent was running h, which does not go on here. Has it freed, unless it has a handle. */
 static void abandon_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
 	claim(dispatcher_is_locked(d));

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* After-funcs and expiries, which a round serves besides sources and the alarms of other kinds. */
+/* What a round serves: after-funcs, and the alarms that make them due at a deadline. (Sources have source.h.) */
 #ifndef ROUND_H
 #define ROUND_H
 
 #include "dispatch/dispatcher.h"
 
 /*
- * An after-func is a child of its context that never has children. Its end, by a cancel's walk or by its context's
- * expiry, is what makes it due; stopping it is a child leaving its parent. While it is linked it keeps its context
- * alive, and so all contexts above, and so its dispatcher.
+ * An after-func is a child of its context that never has children. It becomes due when it ends, by a cancel's walk or
+ * by its context's expiry. To stop it is to take it out of its context's list. While it is in there it keeps its
+ * context alive, and so all contexts above, and so its dispatcher. Guarded by the dispatcher's lock, where not fixed.
  */
 struct ctxfd_after {
 	struct hook hook;
@@ -19,14 +19,16 @@ struct ctxfd_after {
 	struct ctxfd *owns;                  /* its context, from the call of fn on, until it is freed; else NULL */
 	enum { AFTER_WAITING, AFTER_STOPPED, AFTER_RUNNING, AFTER_RAN } state;
 	bool owned;     /* somebody has the handle and will stop it; else the dispatcher frees it */
-	unsigned forks; /* while AFTER_RUNNING: ctxfdi_forks; with fewer than now, it is not running in this process */
-	pthread_t thread;          /* the same: that runs fn */
-	struct ctxfd_after *outer; /* the same: in whose fn that thread was already */
+	/* While AFTER_RUNNING: */
+	unsigned forks;            /* ctxfdi_forks of the process in which fn runs: if that is another, not here */
+	pthread_t thread;          /* which runs fn */
+	struct ctxfd_after *outer; /* in whose fn that thread was already, or NULL */
 };
 
 /*
- * A dispatcher's alarm for all after-funcs on one context with a deadline. It is made with the first of them and goes
- * with the context. The first one stands in the context's list, as a child that is DONE from birth.
+ * A dispatcher's alarm for all after-funcs on one context with a deadline. It is made with the first of them and freed
+ * with the context. The context's first expiry stands in its list, as a child that is DONE from birth; those of other
+ * dispatchers hang on that one.
  */
 struct expiry {
 	struct ctxfd node;
