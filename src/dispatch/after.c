@@ -43,8 +43,8 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list, struct ctxfd **garbage)
 			queue_append(&d->due, &h->link);
 		}
 	} while (list && list->ctx.kind == KIND_AFTER_FUNC && after_of(list)->dispatcher == d);
-	/* From here on they may be freed, and d, unless we own it. */
-	if (d->serving) { /* that thread looks at the queue again when its round ends */
+	/* Once the lock is given back, what is queued may be freed; and then d too, unless we own it. */
+	if (d->serving) { /* the thread that runs d looks at the queue again when its round ends */
 		dispatcher_unlock(d);
 	} else {
 		dispatcher_ref(d);
@@ -58,7 +58,7 @@ struct hook *ctxfdi_after_funcs_ended(struct hook *list, struct ctxfd **garbage)
 		ctxfdi_detach(dead, garbage);
 	}
 	if (d == &ctxfdi_library)
-		ctxfdi_library_resume(); /* in the child of a fork */
+		ctxfdi_library_resume(); /* it may not run, as in the child of a fork */
 	errno = saved;
 	return list;
 }
@@ -79,7 +79,7 @@ static bool has_expiry(struct ctxfd *n, uint64_t seen, const struct ctxfd_dispat
 	return false;
 }
 
-/* Puts e into n's list, or behind the first one there. False: n is not LIVE, or its dispatcher has one already. */
+/* Puts e into n's list, or behind the expiry there. False: n is not LIVE, or e's dispatcher has an expiry there. */
 static bool add_expiry(struct ctxfd *n, struct expiry *e)
 {
 	uint64_t seen, change = e->dispatcher == &ctxfdi_library ? CTX_LIBRARY : 0;
@@ -104,7 +104,7 @@ static bool add_expiry(struct ctxfd *n, struct expiry *e)
 	return added;
 }
 
-/* d learns of n's deadline, unless it knows of it already or n has ended. 0 or -ENOMEM. */
+/* Gives d an alarm for n's deadline, unless it has one or n has ended. 0 or -ENOMEM. */
 static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 {
 	uint64_t w = load_word(n);
@@ -142,7 +142,7 @@ static int set_expiry(struct ctxfd *n, struct ctxfd_dispatcher *d)
 	return 0;
 }
 
-/* Before the context is freed. */
+/* Before the context is freed: takes the alarms away, that of its first expiry and those behind it. */
 void ctxfdi_forget_expiry(struct ctxfd *expiry)
 {
 	for (struct expiry *e = container_of(expiry, struct expiry, node); e; e = e->more) {
@@ -153,7 +153,7 @@ void ctxfdi_forget_expiry(struct ctxfd *expiry)
 	expiry->linked = false;
 }
 
-/* After that: gives up all but the memory of the first one. */
+/* After that: gives the dispatchers up, and frees all but the first expiry, whose memory is the caller's. */
 void ctxfdi_discard_expiry(struct ctxfd *expiry)
 {
 	struct expiry *e = container_of(expiry, struct expiry, node), *more = e->more;
@@ -211,7 +211,8 @@ static bool is_running(const struct ctxfd_after *h)
 }
 
 /*
- * The slow side of stop: h has ended. Waits until its fn has returned, if that has started; else it never will: true.
+ * The slow side of stop: h has ended. If its fn has not started, keeps it from starting: true. Else waits until it has
+ * returned, unless the caller is that fn: false. Frees h, or leaves that to whoever has it.
  */
 static bool stop_ended(struct ctxfd_after *h)
 {
@@ -225,7 +226,7 @@ static bool stop_ended(struct ctxfd_after *h)
 		if (ours)
 			queue_remove(d->batch.end == &h->link.next ? &d->batch : &d->due, &h->link);
 		else
-			h->state = AFTER_STOPPED; /* the cancel that has ended it is about to come to it */
+			h->state = AFTER_STOPPED; /* for the cancel that has ended it, which is about to come to it */
 	} else if (is_running(h) && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;

@@ -33,7 +33,7 @@ static struct ctxfd *parent_of(const struct grace *g)
 	return node_of(g->beside.ctx.parent);
 }
 
-/* `grace` after that. */
+/* When g ends if its parent has ended at `at`. INT64_MAX: never. */
 static int64_t after(const struct grace *g, int64_t at)
 {
 	int64_t end;
@@ -73,12 +73,13 @@ static void settle_at_birth(struct grace *g)
 	if (g->called < deadline && deadline < at)
 		at = deadline;
 	end = after(g, at);
-	if (end == INT64_MAX) /* never; counted from a deadline that was long before, it could be some time */
+	/* Never. That reads as "not known yet": so whoever counts again, from a deadline long past, must get it too. */
+	if (end == INT64_MAX)
 		g->grace = INT64_MAX;
 	atomic_store_explicit(&g->end, end, memory_order_relaxed);
 }
 
-/* The parent has ended: when g ends, or INT64_MAX. */
+/* When g ends, whose parent has ended. INT64_MAX: never. */
 static int64_t end_of(struct grace *g)
 {
 	int64_t end = atomic_load_explicit(&g->end, memory_order_relaxed), deadline = parent_of(g)->deadline;
@@ -152,8 +153,8 @@ int ctxfdi_grace_rings(struct heap_node *alarm, int64_t now)
 }
 
 /*
- * When the parent has ended, with this verdict. If that was by another grace, it was when that one was over, and not
- * when its dispatcher came to it; but if g was made in between, the parent counts as done already.
+ * When the parent ended, which it has just done with this verdict. A parent that is a grace itself ended when its time
+ * was over, not when its dispatcher came to it; but not before g was made.
  */
 static int64_t parents_end(const struct grace *g, uint64_t verdict)
 {
@@ -164,7 +165,7 @@ static int64_t parents_end(const struct grace *g, uint64_t verdict)
 	return over < now ? over : now;
 }
 
-/* The dispatcher's lock is held for system calls that do not wait, at most. */
+/* Called in a walk. It may take the dispatcher's lock, under which nobody waits for a walk. */
 void ctxfdi_begin_grace(struct ctxfd *watch)
 {
 	struct grace *g = container_of(watch, struct grace, beside.watch);
@@ -190,7 +191,7 @@ void ctxfdi_forget_grace(struct ctxfd *n)
 
 	if (!g->dispatcher)
 		return;
-	/* We own the parent, so it cannot be free now. */
+	/* We own the parent, so the watch has kept nothing alive that would have to be freed now. */
 	if (g->beside.watch.linked && ctxfdi_unpark(&g->beside.watch))
 		claim(false);
 	dispatcher_lock(g->dispatcher);

@@ -20,7 +20,7 @@
 #include "core/tree.h"
 #include "core/wait.h"
 
-/* In `touched`: time is up. No touch is later. */
+/* In `touched`: time is up. As the latest time of all it ends the loop of every later touch. */
 #define IDLE_OVER INT64_MAX
 
 static struct idle *idle_of(struct ctxfd *n)
@@ -34,8 +34,8 @@ static uint64_t idle_verdict(const struct idle *i)
 }
 
 /*
- * When time is up. Does not overflow: after the constructor this is asked when the alarm has rung, as late as
- * `timeout`.
+ * When time is up. Does not overflow: with.c has checked the constructor's sum, and later ones are asked for when the
+ * alarm has rung, so the clock has come past `timeout`.
  */
 static int64_t idle_end(const struct idle *i, int64_t touched)
 {

@@ -8,7 +8,7 @@
 /* Guarded by its dispatcher's lock, where not fixed or atomic. It is LISTED, by its alarm, which need not be set. */
 struct idle {
 	struct ctxfd ctx;
-	_Atomic int64_t touched; /* when it was touched last, or IDLE_OVER; beside ctx.kind, which a touch reads */
+	_Atomic int64_t touched; /* when it was touched last, or IDLE_OVER. Behind ctx.kind: a touch reads both */
 	int64_t timeout;         /* fixed */
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive; NULL: born done, with no alarm */
 	struct heap_node alarm;

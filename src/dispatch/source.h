@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A context that ends because of something outside. source.c is for fds and processes, signals.c for signals. */
+/* A context that an fd, a process or a signal ends. source.c is for fds and processes, signals.c for signals. */
 #ifndef SOURCE_H
 #define SOURCE_H
 
@@ -13,7 +13,7 @@ struct source {
 	struct ctxfd ctx;
 	struct ctxfd_dispatcher *dispatcher; /* fixed; ctx keeps it alive */
 	struct link link;                    /* in its dispatcher's `sources`, or `ready` */
-	int epoll;                           /* holds the caller's fd, and nothing else; -1: signals; fixed */
+	int epoll;                           /* a set of the caller's fd and nothing else; -1: for signals; fixed */
 	unsigned forks;                      /* ctxfdi_forks of the process that made epoll; fixed */
 	_Atomic int cause;                   /* fixed; for signals: the first that came */
 };
