@@ -29,7 +29,7 @@
 #include "dispatch/heap.h"
 
 struct ctxfd_dispatcher {
-	_Atomic unsigned refs;  /* of the program, contexts, expiries, and threads that run it or are about to wake it */
+	_Atomic unsigned refs;  /* of the program, contexts, expiries, and threads that run it or will wake it */
 	_Atomic bool signalled; /* a signal has been noted for one of its contexts (signals.c) */
 	_Atomic int wake;       /* an eventfd in epoll; read by signal handlers without the lock */
 	pthread_mutex_t lock;

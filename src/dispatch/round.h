@@ -18,7 +18,7 @@ struct ctxfd_after {
 	void *arg;                           /* fixed */
 	struct ctxfd *owns;                  /* its context, from the call of fn on, until it is freed; else NULL */
 	enum { AFTER_WAITING, AFTER_STOPPED, AFTER_RUNNING, AFTER_RAN } state;
-	bool owned;     /* somebody has the handle and will stop it; else the dispatcher frees it */
+	bool owned; /* somebody has the handle and will stop it; else the dispatcher frees it */
 	/* While AFTER_RUNNING: */
 	unsigned forks;            /* ctxfdi_forks of the process in which fn runs: if that is another, not here */
 	pthread_t thread;          /* which runs fn */

@@ -7,8 +7,9 @@
  * live one wants it, the handler does what the disposition before would have done. So no mask is needed, nobody's
  * signal is lost, and a second Ctrl-C ends the program as soon as the context is done, even if nobody has run a
  * dispatcher or freed the context since. A signal that every thread has blocked never comes to a handler: for these
- * there is a signalfd in the dispatchers' epoll sets. It reports every signal. One that is still there some
- * milliseconds later comes to no handler, and the thread that then reads it does what the handler does.
+ * there is a signalfd in the dispatchers' epoll sets. It reports every signal, handled or blocked. If one is still
+ * there some milliseconds later (SIGNALS_DELAY), no handler comes to it, and the thread that then reads it does what
+ * the handler does.
  *
  * A listener listens until it is cancelled or freed, or is found to have ended otherwise. The last one to leave gives
  * the signal its disposition back, unless the program has changed it meanwhile.
@@ -17,9 +18,9 @@
  * ours goes over that one again, and then it must know which of the two calls it. So there are several: each is set
  * over one handler of the program only, and does what that one would have done.
  *
- * THE LOCK guards the list, the dispositions and the signalfd. It comes after a dispatcher's lock. Handlers take no
- * lock: they read the list as it is, and `handlers` counts them: a listener that has left the list is freed once all
- * that may have seen it there have left (ctxfdi_await_handlers).
+ * THE LOCK guards the list, `signals` and the signalfd. It comes after a dispatcher's lock. Handlers take no lock: they
+ * read what is atomic. `handlers` counts those at work. A listener that has left the list is freed only after all
+ * handlers that may have seen it there have left (ctxfdi_await_handlers).
  */
 #include "dispatch/signals.h"
 
@@ -40,10 +41,10 @@ static _Atomic unsigned handlers;
 #define LEVELS 4
 
 struct level {
-	bool used; /* as long as the program may have a handler that calls ours */
-	struct sigaction before;
-	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context); /* what a handler needs of that */
-	_Atomic bool once;                                                 /* SA_RESETHAND: then it is the default */
+	bool used;               /* as long as the program may have a handler that calls ours */
+	struct sigaction before; /* the disposition that this level is set over */
+	void (*_Atomic fallback)(int sig, siginfo_t *info, void *context); /* its handler, for ours to call */
+	_Atomic bool once; /* it has SA_RESETHAND: after one call `fallback` is the default */
 };
 
 static struct {
@@ -83,7 +84,7 @@ static bool note(int sig)
 		wanted = true;
 		atomic_compare_exchange_strong_explicit(&l->source.cause, &none, sig, memory_order_relaxed,
 		                                        memory_order_relaxed);
-		/* Release pairs with the acquire in collect. */
+		/* Release pairs with the acquire in collect (round.c). */
 		atomic_store_explicit(&d->signalled, true, memory_order_release);
 		/* Sequentially consistent: see ctxfdi_dispatcher_close_fds. */
 		wake = atomic_load(&d->wake);
@@ -116,7 +117,10 @@ static void act_by_default(int sig)
 	}
 }
 
-/* A handler of the older kind, which takes a number only, may be given the other arguments, too. */
+/*
+ * Does what the disposition before would have done. A handler of the older kind, which takes only a number, may be
+ * given the other arguments as well.
+ */
 static void act_as_before(struct level *l, int sig, siginfo_t *info, void *context)
 {
 	struct sigaction before = { .sa_handler = SIG_DFL };
@@ -260,7 +264,10 @@ static int level_now(int sig)
 	return sigaction(sig, NULL, &now) == 0 ? level_of(&now) : -1;
 }
 
-/* No handler that the program has set over this level or a later one is left. */
+/*
+ * Puts the disposition back that our handler was set over, unless sig does not have our handler. No handler that the
+ * program has set over this level or a later one is left then.
+ */
 static void give_back(int sig)
 {
 	struct sigaction none = { .sa_handler = SIG_DFL };
@@ -294,7 +301,7 @@ static int set_signalfd(void)
 	return 0;
 }
 
-/* What comes from here on is ours to hear. */
+/* Puts l into the list, and gives each of its signals our handler: l hears what comes from here on. 0 or -errno. */
 static int listen_for(struct listener *l)
 {
 	int err = 0, failed;
@@ -341,7 +348,7 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 	pthread_mutex_lock(&lock_of_signals);
 	for (struct listener *l = atomic_load(&listeners); l; l = atomic_load(&l->next)) {
 		wanted |= l->source.dispatcher == d;
-		for (int sig = 1; sig < NSIG; sig++) /* what a fork has given back */
+		for (int sig = 1; sig < NSIG; sig++) /* again: a fork has given some back (ctxfdi_signals_forked) */
 			if (l->source.dispatcher == d && l->set & signal_bit(sig))
 				take(sig);
 	}
@@ -356,7 +363,10 @@ int ctxfdi_signals_watch(struct ctxfd_dispatcher *d)
 	return err;
 }
 
-/* Those of d that have heard something are to be cancelled. Whoever has ended otherwise does not listen any more. */
+/*
+ * Makes those of d's listeners ready that have heard something: they are to be cancelled. Takes those out of the list
+ * that have ended otherwise, whatever their dispatcher.
+ */
 static void sort_listeners(struct ctxfd_dispatcher *d)
 {
 	struct listener *l = atomic_load(&listeners), *next;
@@ -386,7 +396,7 @@ void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending)
 	pthread_mutex_lock(&lock_of_signals);
 	sort_listeners(d);
 	while (pending && signals_fd >= 0 && read(signals_fd, &info, sizeof info) == sizeof info) {
-		if (!note((int)info.ssi_signo)) /* the last one has just ended: it is for the program */
+		if (!note((int)info.ssi_signo)) /* the last listener has just ended, so the signal is the program's */
 			kill(getpid(), (int)info.ssi_signo);
 		sort_listeners(d);
 	}

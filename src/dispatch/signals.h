@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Contexts that end by a signal, as the dispatcher and fork need to know them; see signals.c. */
+/* Contexts that end by a signal: what constructors, rounds and forks need of them. See signals.c. */
 #ifndef SIGNALS_H
 #define SIGNALS_H
 
@@ -21,7 +21,8 @@ static inline uint64_t signal_bit(int sig)
 int ctxfdi_signals_listen(struct listener *l);
 
 /*
- * Under d's lock: takes what handlers have noted for d's contexts and, with `pending`, signals that came to no handler.
+ * Under d's lock: makes those of d's contexts ready for which handlers have noted a signal; with `pending`, also reads
+ * the signals that came to no handler, for the contexts of all dispatchers.
  */
 void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending);
 
@@ -31,7 +32,7 @@ void ctxfdi_signals_take(struct ctxfd_dispatcher *d, bool pending);
 /* Under d's lock, when d's epoll set is new: puts the signalfd there if d needs it. 0 or -errno. */
 int ctxfdi_signals_watch(struct ctxfd_dispatcher *d);
 
-/* What d's epoll set says of the signalfd. */
+/* Its address is the data of the signalfd's events in an epoll set. */
 extern char ctxfdi_signals_event;
 
 /* Waits until no handler is at work that was at work when this was called. */
