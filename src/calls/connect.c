@@ -32,10 +32,11 @@ static int accept_plain(const struct acceptance *a)
 }
 
 /*
- * Accept has no flag that keeps it from waiting. On a blocking socket: poll, then accept, one thread of the process at
- * a time, or two that both see one connection would leave the slower one waiting where no context reaches it. A thread
- * that finds another one at it does not wait for it, but tries again: that one may wait after all, if another process
- * is quicker. `taken` says of which process the thread is, since a child of a fork inherits it, but not the thread.
+ * Accept has no flag that keeps it from waiting. So on a blocking socket this polls, then accepts; and one thread of
+ * the process at a time does so. If two saw the same connection, the slower one would wait in accept, where no context
+ * reaches it. A thread that finds another at it does not wait for that one (it may be waiting in accept after all, if
+ * another process was quicker), but has nothing for now: EAGAIN. `taken` says of which process the thread is, since the
+ * child of a fork inherits `taken`, but not the thread.
  */
 static int accept_alone(const struct acceptance *a)
 {
@@ -64,8 +65,8 @@ static int accept_without_waiting(const struct acceptance *a)
 
 	if (mode < 0)
 		return -errno;
-	if (a->flags &
-	    ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) /* as the kernel; musl would try again without flags, and wait */
+	/* As the kernel does; musl would try again without flags, and wait. */
+	if (a->flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK))
 		return -EINVAL;
 	if (mode & O_NONBLOCK)
 		return accept_plain(a);
@@ -124,8 +125,9 @@ static bool has_peer(int fd)
 }
 
 /*
- * Takes back an attempt that has failed, as a connect that waits does itself. Otherwise the next connect would only be
- * told of this one, by ECONNABORTED. Only for IP: a vsock would wait for what it goes on calling an attempt.
+ * Takes back an attempt that has failed, as the kernel does after a connect that waits. Otherwise the next connect
+ * would only tell of this one, by ECONNABORTED. Only for IP: on a vsock, to which the attempt is still under way, this
+ * would wait.
  */
 static void take_back(int fd, const struct sockaddr *addr)
 {
@@ -138,8 +140,9 @@ static void take_back(int fd, const struct sockaddr *addr)
 }
 
 /*
- * started: -EALREADY if the attempt was begun before this call. If that one has failed, somebody may have taken its
- * error already, and a socket that is not connected polls writable, too: a vsock after a refusal, for good.
+ * Waits until the connection stands or has failed: 0, err or -errno. started is what connect returned: -EALREADY if the
+ * attempt was begun before this call. If such an attempt has failed, somebody may have taken its error already, so
+ * SO_ERROR is not enough: a socket that is not connected polls writable, too (a vsock after a refusal, for good).
  */
 static int finish_connecting(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, int started)
 {

@@ -33,7 +33,7 @@ struct waitv_limit {
 };
 #define WAITV_32_BITS 2
 
-enum { CONTEXT, PROGRAM, WORDS }; /* what futex_waitv says was woken */
+enum { CONTEXT, PROGRAM, WORDS }; /* the places of the two words in futex_waitv's list, whose result is such a place */
 
 /* The first slice where there is no futex_waitv, and the longest: each is twice as long as the one before. */
 #define FIRST_SLICE   CTXFD_MSEC
@@ -49,7 +49,7 @@ struct futex {
 	bool shared;
 };
 
-/* Sleeps at both words: which was woken, or -errno. */
+/* Sleeps at both words. Returns which was woken, CONTEXT or PROGRAM, or -errno. */
 static int sleep_at_both(struct ctxfd *n, const struct sleep *s, const struct futex *f)
 {
 	const struct waitv words[WORDS] = {
@@ -74,8 +74,8 @@ static int sleep_at_both(struct ctxfd *n, const struct sleep *s, const struct fu
 }
 
 /*
- * Sleeps at the program's word until `until` at most: 0 when that is all, -EINTR or -ETIMEDOUT when it is to be called
- * again, -EFAULT. Where the kernel refuses any futex, a nap is a wait that ended for no reason.
+ * Sleeps at the program's word until `until` at most. Returns 0 when the wait is over, for a reason or for none;
+ * -EINTR or -ETIMEDOUT when it is to go on; or -EFAULT. Where the kernel refuses any futex, this naps and returns 0.
  */
 static int sleep_at_one(const struct futex *f, int64_t until)
 {
@@ -111,11 +111,11 @@ static int wait_under(struct ctxfd *n, const struct futex *f)
 		switch (result) {
 		case PROGRAM:
 			return 0;
-		case CONTEXT: /* perhaps only changed, or another's before it */
+		case CONTEXT: /* look again: the wake may be for others at this word, or for what had its memory before */
 		case -EINTR:
 		case -ETIMEDOUT:
 			continue;
-		case -EAGAIN: /* either word was another */
+		case -EAGAIN: /* one of the two words is not what it was to be */
 			if ((uint32_t)load_word(n) == (uint32_t)s.word)
 				return 0;
 			continue;

@@ -65,7 +65,7 @@ void ctxfdi_ring_poller(struct ctxfd *n)
 
 static pthread_key_t key; /* for its destructor: it frees a thread's waiter */
 
-/* That has run in this thread. Other destructors may wait still, and may be the last to run: they get no new one. */
+/* Whether it has run in this thread. Destructors that run later may wait, too, and get no new waiter: none frees it. */
 static _Thread_local bool ends;
 
 static bool has_key;

@@ -18,7 +18,7 @@
 struct waiter {
 	struct ctxfd node; /* in the list while parked */
 	bool parked;
-	bool rung;      /* by a walk, which held the list */
+	bool rung;      /* by a walk, which held the list; reset when it is parked */
 	int fd;         /* the waker, or -1: readable once rung. See waiter.c */
 	uint32_t forks; /* ctxfdi_forks of the process that made it */
 

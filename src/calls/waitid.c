@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_waitid: waiting for a process under a context. The same loop as in io.c: ask without waiting, then poll the
- * pidfd, and ask again. No locks, no state.
+ * ctxfd_waitid: waiting for a process under a context. The loop is like that of attempt.h: ask without waiting, then
+ * poll the pidfd, and ask again. No locks, no state.
  */
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +12,7 @@
 #include "core/thread_cancel.h"
 #include "ctxfd.h"
 
-/* Else a child made by clone with another exit signal than SIGCHLD, or none, would be no child. */
+/* Without it waitid does not know a child that was made by clone with another exit signal than SIGCHLD, or none. */
 #define ANY_CHILD __WALL
 
 /*
@@ -30,11 +30,11 @@ static int look(int pidfd, siginfo_t *info, int options)
 	return result;
 }
 
-/* 0 when the next look is due, else err or -errno. */
+/* Waits until the next look is due: 0, err or -errno. vain: the last look came after such a wait, and found nothing. */
 static int await_exit(const struct ctxfd *ctx, int pidfd, bool vain)
 {
 	struct pollfd one = { .fd = pidfd, .events = POLLIN };
-	/* It polls readable, but a debugger of another process's has the status first. */
+	/* Then it polls readable, but has no status yet: a debugger in another process gets that first. Ask slowly. */
 	int ready = vain ? ctxfd_poll(ctx, NULL, 0, CTXFD_MSEC) : 0;
 
 	if (ready == 0)
