@@ -13,7 +13,7 @@
  * meanwhile. The node lies in the worker's record, and is out of the tree before that goes to the next call. The thread
  * itself never touches the tree: an abandoned one knows fn, arg and drop, and holds nothing that the program may free.
  *
- * LOCKS. pool.lock guards the pool. A worker's lock guards its state, result and gone, and whether it was rung; what is
+ * LOCKS. pool.lock guards the pool, except `stuck`. A worker's lock guards its state, result, gone and rung. What is
  * called the job's is written by the call before the state says READY. Nobody holds two locks. None is held while
  * memory is allocated, a thread is made, something is done in the tree, or a function of the program runs; so a fork
  * can take pool.lock.
@@ -38,16 +38,16 @@ struct worker {
 	pthread_cond_t wake;   /* for the thread: there is a job */
 	pthread_cond_t caller; /* fn has returned, or a cancel has rung */
 	enum state {
-		PARKED,    /* idle; or a call has it, and has given it no job, or takes its leave */
+		NO_JOB,    /* idle; or a call has it, before it gives it a job or when it leaves */
 		READY,     /* there is a job, and the thread has not seen it yet */
 		RUNNING,   /* fn runs, and its call waits for it */
 		FINISHED,  /* fn has returned, and the call has not seen it yet */
 		ABANDONED, /* fn runs, and nobody waits for it */
-		ENDING,    /* the process exits */
+		ENDING,    /* exit ends the thread */
 	} state;
-	bool parked; /* the node; the call's alone */
-	bool rung;
-	bool gone; /* fn has ended the thread */
+	bool parked; /* the node is; the call's alone */
+	bool rung;   /* a cancel has come to the node */
+	bool gone;   /* fn has ended the thread */
 	int result;
 	int (*fn)(void *arg);    /* the job's */
 	void (*drop)(void *arg); /* the job's */
@@ -56,9 +56,9 @@ struct worker {
 
 static struct {
 	pthread_mutex_t lock;
-	struct worker *idle;  /* last in, first out, so that the others come to their end */
+	struct worker *idle;  /* last in, first out, so that those that are not needed stay idle, and end */
 	struct worker *spare; /* records whose threads stayed behind in the parent of a fork */
-	struct worker *stuck; /* exit has not seen them end */
+	struct worker *stuck; /* which have not ended in time at exit; exit's alone. Only so that they are not leaks */
 	unsigned jobs;        /* workers that are taken or abandoned */
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -66,15 +66,15 @@ _Atomic int64_t ctxfdi_call_idle = 5 * CTXFD_SEC;
 
 /* ---- The pool ---------------------------------------------------------------------------------------------------- */
 
-/* A function of the program has called fork, and this is the child: nobody waits, and w is nobody's. */
+/* Whether this is the child of a fork that came later than w: nobody waits here, and w is nobody's. */
 static bool is_elsewhere(const struct worker *w)
 {
 	return w->forks != ctxfdi_forks;
 }
 
 /*
- * On whatever thread the job has come to its end. If a cancellation cut drop short, arg would be lost, and w with it;
- * fn may have enabled it on the library's thread, too.
+ * On the thread on which the job has come to its end, whichever that is. With pthread_cancel off (fn may have switched
+ * it on, on the library's thread too): if it cut drop short, arg and the worker would be lost.
  */
 static void call_drop(void (*drop)(void *arg), void *arg)
 {
@@ -103,7 +103,7 @@ static void release(struct worker *w)
 		free(w);
 }
 
-/* The same with one whose job is nobody's any more. */
+/* Drops the job of a worker, which nobody waits for any more, and gives the worker back. */
 static void drop_job(struct worker *w)
 {
 	call_drop(w->drop, w->arg);
@@ -169,11 +169,11 @@ static void job_ends(struct worker *w, int result, bool gone)
 
 	pthread_mutex_lock(&w->lock);
 	abandoned = w->state == ABANDONED;
-	w->state = abandoned ? PARKED : FINISHED;
+	w->state = abandoned ? NO_JOB : FINISHED;
 	w->result = result;
 	w->gone = gone;
 	pthread_cond_signal(&w->caller);
-	pthread_mutex_unlock(&w->lock); /* from here on it is the call's, if that waits */
+	pthread_mutex_unlock(&w->lock); /* from here on w is the call's, unless it has abandoned it */
 	if (abandoned)
 		drop_job(w);
 }
@@ -221,14 +221,14 @@ static int start_thread(struct worker *w)
 	pthread_cond_init(&w->wake, &attr);
 	pthread_cond_init(&w->caller, &attr);
 	pthread_condattr_destroy(&attr);
-	w->state = PARKED;
+	w->state = NO_JOB;
 	w->gone = false;
 	w->forks = ctxfdi_forks;
 	ctxfdi_at_exit(&calls_end_at_exit, end_threads);
 	return ctxfdi_thread_create(&w->thread, run_jobs, w);
 }
 
-/* One more worker for one more job: 0 or -errno. */
+/* Makes a worker of a spare record, or of a new one if that is NULL, for a job that is counted. 0 or -errno. */
 static int make_worker(struct worker *spare, struct worker **made)
 {
 	struct worker *w = spare ? spare : malloc_quietly(sizeof *w);
@@ -317,14 +317,14 @@ static void start_job(struct worker *w, int (*fn)(void *arg), void *arg, void (*
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* The call leaves, in the state that is returned. RUNNING: w and arg are the thread's from here on; else the call's. */
+/* The call leaves. Returns the state that it found. RUNNING: from now on w and arg are the thread's; else the call's. */
 static enum state leave_job(struct worker *w)
 {
 	enum state state;
 
 	pthread_mutex_lock(&w->lock);
 	state = w->state;
-	w->state = state == RUNNING ? ABANDONED : PARKED;
+	w->state = state == RUNNING ? ABANDONED : NO_JOB;
 	pthread_mutex_unlock(&w->lock);
 	return state;
 }
@@ -340,7 +340,7 @@ static void caller_ends(void *arg)
 		drop_job(w);
 }
 
-/* Waits until fn has returned: true; or ctx has ended or is at its deadline. */
+/* Waits until fn has returned (true), ctx is cancelled, or its deadline has come. */
 static bool await_end(struct worker *w, int64_t deadline)
 {
 	struct timespec limit = timespec_of(deadline);
@@ -432,7 +432,7 @@ static void end_threads(void)
 	struct timespec limit = ctxfdi_join_limit(EXIT_WAITS);
 	struct worker *idle, *w;
 
-	atomic_store_explicit(&calls_end_at_exit, false, memory_order_relaxed); /* what exits may make another */
+	atomic_store_explicit(&calls_end_at_exit, false, memory_order_relaxed); /* a handler may start another */
 	pthread_mutex_lock(&pool.lock);
 	idle = pool.idle;
 	pool.idle = NULL;

@@ -111,7 +111,7 @@ static int wait_under(struct ctxfd *n, const struct futex *f)
 		switch (result) {
 		case PROGRAM:
 			return 0;
-		case CONTEXT: /* look again: the wake may be for others at this word, or for what had its memory before */
+		case CONTEXT: /* look again: the wake may be for others here, or for what had this memory before */
 		case -EINTR:
 		case -ETIMEDOUT:
 			continue;
