@@ -4,14 +4,14 @@
  *
  * ROOM. In a group with a limit, go takes one of `limit` rooms before it starts a thread. When fn has ended, its thread
  * hands the room to the first of those who wait for one, or gives it up. A go that has to wait makes a context below
- * the group's and waits for that. It ends with the group's context, or when room comes, since whoever hands it over
- * cancels it. So the end of the group ends the wait, no wake-up is lost, and no thread wakes up for nothing.
+ * the group's and waits for that. It ends with the group's context, or by a cancel from the thread that hands over its
+ * room. So the end of the group ends the wait, no wake-up is lost, and no thread wakes up for nothing.
  *
  * JOINING. A thread that has left fn keeps its stack until it is joined, and may take its time: it runs the destructors
- * of its data first. `threads` counts those that exist, and those that a go has made room for. Each go first joins what
- * has ended. If the limit is reached even so, it waits for a thread that has left fn. There is one: each go without a
- * thread of its own has room that no thread at work has. So go waits for a destructor at the limit alone, and without a
- * limit never. ctxfd_group_wait joins the rest.
+ * of its data first. `threads` counts those that are not joined yet, and those that a go is about to start. Each go
+ * first joins what has ended. If the limit is reached even so, it waits for a thread that has left fn. There is one:
+ * this go has a room and no thread yet, so there are fewer than `limit` rooms for threads that are still in fn. So go
+ * waits for destructors only at the limit, and never without one. ctxfd_group_wait joins the rest.
  *
  * LOCKING. The lock covers what the struct says. Nobody sleeps, ends a context or runs the program's code while holding
  * it. ctxfd_group_wait frees the group when no room is taken, so a thread that gives up its room does not touch the
@@ -53,20 +53,21 @@ struct member {
 	int (*fn)(const struct ctxfd *ctx, void *arg);
 	void *arg;
 	int result;
-	pthread_t thread; /* written by itself: to pthread_create's caller it may be known later */
+	pthread_t thread; /* written by the thread itself: pthread_create's caller may learn it only after fn */
 };
 
 /* A thread that waits for room, inside go. */
 struct guest {
-	struct link link;    /* in waiting; under the lock */
-	struct ctxfd *room;  /* ends when there is some */
-	bool inside, served; /* served: under the lock */
+	struct link link;   /* in waiting; under the lock */
+	struct ctxfd *room; /* ends when there is room for it */
+	bool inside;        /* it is an fn of the group itself; fixed */
+	bool served;        /* it has room; under the lock */
 };
 
 /* The group in whose fn this thread is. */
 static _Thread_local struct ctxfd_group *inside;
 
-/* Made by a parent process. */
+/* Whether a parent process has made it. */
 static bool is_foreign_group(const struct ctxfd_group *g)
 {
 	return g->forks != ctxfdi_forks;
@@ -74,7 +75,7 @@ static bool is_foreign_group(const struct ctxfd_group *g)
 
 /* ---- Room -------------------------------------------------------------------------------------------------------- */
 
-/* With the lock, which it unlocks. */
+/* With the lock, which it unlocks. Waits until somebody hands room over: 0, err, or -errno. */
 static int wait_for_room(struct ctxfd_group *g)
 {
 	struct guest guest = { .room = ctxfd_with_cancel(g->ctx), .inside = inside == g };
@@ -97,6 +98,7 @@ static int wait_for_room(struct ctxfd_group *g)
 	return guest.served ? 0 : ctxfd_wait(g->ctx); /* children end first: the group's may be a moment away */
 }
 
+/* 0, err, or -errno: -EDEADLK if the caller is an fn of g, and nobody would ever give room up. */
 static int take_room(struct ctxfd_group *g)
 {
 	int err = 0;
@@ -112,7 +114,7 @@ static int take_room(struct ctxfd_group *g)
 	return err;
 }
 
-/* With the lock, which it unlocks; then g may be gone. */
+/* With the lock, which it unlocks: hands the caller's room over, or gives it up. g may be gone when this returns. */
 static void give_room(struct ctxfd_group *g)
 {
 	struct ctxfd *room = NULL;
@@ -184,7 +186,7 @@ static struct member *member_of(struct link *l)
 	return container_of(l, struct member, link);
 }
 
-/* What has ended is joined. With the lock. */
+/* With the lock: joins those threads that have ended. */
 static void join_ended(struct ctxfd_group *g)
 {
 	struct link *next;
@@ -205,8 +207,8 @@ static void join_ended(struct ctxfd_group *g)
 #define JOIN_SLICE (10 * CTXFD_MSEC)
 
 /*
- * Waits a while for one that left: the last, since others that are still there seem to take their time. With the lock,
- * which it gives back meanwhile. Returns 0, or err.
+ * Waits a while for a thread that has left fn: for the one that left last, since the others seem to take their time.
+ * With the lock, which it gives back meanwhile. Returns 0, or err.
  */
 static int join_last(struct ctxfd_group *g)
 {
@@ -361,7 +363,7 @@ static void forget_members(struct link **list)
 	}
 }
 
-/* The threads themselves are in the parent process. */
+/* In the child of a fork: frees what the group has of its threads, which are in the parent process. */
 static int forget_all(struct ctxfd_group *g)
 {
 	forget_members(&g->left);
