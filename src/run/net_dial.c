@@ -21,11 +21,11 @@
 struct race {
 	struct addrinfo *list;
 	const struct addrinfo **order;
-	struct pollfd *fds; /* of the attempts under way, in that order */
-	unsigned n, next;   /* addresses; the one whose turn comes */
+	struct pollfd *fds; /* the sockets of the attempts under way, in that order */
+	unsigned n, next;   /* how many addresses there are; which of them has its turn next */
 	unsigned live;      /* attempts under way */
-	int64_t turn;       /* when it comes */
-	int first_error;    /* of the first address, or 0; until it has failed it is the first attempt */
+	int64_t turn;       /* when that turn comes */
+	int first_error;    /* of the first address, or 0. Until that has failed, its attempt is fds[0] */
 };
 
 /* ---- The order --------------------------------------------------------------------------------------------------- */
@@ -57,7 +57,7 @@ static void set_order(struct race *r)
 
 /* ---- Attempts ---------------------------------------------------------------------------------------------------- */
 
-/* An attempt that was, or would have been, the one at `at`. */
+/* An attempt has failed that was in fds[at], or would have gone there. The next address has its turn at once. */
 static void note_failure(struct race *r, unsigned at, int error)
 {
 	if (at == 0 && !r->first_error)
@@ -80,7 +80,7 @@ static void start_next(struct race *r)
 
 	r->turn = ctxfd_now() + HEAD_START;
 	if (is_local(error) && r->live > 0)
-		return; /* it has its turn once more */
+		return; /* this address has another turn */
 	r->next++;
 	if (!error && connect(fd, ai->ai_addr, ai->ai_addrlen) != 0 && errno != EINPROGRESS && errno != EINTR) {
 		error = errno;
@@ -174,7 +174,7 @@ static int run(const struct ctxfd *ctx, struct race *r)
 	return fd;
 }
 
-/* Also when pthread_cancel ends the wait. */
+/* Frees what the race has, also when pthread_cancel ends its wait. */
 static void end_race(void *arg)
 {
 	struct race *r = arg;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ctxfd_getaddrinfo. A question is memory of its own, with copies of all that it asks about; it belongs to the thread
- * that asks the resolver, and in the end to the call, or to nobody: then drop frees it, with the answer. No locks, no
- * state.
+ * ctxfd_getaddrinfo. A question is memory of its own, with copies of all that it asks about. While the resolver is at
+ * work, it belongs to the thread that asks; then to the call, or, if the call has left, to nobody: drop frees it, with
+ * the answer. No locks, no state.
  */
 #include <errno.h>
 #include <netdb.h>

@@ -14,15 +14,15 @@
 
 /* How a context is passed on: a pipe, and what the child's environment says of it. */
 struct passed {
-	int pipe[2]; /* [0], for the child, is dup'ed there; -1: nothing is passed on */
+	int pipe[2]; /* the child keeps [0], under the same number; -1: nothing is passed on */
 	char variable[80];
 };
 
-/* A child process. Its number is its own until somebody reaps it, which may be the program; its pidfd is for good. */
+/* A child process. Its pid names it until somebody reaps it, which may be the program; its pidfd names it for good. */
 struct child {
 	pid_t pid;
 	int pidfd;
-	int pipe[2]; /* as in struct passed; -1 also when its context has ended */
+	int pipe[2]; /* as in struct passed; -1 also once the child has been told of the end */
 	int stop_signal;
 	int64_t grace;
 	bool group;     /* it leads one */
@@ -34,7 +34,7 @@ struct child {
 /* Makes a child that executes the command. 0, or -errno and there is none. */
 int ctxfdi_exec(const struct ctxfd_command *command, const struct passed *passed, pid_t *pid, int *pidfd);
 
-/* Waits for its end. It is reaped, unless options is WNOWAIT. 0 or -errno; info may be NULL. */
+/* Waits for its end (WNOHANG: only looks), and reaps it (not with WNOWAIT). 0 or -errno; info may be NULL. */
 int ctxfdi_await_exit(int pidfd, siginfo_t *info, int options);
 
 /* process_pass.c */
@@ -43,13 +43,13 @@ int ctxfdi_pass(const struct ctxfd *ctx, struct passed *p); /* 0 or -errno */
 void ctxfdi_end_passed(int pipe[2]);                        /* the child's context ends, if one was passed on */
 
 /* process_stop.c */
-bool ctxfdi_child_is_foreign(const struct child *c); /* of a process that has forked: this one leaves it alone */
+bool ctxfdi_child_is_foreign(const struct child *c); /* a parent process has started it: this one leaves it alone */
 int ctxfdi_child_start(const struct ctxfd *ctx, const struct ctxfd_command *command,
                        struct child *c);                  /* 0, err, -errno */
 void ctxfdi_child_signal(const struct child *c, int sig); /* it, or its group */
 void ctxfdi_child_ask(struct child *c);                   /* to end: its context ends, and stop_signal comes */
 void ctxfdi_child_stop(struct child *c);                  /* the same, then waits for its end, which grace bounds */
 int ctxfdi_child_reap(struct child *c, int *status);      /* waits for its end; our fds are closed. 0 or -errno */
-void ctxfdi_child_kill(struct child *c);                  /* all of it at once, whose status nobody wants */
+void ctxfdi_child_kill(struct child *c);                  /* SIGKILL, and reaps it, without telling the status */
 
 #endif

@@ -61,7 +61,7 @@ struct order {
 	char **envp;
 	int fds[3];
 	int pass;  /* stays open, too; or -1 */
-	int error; /* by which the child has ended before exec; 0 */
+	int error; /* the errno by which the child ended before exec, or 0 */
 };
 
 /* ---- In the child ------------------------------------------------------------------------------------------------ */
@@ -176,7 +176,7 @@ IN_CHILD static bool set_fds(struct order *o)
 	return true;
 }
 
-/* It would suspend the child before exec, and us with it, as long as nobody sends SIGCONT. */
+/* Whether sig, by default, would suspend the child before exec, and us with it, until somebody sends SIGCONT. */
 IN_CHILD static bool is_stop(int sig)
 {
 	return sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
@@ -188,9 +188,10 @@ IN_CHILD static void do_nothing(int sig)
 }
 
 /*
- * What came for a handler of ours meanwhile is taken by default: the mask is the last to go. But what was sent to our
- * group is not for one that has its own. (To ignore a signal is to forget that it is pending.) What would suspend the
- * child has a handler until exec, which puts the default in the place of each.
+ * Sets all signals to their defaults, then unblocks them. So a signal that has come since the clone, when it had a
+ * handler of ours, does what it does by default. But if the child has a group of its own, what was sent to ours is not
+ * for it: such a signal is ignored for a moment, by which the kernel forgets that it is pending. Signals that would
+ * suspend the child have a handler until exec, which replaces it by the default.
  */
 IN_CHILD static void reset_signals(bool own_group)
 {

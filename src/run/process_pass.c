@@ -28,7 +28,7 @@ static void close_pipe(int pipe[2])
 	}
 }
 
-/* Where 0, 1 or 2 was closed, the pipe must not be taken for it. 0 or -errno. */
+/* Moves *fd away if it is 0, 1 or 2, as it is where the program has closed one of these. 0 or -errno. */
 static int leave_standard_fds(int *fd)
 {
 	int moved = *fd, err;
@@ -54,7 +54,7 @@ int ctxfdi_pass(const struct ctxfd *ctx, struct passed *p)
 		return err;
 	for (int i = 0; i < 2 && !err; i++)
 		err = leave_standard_fds(&p->pipe[i]);
-	/* Its end for reading leads to ours: a child that fills the pipe must not keep us. */
+	/* By its end (/proc/self/fd) the child can open ours for writing; if it fills the pipe, it must not block us. */
 	if (!err && fcntl(p->pipe[1], F_SETFL, O_NONBLOCK) != 0)
 		err = -errno;
 	if (!err && fstat(p->pipe[0], &st) != 0)
@@ -98,7 +98,7 @@ static bool read_number(const char **at, char end, uint64_t max, uint64_t *numbe
 	return true;
 }
 
-/* Whether it is what it was when it was passed on; sets errno if not. */
+/* Whether fd is still the pipe that was passed on. If not, sets errno. */
 static bool is_open(int fd, uint64_t inode)
 {
 	struct stat st;
