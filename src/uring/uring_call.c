@@ -19,7 +19,7 @@
  */
 #define ROOM 4
 
-/* So often a refusal that may pass is waited for, a millisecond each time. */
+/* How often to try again after a refusal that may pass, a millisecond later each time. */
 #define PATIENCE 1000
 
 struct call {
@@ -52,7 +52,7 @@ static bool passes(int err, int *tries)
 
 static void note_result(struct call *call, int res)
 {
-	/* Most likely ended because of the refusal. */
+	/* It was cancelled because of the refusal, most likely. */
 	if (call->refusal && res == -ECANCELED)
 		res = call->refusal;
 	if (!call->have)

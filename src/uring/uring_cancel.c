@@ -2,21 +2,21 @@
 /*
  * Cancels, and their repetition: what is due is cancelled until it has ended.
  *
- * One cancel for each operation, by its user_data, is the only way that hits no strangers, and costs what the operation
- * does: the kernel finds one that waits for a file by its hash. (Timeouts it looks for along its list of them, and also
- * what it does not find. So a timeout of a scope is the exception; and flag ALL would walk the list for each cancel.)
+ * One cancel for each operation, by its user_data, is the only way that hits no strangers. It costs as much as the
+ * operation: the kernel finds what waits for a file by its hash. (For a timeout, and for what it does not find by hash,
+ * it walks its list of timeouts. So cancelling a timeout costs more; and flag ALL would walk the list each time.)
  *
  * Why the cancels are repeated: the kernel does not find a request that is neither waiting nor running at that instant,
  * such as the next one of a chain, or one that a worker thread is about to park. Most often there is none.
  *
- * So a cancel that goes out alone leaves a CQE, and that says whether there is: 0 means that the operation was found
- * and will end. Those of many operations leave none when they succeed, since that would be a CQE for each; there a
- * fence comes first: a request that completes when those do that have been cancelled before it, or, in kernels that
- * work on the latest first, with them. So only what the second fence still finds in flight is asked again, and only
- * what is left then is worth a timeout.
+ * So a cancel that goes out alone leaves a CQE, which says whether the operation was found: 0 means that it was, and
+ * will end. The cancels of many operations leave no CQE when they succeed, since that would be one for each. They are
+ * followed by a fence: a request that completes after the operations that were cancelled before it, or, in kernels that
+ * work on the latest first, together with them. So only what is in flight after the second fence is cancelled again,
+ * and only what is left then is worth a timeout.
  *
- * Nothing is sent twice to the wrong one: a record can be started anew while a cancel of its former operation still
- * sits in the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
+ * No cancel hits a later operation: a record can be started anew while a cancel of its former operation still sits in
+ * the submission queue, but the kernel takes the queue in order, so that cancel finds nothing when it runs.
  *
  * No locks: everything here runs in the thread that submits to the ring.
  */
@@ -28,7 +28,8 @@
 #define BATCH 128
 
 /*
- * Before cancels are repeated: fences first; then timeouts of these lengths, the first that suits so many operations.
+ * What goes before each repetition of the cancels: first fences, then timeouts, each twice as long as the one before
+ * (`ticks`). With many operations in flight the first one is longer: TICK_OP_NS for each.
  */
 #define FENCES     2
 #define TICK_NS    (10 * CTXFD_MSEC)
@@ -107,7 +108,7 @@ static void send_due(struct ctxfd_uring_scope *scope)
 	}
 }
 
-/* Whether there is one operation to cancel, for the first time, and nothing else to hear of. */
+/* Whether there is one operation to cancel, for the first time, and no tick or other cancel to wait for. */
 static bool lone(const struct ctxfd_uring_scope *scope)
 {
 	return !list_empty(&scope->due_) && scope->due_.next_ == scope->due_.prev_ && list_empty(&scope->asked_) &&

@@ -16,8 +16,8 @@ static bool interrupted(int res)
 }
 
 /*
- * Why an operation was interrupted: the context's err, -ECANCELED when it or the scope alone is ending, 0 for another
- * reason.
+ * Why an operation was interrupted: the context's err; -ECANCELED if the operation alone was cancelled, or its scope
+ * ends; 0 for another reason.
  */
 static int reason(const struct ctxfd_uring_op *op)
 {
@@ -38,7 +38,7 @@ static void leave(struct ctxfd_uring_op *op)
 	scope->count_--;
 }
 
-/* Whether something may not have gone out for want of room. (The poll of a call has not, until it sleeps.) */
+/* Whether something may not have gone out for want of room. (A call has no poll out until it sleeps: not for that.) */
 static bool held_up(const struct ctxfd_uring_scope *scope)
 {
 	return !list_empty(&scope->due_) || (scope->poll_ == IDLE && scope->tick_ == IDLE && !scope->call_);

@@ -25,9 +25,9 @@
  * With PLAIN there it is a number in place of a pointer: what may arrive when nobody waits for it any more, so that
  * there is no memory that it could point to.
  *
- *     SPENT   a completion that the program has passed, and gives back to the kernel itself.
- *     STRAY   one that nobody waits for, and that nobody has passed: a cancel that found nothing; or one that was taken
- *             out of the middle of the queue.
+ *     SPENT   a completion that the program has passed to ctxfd_uring_complete. It gives it back to the kernel itself.
+ *     STRAY   one that nobody waits for, and the program has not passed: of a cancel that found nothing; or one that
+ *             ctxfd has taken out of the middle of the queue.
  *     others  those of a ctxfd_uring_call: its number, and what the request is in bits 2 and 3.
  */
 
@@ -153,7 +153,7 @@ static inline void spend(struct io_uring_sqe *sqe)
 	sqe->user_data = STRAY;
 }
 
-/* One that finds nothing leaves a CQE: STRAY. (With flag ALL it would not, but walk along all timeouts of the ring.) */
+/* A cancel that finds nothing leaves a CQE: STRAY. (With flag ALL none would, but each would walk all timeouts.) */
 static inline void prep_cancel(struct io_uring_sqe *sqe, uint64_t target)
 {
 	clear_sqe(sqe);

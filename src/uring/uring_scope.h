@@ -13,7 +13,7 @@
  *
  * Only when neither is in the ring, nor any operation, can the scope's storage be given up.
  *
- * An operation leaves its list only by its final CQE, or with its SQE while that is not the kernel's; and each CQE
+ * An operation leaves the scope only by its final CQE, or with its SQE while that is not the kernel's; and each CQE
  * counts once, because its user_data is overwritten when it is taken.
  *
  * There are no locks and no atomics: a scope belongs to the thread that submits to its ring, which alone calls these
@@ -38,8 +38,14 @@
 
 #include "uring/uring_entry.h"
 
-/* Where a request of the scope's own stands. QUICK: one that comes by itself, at once. */
-enum { IDLE, ARMED, LEAVING, NOTE, QUICK };
+/* Where a request of the scope's own stands (poll_ or tick_). */
+enum {
+	IDLE,    /* it is not in the ring */
+	ARMED,   /* it is, and completes when what it waits for comes */
+	LEAVING, /* it is, and a cancel of it is on its way */
+	NOTE,    /* poll_: the no-op that completes at the scope's end */
+	QUICK,   /* tick_: a fence, or a cancel that answers. It completes soon, by itself */
+};
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------- */
 
@@ -91,6 +97,11 @@ static inline struct ctxfd_uring_op *op_of(struct ctxfd_uring_link_ *link)
 
 /* ---- The user_data of its requests ------------------------------------------------------------------------------- */
 
+/*
+ * A scope of a ctxfd_uring_call has a number (call_) for the user_data of its requests: they may outlive its storage,
+ * and so must not point there. Any other scope has 0, and its requests point to it and to its operations.
+ */
+
 static inline uint64_t name_of(const struct ctxfd_uring_scope *scope, const struct ctxfd_uring_op *op)
 {
 	return scope->call_ ? of_call(scope->call_, OP) : tag(op, OP);
@@ -125,10 +136,10 @@ static inline bool wants_tick(const struct ctxfd_uring_scope *scope)
 
 /* ---- uring_open.c ------------------------------------------------------------------------------------------------ */
 
-/* Whether a scope can be opened on a ring without submitting anything to find out if it may be. */
+/* Whether ctxfd_uring_open need not try requests on this ring first, and so submits nothing. */
 bool ctxfdi_uring_tried(const struct io_uring *ring);
 
-/* A number for the user_data of requests that may outlive who waits for them. */
+/* A new number for the user_data of requests that may outlive those who wait for them. */
 uint64_t ctxfdi_uring_new_call(void);
 
 /* ---- uring_cancel.c ---------------------------------------------------------------------------------------------- */
@@ -141,6 +152,7 @@ bool ctxfdi_uring_ticked(struct ctxfd_uring_scope *scope, int res);
 
 /* ---- uring_settle.c ---------------------------------------------------------------------------------------------- */
 
+/* Makes *sqe the scope's poll of the done fd. */
 void ctxfdi_uring_prep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe, int done_fd);
 
 /*
@@ -175,7 +187,7 @@ void ctxfdi_uring_withdrawn(struct ctxfd_uring_op *op);
 int ctxfdi_uring_ended(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op);
 
 /*
- * Gives up a scope. Something of it may be in the ring still only if it is that of a call, whose requests point to no
+ * Gives a scope up. Nothing of it may be in the ring any more, unless it is that of a call, whose requests point to no
  * memory.
  */
 void ctxfdi_uring_closed(struct ctxfd_uring_scope *scope);

@@ -50,8 +50,8 @@ static struct io_uring_sqe *poll_before(struct ctxfd_uring_scope *scope, struct 
 }
 
 /*
- * An operation starts after the last one ended: if the kernel has not seen yet that the poll should go, it stays. The
- * operation takes the place of that request if it comes right behind it. Returns where the operation is.
+ * An operation starts after the last one has ended: if the poll's removal is still in the submission queue, the poll
+ * stays. If the operation comes right behind that removal, it moves into its place. Returns where the operation is.
  */
 static struct io_uring_sqe *keep_poll(struct ctxfd_uring_scope *scope, struct io_uring_sqe *sqe)
 {
@@ -72,9 +72,9 @@ static struct io_uring_sqe *keep_poll(struct ctxfd_uring_scope *scope, struct io
 }
 
 /*
- * Whether the kernel looks for this operation from the latest on, as it does for what waits in a poll. Timeouts, and
- * what waits for a worker thread, it looks for from the oldest on. (A file may have its reads done by a worker, but
- * thousands of them wait for a pipe or a socket rather. With writes it is the other way round.)
+ * Whether the kernel, when it looks for this operation, begins with the latest, as it does for what waits in a poll.
+ * Among timeouts, and what waits for a worker thread, it begins with the oldest. (A read of a file may be done by a
+ * worker; but where thousands of reads wait, they wait for pipes or sockets. With writes it is the other way round.)
  */
 static bool found_latest_first(const struct io_uring_sqe *sqe)
 {
@@ -94,7 +94,7 @@ static bool found_latest_first(const struct io_uring_sqe *sqe)
 	}
 }
 
-/* Cancels go out in the order of the list. */
+/* Puts op into the list, in whose order cancels go out: where the kernel finds each at once. */
 static void enlist(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op *op, struct io_uring_sqe *sqe)
 {
 	op->scope_ = scope;

@@ -9,7 +9,10 @@
 
 #include "uring/uring_scope.h"
 
-/* Whether a completion is the scope's, or nothing for the program: another scope's poll, one that nobody waits for. */
+/*
+ * Whether to take a completion out of the queue: it is the scope's, or nothing for the program (one that nobody waits
+ * for; or the poll or tick of another scope, unless that is to complete an operation of ctxfd_uring_end).
+ */
 static bool concerns(const struct ctxfd_uring_scope *scope, uint64_t data)
 {
 	const struct ctxfd_uring_scope *whose;
@@ -24,7 +27,7 @@ static bool concerns(const struct ctxfd_uring_scope *scope, uint64_t data)
 	return whose == scope || !whose->end_;
 }
 
-/* Takes a completion for the scope; what it is of a call, the scope alone knows. */
+/* Takes a completion for the scope. A call's has a number for user_data: the scope alone knows what that stands for. */
 static int take(struct ctxfd_uring_scope *scope, struct io_uring_cqe *cqe, struct ctxfd_uring_op **op)
 {
 	uint64_t data = cqe->user_data;
@@ -68,7 +71,7 @@ static int reap(struct ctxfd_uring_scope *scope, struct ctxfd_uring_op **op, uns
 	return CTXFD_URING_NONE;
 }
 
-/* What the kernel says of a submission when there was no room for what must go out; 0: there is now. */
+/* There was no room for what must go out: submits. 0: there is room now; else why the kernel takes nothing. */
 static int why_no_room(struct io_uring *ring)
 {
 	int ret = io_uring_submit(ring);
