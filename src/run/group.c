@@ -9,9 +9,9 @@
  *
  * JOINING. A thread that has left fn keeps its stack until it is joined, and may take its time: it runs the destructors
  * of its data first. `threads` counts those that are not joined yet, and those that a go is about to start. Each go
- * first joins what has ended. If the limit is reached even so, it waits for a thread that has left fn. There is one:
- * this go has a room and no thread yet, so there are fewer than `limit` rooms for threads that are still in fn. So go
- * waits for destructors only at the limit, and never without one. ctxfd_group_wait joins the rest.
+ * first joins what has ended. If the limit is reached even so, it waits for a thread that has left fn. There is one for
+ * each go that waits so, since each of these has one of the `limit` rooms, and no thread. So go waits for destructors
+ * only at the limit, and never without one. ctxfd_group_wait joins the rest.
  *
  * LOCKING. The lock covers what the struct says. Nobody sleeps, ends a context or runs the program's code while holding
  * it. ctxfd_group_wait frees the group when no room is taken, so a thread that gives up its room does not touch the
