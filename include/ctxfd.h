@@ -34,10 +34,11 @@
  *   left the others' (unshare with CLONE_FILES, close_range with CLOSE_RANGE_UNSHARE) must not call the library, which
  *   wakes threads by fds that it takes for the same file in all of them.
  *
- *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait and
- *   ctxfd_waitid are cancellation points, as are the calls they are named after: on entry and while they wait; so is
- *   ctxfd_run. ctxfd_call, ctxfd_getaddrinfo and ctxfd_dial are while they wait. They leave nothing behind. No other
- *   function is a cancellation point. Do not call any function here with asynchronous cancellation enabled.
+ *   pthread_cancel. The calls that wait on the caller's fds (ctxfd_poll to ctxfd_connect), ctxfd_cond_wait,
+ *   ctxfd_waitid and ctxfd_run are cancellation points: on entry and while they wait. ctxfd_call, ctxfd_getaddrinfo and
+ *   ctxfd_dial are cancellation points only while they wait. A thread that is cancelled in one of these leaves nothing
+ *   behind. No other function is a cancellation point. Do not call any function here with asynchronous cancellation
+ *   enabled.
  *
  *   Signal handlers. One that interrupts a function here must not leave it by longjmp or pthread_exit. Nor may it fork,
  *   unless the thread is asleep in a call that waits, other than ctxfd_cond_wait: fork may need what the interrupted
@@ -207,7 +208,8 @@ void ctxfd_unref(const struct ctxfd *ctx);
  * When this returns, every context that was below ctx at the time of the call is done, and its done fd is readable,
  * even if another thread is cancelling there too. Children end first: once ctx is seen done, everything below it is
  * done. The call allocates nothing, does not recurse, and waits only for another cancel in the same subtree, or for
- * threads that leave a condition variable (see ctxfd_cond_wait).
+ * threads that leave a condition variable (see ctxfd_cond_wait). (In the child of a fork it may also start the
+ * library's thread: see DISPATCHERS.)
  *
  * If ctx has ended by a deadline, ctxfd_err returns -ETIMEDOUT at once for everything below. The done fds below become
  * readable when the kernel's timers fire, some 50 microseconds later; ctxfd_err makes the done fd of its own context
@@ -532,12 +534,12 @@ int ctxfd_waitid(const struct ctxfd *ctx, int pidfd, siginfo_t *info, int option
  * returned by then, or has not begun, drop(arg) is called on the thread that is cancelled.
  *
  * The threads are named "ctxfd-call". They have a stack of the default size, the signal mask of the thread "ctxfd" (see
- * below), and cancellation by pthread_cancel disabled. What the kernel keeps for each thread apart (namespaces after
- * setns, scheduling, CPUs) they have from the thread whose call made them, which need not be the caller: the library
- * uses them again, and ends those that are idle for some seconds. exit does not wait for fn, and ends the idle ones
- * (see below). If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return. A C++ exception must not
- * leave either of them. In the child of a fork, fn does not go on and drop is not called; if fn itself forks, its
- * thread in the child ends after fn.
+ * below), and cancellation by pthread_cancel disabled. They inherit what the kernel keeps per thread (namespaces after
+ * setns, scheduling, CPUs) from the thread whose call made them, which need not be the caller: the library uses threads
+ * again, and ends those that are idle for some seconds. exit does not wait for fn, and ends idle threads (see below).
+ * If fn ends its thread (pthread_exit), *result is -ECANCELED. drop must return. A C++ exception must not leave fn or
+ * drop. In the child of a fork, fn does not go on and drop is not called; if fn itself forks, its thread in the child
+ * ends after fn.
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); EAGAIN (CTXFD_CALL_MAX functions run already, or no thread), ENOMEM.
@@ -562,8 +564,8 @@ int ctxfd_call(const struct ctxfd *ctx, int (*fn)(void *arg), void *arg, void (*
  *
  * fn must not wait for something that only its own dispatcher can do, such as running another after-func or ending a
  * context of ctxfd_with_fd: it would wait forever. fn may end its thread (pthread_exit), or throw a C++ exception
- * through ctxfd_dispatcher_run: other due functions stay due, and the library replaces its own thread; if there is no
- * other to be had, a later call does, as in the child of a fork (see below). fn must not leave by longjmp. fn runs with
+ * through ctxfd_dispatcher_run: other due functions stay due. The library replaces its own thread; if no new one can
+ * start, a later call tries again, as in the child of a fork (see below). fn must not leave by longjmp. fn runs with
  * cancellation by pthread_cancel disabled.
  *
  * If fn interrupts another thread's call, the interruption must last, since fn runs once. A shutdown, a flag and an
@@ -591,20 +593,19 @@ bool ctxfd_after_stop(struct ctxfd_after *handle);
  * request's context is then called back on that request's loop.
  *
  * A thread named "ctxfd" runs the library's own dispatcher. It starts when something is first registered there, and
- * sleeps when nothing is due. It has a stack of the default size; what the kernel keeps for each thread apart
- * (namespaces after setns, scheduling, CPUs) it has from the thread for which it started. All signals are blocked in it
- * except those that report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn
- * starts inherits this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main
- * thread ends by pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as
- * usual.
+ * sleeps when nothing is due. It has a stack of the default size, and inherits what the kernel keeps per thread
+ * (namespaces after setns, scheduling, CPUs) from the thread for which it started. All signals are blocked in it except
+ * those that report faults of fn (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT); a process that fn starts
+ * inherits this mask unless fn sets another. A slow fn delays the others on the same dispatcher. If the main thread
+ * ends by pthread_exit, this thread keeps the process alive; exit, and returning from main, end the process as usual.
  *
  * EXIT ends the library's idle threads. The destructors of what functions have left in these (pthread_key_create, a
- * thread_local of C++) run then. This happens as if by an atexit of the moment at which the library made its first
- * thread, so what the program had made before that still exists. The destructors may wait for something that the
- * exiting thread holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a
- * function. An exit handler that runs later can still wait for a context: a new thread starts for it as in the child of
- * a fork (see below), and ends after the handler. No thread starts because another one sleeps under a context already.
- * A handler that joins such a thread calls ctxfd_err first, with any context; or what that sleep waits for may never
+ * thread_local of C++) run then. This happens as if the library had called atexit just before it made its first thread,
+ * so what the program had made by then still exists. The destructors may wait for something that the exiting thread
+ * holds: after a tenth of a second exit goes on without them. It does not wait for a thread that runs a function. An
+ * exit handler that runs later can still wait for a context: a new thread starts for it as in the child of a fork (see
+ * below), and ends after the handler. A thread that was asleep under a context already does not start one. So a handler
+ * that joins such a thread must first call ctxfd_err, with any context; otherwise what the thread waits for may never
  * come.
  *
  * FORK. In the child, a new thread serves what was registered with the library's own dispatcher. It starts at the first

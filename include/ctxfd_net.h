@@ -22,9 +22,10 @@ struct addrinfo; /* <netdb.h> */
 
 /*
  * getaddrinfo(3) under ctx. The resolver, which nothing can interrupt, runs on a thread of the library and is abandoned
- * if ctx ends: see ctxfd_call. So it may not be in the network namespace of a thread that has entered one of its own
- * (setns); that also goes for ctxfd_dial with a name. The arguments are copied. Free *result with freeaddrinfo(3). eai
- * may be NULL. If the resolver has answered, *eai is what it returned: 0, or an EAI_ code for gai_strerror(3).
+ * if ctx ends: see ctxfd_call. So if the caller has entered a network namespace of its own (setns), the resolver may
+ * ask from another one; that also goes for ctxfd_dial with a name. The arguments are copied. Free *result with
+ * freeaddrinfo(3). eai may be NULL. If the resolver has answered, *eai is what it returned: 0, or an EAI_ code for
+ * gai_strerror(3).
  *
  * Returns 0, err, or -errno.
  * Errors: ECANCELED, ETIMEDOUT (ctx is done); ENOENT (there is no such name, or it has no address: EAI_NONAME,
