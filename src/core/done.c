@@ -20,12 +20,10 @@
  * be ours is LOST: it is not closed, and whoever asks after that makes an fd anew. An eventfd is not looked at first: a
  * look would cost as much as the write.
  */
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>

@@ -20,7 +20,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 #include "core/fork.h"
 #include "core/futex.h"
 #include "core/lock.h"

@@ -12,7 +12,6 @@
  */
 #include <sys/prctl.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/fork.h"
 #include "core/look.h"

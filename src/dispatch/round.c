@@ -5,10 +5,7 @@
  */
 #include "dispatch/round.h"
 
-#include <unistd.h>
-
 #include "core/cancel.h"
-#include "core/clock.h"
 #include "core/fork.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"

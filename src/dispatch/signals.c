@@ -30,7 +30,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 #include "core/thread.h"
 #include "core/thread_cancel.h"
 
