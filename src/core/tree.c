@@ -208,11 +208,26 @@ static void inherit_end(struct ctxfd *n, uint64_t verdict)
 		continue;
 }
 
+/* Fills in a merge of a and b, whose nodes' words are seen and other: all but its places in the two lists. */
+static void init_merge(struct merge *m, const struct ctxfd *a, uint64_t seen, const struct ctxfd *b, uint64_t other)
+{
+	struct ctxfd *first = node_of(a), *second = node_of(b);
+	bool second_is_earlier = second->deadline < first->deadline;
+	uint64_t timed = second_is_earlier ? other : seen; /* whose deadline and cause are in effect */
+
+	init_node(&m->ctx, a, KIND_MERGED);
+	m->ctx.deadline = second_is_earlier ? second->deadline : first->deadline;
+	atomic_init(&m->ctx.word, flags_of(KIND_MERGED) | (timed & CTX_TIMED) | cause_of(timed));
+	init_node(&m->link, second, KIND_LINK);
+	m->link.deadline = INT64_MAX; /* a dump reads it */
+	atomic_init(&m->link.word, flags_of(KIND_LINK));
+}
+
 struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 {
 	struct ctxfd *first, *second, *n;
 	struct merge *m;
-	uint64_t seen, other, word;
+	uint64_t seen, other;
 
 	if (parent_is_null(a) || parent_is_null(b))
 		return NULL;
@@ -222,26 +237,18 @@ struct ctxfd *ctxfd_merge(const struct ctxfd *a, const struct ctxfd *b)
 	n = &m->ctx;
 	first = node_of(a);
 	second = node_of(b);
-	init_node(n, a, KIND_MERGED);
-	init_node(&m->link, second, KIND_LINK);
-	atomic_init(&m->link.word, flags_of(KIND_LINK));
-	m->link.deadline = INT64_MAX; /* a dump reads it */
-	n->deadline = first->deadline <= second->deadline ? first->deadline : second->deadline;
 	seen = ctxfdi_look(first);
 	other = ctxfdi_look(second);
-	word = flags_of(KIND_MERGED) | (first->deadline <= second->deadline ? (seen & CTX_TIMED) | cause_of(seen)
-	                                                                    : (other & CTX_TIMED) | cause_of(other));
-	atomic_init(&n->word, word);
+	init_merge(m, a, seen, b, other);
 
 	/* The second parent first: its walk may end n from here on, before n is in the first one's list. */
 	if (seen & (CTX_PENDING | CTX_DONE)) {
 		inherit_end(n, seen);
 	} else if (!(other & CTX_NEVER)) {
-		if (lock_live(second, &other)) {
+		if (lock_live(second, &other))
 			unlock(second, link_child(second, other, &m->link));
-		} else {
+		else
 			inherit_end(n, other);
-		}
 	}
 	if (seen & CTX_NEVER || !lock_live(first, &seen)) {
 		if (!(seen & CTX_NEVER))
