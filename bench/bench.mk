@@ -51,7 +51,7 @@ ifneq ($(shell command -v go 2>/dev/null),)
 BENCH_PEERS += $(BENCH)/subjects/go
 endif
 
-$(BENCH)/obj/%.o: bench/%.c bench/bench.h bench/floor.h bench/loop.h include/ctxfd.h
+$(BENCH)/obj/%.o: bench/%.c $(wildcard bench/*.h include/*.h)
 	@mkdir -p $(@D)
 	$(call quiet,CC)$(CC) -std=gnu11 $(BENCH_FLAGS) $(BENCH_URING_CFLAGS) -c $< -o $@
 
