@@ -317,7 +317,7 @@ static void start_job(struct worker *w, int (*fn)(void *arg), void *arg, void (*
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* The call leaves. Returns the state that it found. RUNNING: from now on w and arg are the thread's; else the call's. */
+/* The call leaves. Returns the state that it found. RUNNING: w and arg are the thread's now; else the call's. */
 static enum state leave_job(struct worker *w)
 {
 	enum state state;

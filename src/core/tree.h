@@ -15,9 +15,9 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, i
 void ctxfdi_adopt_beside(struct ctxfd *n, const struct ctxfd *parent, enum kind kind);
 
 /*
- * Parks n, whose memory is the caller's, in the child list of ctx, so that a cancel of ctx rings it (kind.h): for a call
- * that waits under ctx, or the like. It takes no part in deadlines: the caller watches the clock itself. False: ctx has
- * ended, or is about to. ctx must not be one that never ends.
+ * Parks n, whose memory is the caller's, in the child list of ctx, so that a cancel of ctx rings it (kind.h). This is
+ * for a call that waits under ctx, or the like. A deadline does not ring it: the caller watches the clock itself.
+ * False: ctx has ended, or is about to. ctx must not be one that never ends.
  */
 bool ctxfdi_park(struct ctxfd *n, const struct ctxfd *ctx, enum kind kind);
 

@@ -53,7 +53,7 @@ int ctxfdi_pass(const struct ctxfd *ctx, struct passed *p)
 		return err;
 	for (int i = 0; i < 2 && !err; i++)
 		err = leave_standard_fds(&p->pipe[i]);
-	/* By its end (/proc/self/fd) the child can open ours for writing; if it fills the pipe, it must not block us. */
+	/* The child can open its end for writing (/proc/self/fd). If it fills the pipe, that must not block us. */
 	if (!err && fcntl(p->pipe[1], F_SETFL, O_NONBLOCK) != 0)
 		err = -errno;
 	if (!err && fstat(p->pipe[0], &st) != 0)
