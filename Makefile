@@ -10,8 +10,8 @@
 #
 # New files need no line here: src/uring/*.c goes into libctxfd-uring, what else is in src into libctxfd, src/examples/*.c are
 # examples, and tests/FOLDER/test_*.c are test programs, whatever the folder's name: all are found by their names. Further
-# targets come with fragments: src/packaging/packaging.mk, bench/bench.mk and tests/FOLDER/*.mk. A test program that needs more than the others says so
-# in the fragment of its folder, for instance
+# targets come with fragments: src/packaging/packaging.mk, bench/bench.mk and tests/FOLDER/*.mk. A test program that needs more
+# than the others says so in the fragment of its folder, for instance
 #
 #     $(BUILD)/tests/test_faults: private override LDFLAGS += -Wl,--wrap=eventfd
 #

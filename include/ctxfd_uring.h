@@ -62,8 +62,8 @@
  *   What it costs. A scope with operations in flight has one request of its own in the ring: a poll of the context's
  *   done fd, armed with the first operation and removed after the last one has ended. The removal goes out with your
  *   next submission, unless an operation starts before that: then the poll stays. When the context ends, a cancel goes
- *   out for each operation, in batches and through queues of any size. A timeout repeats them for operations that the
- *   kernel did not find: at once first, then after 10 ms, and up to some seconds later on. No operation of another
+ *   out for each operation, in batches and through queues of any size. They are repeated for operations that the kernel
+ *   did not find: at first at once, then after 10 ms, and later after up to some seconds. No operation of another
  *   scope or of yours is touched. A cancel costs the same whatever else is in the ring, with two exceptions. The
  *   kernel looks for a timeout (IORING_OP_TIMEOUT) along all older ones of the ring. And it looks for what waits for a
  *   file in a table that grows with the completion queue: if tens of thousands wait, and not the latest are cancelled,
@@ -240,10 +240,10 @@ int ctxfd_uring_complete(struct io_uring_cqe *cqe, struct ctxfd_uring_op **op);
 
 /*
  * Cancels one operation, and leaves its scope and the others alone; your next submission takes the cancel along. The
- * operation gives CTXFD_URING_LAST as always, with res -ECANCELED; but a result that beats the cancel is what it gives.
- * A multishot operation ends. Of a linked chain a member that runs ends, and with it what follows (see start); one
- * whose turn has not come ends when it has. As with the end of a context the cancel is repeated until it is obeyed, and
- * not everything obeys. Twice is fine.
+ * operation gives CTXFD_URING_LAST as always, with res -ECANCELED, or with its result if that beats the cancel. A
+ * multishot operation ends. In a linked chain, a member that runs ends, and with it what follows (see start); a member
+ * whose turn has not come yet ends when it comes. As with the end of a context, the cancel is repeated until the
+ * operation obeys, and not every operation does. To cancel one twice does no harm.
  *
  * 0; -ENOENT: not in flight (*op is zeroed, was refused by start, or has given LAST; so zero a record that may not have
  * been started yet); -EBUSY: the queue is full, and the kernel takes nothing now: the cancel goes out with the scope's
