@@ -7,18 +7,18 @@
  * glibc's broadcast may wait for threads that it woke earlier, and the cancel with it. There is no other way to wake a
  * thread that waits by libc's own call, so the header tells the user.
  *
- * THE GAP. When it is parked, the thread is not yet queued at the condition, where alone a broadcast finds it. It holds
- * the mutex until it is, and the canceller cannot wait for that. So the canceller first moves the wait's time limit
- * into the past, then broadcasts. If the thread is queued by then the broadcast wakes it; if not, libc finds that the
- * time is over. This takes a libc that reads the limit after it has queued the thread. musl does, and so does glibc
- * where a pointer has 64 bits: it hands the kernel the address.
+ * THE GAP. A thread is parked before it is queued at the condition, and a broadcast reaches only what is queued. The
+ * thread holds the mutex until it is queued, and the canceller cannot wait for that. So the canceller first moves the
+ * wait's time limit into the past, then broadcasts. If the thread is queued by then, the broadcast wakes it; if not,
+ * libc finds that the time is over. This takes a libc that reads the limit after it has queued the thread. musl does,
+ * and so does glibc where a pointer has 64 bits: it hands the kernel the limit's address.
  *
  * A SLICE is as long as a wait lasts at most. It bounds how late a cancel in the gap is noticed where a libc copies the
  * limit first (glibc, 32 bits), or a weakly ordered machine reads it too early. A wait that is over must return: a
  * signal that came before the mutex was held again went to nobody, and only the caller can look whether there was one.
  *
- * A WAKE-UP IS PASSED ON when the call that took it returns err. What a wait takes that pthread_cancel ends, libc
- * passes on itself. For a wait that times out only glibc does so: POSIX lets it keep the wake-up, and musl's may.
+ * A WAKE-UP IS PASSED ON when the call that took it returns err. If pthread_cancel ends a wait that has taken one, libc
+ * itself passes it on. If such a wait times out, only glibc does: POSIX lets the wait keep the wake-up, and musl's may.
  */
 #include "calls/waiter.h"
 #include "core/clock.h"
@@ -75,7 +75,7 @@ static int timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct
 {
 	int result = pthread_cond_timedwait(cond, mutex, limit);
 
-	/* The one that is rung ends early, too. */
+	/* A wait that was rung ends early, too; its limit is 0. */
 	if (result == ETIMEDOUT && *(const volatile time_t *)&limit->tv_sec != 0 && ctxfd_now() < until)
 		by_realtime = cond;
 	return result;
@@ -107,7 +107,9 @@ static void unpark_at_exit(void *w)
 	ctxfdi_waiter_unpark(w);
 }
 
-/* 0, ETIMEDOUT or another error, as libc's waits. Once this has returned err tells of a cancel that rang. */
+/*
+ * Returns what libc's waits do: 0, ETIMEDOUT or another error. If a cancel has rung, ctx is done when this returns.
+ */
 static int wait_parked(const struct ctxfd *ctx, struct waiter *w, pthread_cond_t *cond, pthread_mutex_t *mutex,
                        int64_t until)
 {

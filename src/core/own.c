@@ -107,7 +107,7 @@ bool ctxfdi_own_parent(struct ctxfd *n)
 	while (!swap_word(n, &w, w | CTX_LOCK))
 		continue;
 	alive = w & CTX_CHILDREN;
-	if (alive) /* added: others may have done the same */
+	if (alive) /* adds, and does not store 1: others may have done the same */
 		atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
 	unlock(n, alive && w & CTX_ORPHAN ? -CTX_ORPHAN : 0);
 	return alive;
@@ -133,8 +133,9 @@ static void push(struct ctxfd **list, struct ctxfd *n)
 }
 
 /*
- * Takes n out of p's list. If it was the last child of a p without owners, p is ours to free. With if_live, a DONE n
- * stays where it is and this is false: under p's lock no walk can end it, so if it was LIVE it never will be DONE.
+ * Takes n out of p's list: true. If it was the last child of a p without owners, puts p on *list, which is ours to free
+ * then. With if_live, an n that is DONE stays in p's list: false. (Under p's lock no walk can end n, so one that is
+ * LIVE here will never be DONE.)
  */
 static bool leave_list(struct ctxfd *n, struct ctxfd *p, bool if_live, struct ctxfd **list)
 {
@@ -156,7 +157,7 @@ static void detach_outside(struct ctxfd *ctx, uint64_t w, struct ctxfd **list)
 {
 	if (w & CTX_LISTED)
 		ctxfdi_kinds[ctx->kind].before_free(ctx);
-	if (w & CTX_ALARMED) { /* it is all that there is in the list */
+	if (w & CTX_ALARMED) { /* the expiry is all that is left in the list */
 		struct ctxfd *expiry = ctx->children;
 
 		ctxfdi_kinds[KIND_EXPIRY].before_free(expiry);

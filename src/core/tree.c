@@ -92,8 +92,7 @@ bool ctxfdi_adopt(struct ctxfd *n, const struct ctxfd *parent, enum kind kind, i
 			word |= (seen & CTX_TIMED) | cause_of(seen);
 		atomic_init(&n->word, word);
 		/*
-		 * A value context above is kept by its count, since the list is not its own. Count before others can
-		 * know n.
+		 * A value context above has no list for n. So n becomes one of its owners, before others can know n.
 		 */
 		if (parent != p)
 			count_on(n, parent);

@@ -27,8 +27,8 @@ static void close_fd(int *fd)
 void ctxfdi_dispatcher_close_fds(struct ctxfd_dispatcher *d)
 {
 	/*
-	 * Sequentially consistent, as are a handler's note that it runs, its look at `wake` after that, and our look at
-	 * those notes below: either it finds no number, or we find that it may have read ours.
+	 * Sequentially consistent, as are a handler's counting of itself, its look at `wake` after that, and our look
+	 * at that count below: either the handler finds no number, or we find the handler counted, and wait.
 	 */
 	int wake = atomic_exchange(&d->wake, -1);
 

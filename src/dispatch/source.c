@@ -3,9 +3,9 @@
  * What ends contexts by an fd or a process; with.c makes them. source.h says what guards a source.
  *
  * An fd is registered in an epoll set of the source's own, and that set in its dispatcher's. So the caller's number is
- * used once. Our set is closed to take the watch away, which cannot hit another file that has the number by then; and
- * two sources can watch one fd. A source is in one of its dispatcher's lists from its birth until it is cancelled or
- * freed, whichever comes first. The thread that cancels it owns it meanwhile.
+ * used only once: the watch is taken away by closing our set, which cannot hit a file that has got the caller's number
+ * since. And two sources can watch one fd. A source is in one of its dispatcher's lists from its birth until it is
+ * cancelled or freed, whichever comes first. The thread that cancels it owns it meanwhile.
  */
 #include "dispatch/source.h"
 
@@ -36,9 +36,9 @@ int ctxfdi_source_watch(struct source *s)
 }
 
 /*
- * A mark by which the child of a fork tells an epoll set that it has inherited from another file with the same number.
- * It is the file's signal for asynchronous I/O, for which nobody uses an epoll set. Sets that the child makes get
- * another mark.
+ * A mark by which the child of a fork recognises a set that it has inherited: the number may be another file's by then.
+ * The mark is the signal for asynchronous I/O, which nobody uses on an epoll set. Sets that the child makes get another
+ * mark.
  */
 static int mark_of(const struct source *s)
 {

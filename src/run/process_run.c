@@ -46,7 +46,7 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
 	before = thread_cancel_off();
 	if (waited && waited != -ECHILD)
 		ctxfdi_child_stop(&c);
-	else if (c.group && ctxfd_err(ctx)) /* it may have heard of the end itself */
+	else if (c.group && ctxfd_err(ctx)) /* the command may have heard of the end by itself */
 		ctxfdi_child_signal(&c, SIGKILL);
 	err = ctxfdi_child_reap(&c, status);
 	thread_cancel_restore(before);
