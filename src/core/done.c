@@ -13,8 +13,8 @@
  * FORK. A child's copy of a context has its parent's number, and at first the parent's open file behind it. By the time
  * that the child asks, its program may have closed that number and had it again for something else, and nothing cheap
  * tells the two apart. So the child never touches an inherited number: not by a signal, not by a close. Whoever asks
- * there makes an fd anew. n->forks tells whose the number is: its release stores pair with the acquire in is_inherited.
- * remake_lock serialises the change of both.
+ * there makes an fd anew. n->forks tells whose the number is: it is published with the first number (make_fd), and
+ * later by a release (publish_anew) that pairs with the acquire in is_inherited. remake_lock serialises later changes.
  *
  * MISTAKES. A number that the program closed may be a stranger's by now. What the signalling call itself finds not to
  * be ours is LOST: it is not closed, and whoever asks after that makes an fd anew. An eventfd is not looked at first: a

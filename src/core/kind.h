@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The kinds of contexts, a row each. Through this table the tree serves kinds that it does not know: a kind has a
- * name, some flags, and functions that the tree calls when a context of that kind ends or is freed. Everything here is
- * fixed.
+ * name, some flags, and functions that lower layers call, for instance when a context of that kind has ended or is
+ * freed. Everything here is fixed.
  */
 #ifndef KIND_H
 #define KIND_H

@@ -17,7 +17,7 @@ int64_t ctxfdi_deadline_of(const struct ctxfd *ctx);
 /*
  * What the next look at any context calls first, or NULL. Set where the library's thread is gone and may be needed: in
  * the child of a fork, once exit has ended that thread, and if it could not be replaced (library.c). What it calls
- * resets it. Relaxed: nothing is read by it, since what it calls takes a lock.
+ * resets it. Relaxed: what it calls takes a lock before it looks at anything.
  */
 extern void (*_Atomic ctxfdi_first_look)(void);
 
