@@ -8,7 +8,8 @@
 /*
  * An after-func is a child of its context that never has children. It becomes due when it ends, by a cancel's walk or
  * by its context's expiry. To stop it is to take it out of its context's list. While it is in there it keeps its
- * context alive, and so all contexts above, and so its dispatcher. Guarded by the dispatcher's lock, where not fixed.
+ * context alive, and so all contexts above, and so its dispatcher. Guarded by the dispatcher's lock, where not fixed;
+ * but `hook` is the tree's.
  */
 struct ctxfd_after {
 	struct hook hook;
