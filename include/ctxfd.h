@@ -382,8 +382,8 @@ int ctxfd_sleep(const struct ctxfd *ctx, int64_t ns);
  *   - retry after EINTR. To interrupt them, end the context;
  *   - wait on blocking and non-blocking descriptors alike, and leave their flags unchanged. They ignore a socket's
  *     SO_RCVTIMEO and SO_SNDTIMEO; the context replaces them;
- *   - may poll before they read or accept, for 100 ms at most, if the thread's last such call on that number had to
- *     wait. What would not have waited still gives its result, even if ctx ends meanwhile;
+ *   - may poll before they read or accept, for 100 ms at most, if the thread's last such call on that descriptor number
+ *     had to wait. A call that would not have waited still returns its result, even if ctx ends during that poll;
  *   - need no done fd. When a thread first has to wait in one of them, the library makes an fd for the thread and
  *     keeps it until the thread ends (for ever, if that is in the last round of destructors of its specific data, see
  *     pthread_key_create). If there is no fd or no memory for that, they wait all the same, and notice the end of ctx

@@ -2,12 +2,12 @@
 /*
  * Trying until it works or the context ends. No locks, no state but the thread's waiter.
  *
- * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor, and then got what it wanted, most likely has to
- * wait for it the next time too. So it polls first then, which saves a call that would get nothing. If that is wrong it
- * costs a poll. One call in eight tries first, and if it need not wait those that follow do the same. The poll is
- * brief, and then comes a try, whether ctx is done or not: what has the descriptor's number by now may be something
- * that never polls ready. A wait that is longer would be cut in two by that; so where the last one was, one call in
- * eight polls first. Only for what comes in: most descriptors take bytes long before they poll writable.
+ * WHETHER TO POLL FIRST. A thread that had to wait for a descriptor will most likely have to wait for it again. So its
+ * next call polls first, which saves a try in vain; if that is wrong, it costs a poll. One call in eight tries first
+ * all the same, and if it need not wait, the calls after it try first too. The poll is brief, and a try follows it
+ * whether ctx is done or not: by now the number may be that of a file that never polls ready. A longer wait is cut in
+ * two by this; so after one, only one call in eight polls first. Only for what comes in: most descriptors take bytes
+ * long before they poll writable.
  */
 #include "calls/attempt.h"
 
@@ -24,8 +24,12 @@ static bool is_expected(const struct waiter *w, const struct attempt *a)
 static bool expects_to_wait(const struct attempt *a)
 {
 	struct waiter *w = ctxfdi_own_waiter;
+	bool eighth;
 
-	return is_expected(w, a) && (++w->expected.calls % 8 == 0) == w->expected.long_waits;
+	if (!is_expected(w, a))
+		return false;
+	eighth = ++w->expected.calls % 8 == 0;
+	return w->expected.long_waits ? eighth : !eighth;
 }
 
 static void await_expected(const struct ctxfd *ctx, const struct attempt *a)
@@ -35,7 +39,7 @@ static void await_expected(const struct ctxfd *ctx, const struct attempt *a)
 	ctxfdi_own_waiter->expected.long_waits = !came;
 }
 
-/* After a call that tried first, and succeeded. */
+/* Notes, after a call that tried first and succeeded, whether the next one is to poll first. */
 static void expect(const struct attempt *a, bool waited)
 {
 	struct waiter *w = ctxfdi_own_waiter;

@@ -11,7 +11,6 @@
  */
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -83,7 +82,7 @@ static ssize_t file_now(const struct transfer *t)
 	return n < 0 ? -errno : n;
 }
 
-/* Zero bytes in a vector, which no file waits for; a plain read of an inotify descriptor would. */
+/* Moves no bytes, by a vector: no file waits for that, whereas a plain read of an inotify descriptor would wait. */
 static ssize_t nothing_now(const struct transfer *t)
 {
 	struct iovec part = { .iov_base = t->buf };
@@ -99,8 +98,9 @@ static bool is_refused(ssize_t n)
 }
 
 /*
- * A blocking pipe, opened anew for one call. The names are the thread's own, which need not share its descriptors with
- * the process; the calls are by number, since libc's are cancellation points. -EOPNOTSUPP if it cannot be opened.
+ * Opens a blocking pipe anew for one call, by the thread's own directory: that of the process is empty once the main
+ * thread has ended. The calls are made by number, since libc's functions are cancellation points. -EOPNOTSUPP if it
+ * cannot be opened.
  */
 static ssize_t reopened_now(const struct transfer *t, int mode)
 {

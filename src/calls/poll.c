@@ -42,8 +42,8 @@ static int ppoll_parked(struct pollfd *fds, nfds_t n, const struct timespec *lim
 
 /*
  * ppoll until CLOCK_MONOTONIC `until`, however often a signal interrupts it. The kernel lets a poll run over by up to
- * half a percent of its time, so it aims that much too early, and then for the rest. 0 before that time if a handler
- * has forked, and this is the child: no cancel reaches a waker of its parent's. parked: this thread's waiter, or NULL.
+ * half a percent of its time, so it aims that much too early, and then for the rest. Returns 0 early in the child of a
+ * handler's fork, whose waker no cancel reaches. parked: this thread's waiter, or NULL.
  */
 static int poll_until(struct pollfd *fds, nfds_t n, int64_t until, struct waiter *parked)
 {
@@ -175,7 +175,7 @@ int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events)
 	return ready < 0 ? ready : 0;
 }
 
-/* Reads the cheaper clock alone unless the end is near. */
+/* Reads only the cheaper clock, unless the deadline is near. */
 bool ctxfdi_await_fd_briefly(const struct ctxfd *ctx, int fd, int events)
 {
 	struct pollfd both[2] = { { .fd = fd, .events = (short)events } };

@@ -16,7 +16,7 @@ int ctxfdi_poll_under(const struct ctxfd *ctx, struct pollfd *all, nfds_t n, int
 /* Whether fd is ready as it stands: 1, 0 or -errno. */
 int ctxfdi_look_at_fd(int fd, int events);
 
-/* Waits until fd is ready for events, or says so because it never will be: the next try tells. */
+/* Waits until a try is due: fd is ready for events, or never will be, which the try tells. */
 int ctxfdi_await_fd(const struct ctxfd *ctx, int fd, int events);
 
 /* The same for a tenth of a second at most, or for no reason. False if nothing came in all that time. */
