@@ -442,8 +442,13 @@ ssize_t ctxfd_send(const struct ctxfd *ctx, int fd, const void *buf, size_t size
 int ctxfd_accept(const struct ctxfd *ctx, int fd, struct sockaddr *addr, socklen_t *addrlen, int flags);
 
 /*
- * connect(2). Returns 0, err, or -errno. A blocking socket is non-blocking for the moment in which the connection is
- * started. If ctx ends first, or pthread_cancel ends the call, the connection is half made: close the socket.
+ * connect(2). Returns 0, err, or -errno. If ctx ends first, or pthread_cancel ends the call, the connection is half
+ * made: close the socket.
+ *
+ * A blocking socket is non-blocking for the moment in which the connection is started, and if it is a local one whose
+ * listener has no room, again and again until there is some. Two threads or processes must not do this to one socket
+ * at a time, nor must the child go on if a signal's handler forks meanwhile: one of the two could wait where neither
+ * ctx nor pthread_cancel interrupts it. Set O_NONBLOCK on such a socket.
  */
 int ctxfd_connect(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, socklen_t addrlen);
 

@@ -7,6 +7,8 @@
  * a thread be cancelled after the kernel has handed over the connection.
  */
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
@@ -139,21 +141,34 @@ static void take_back(int fd, const struct sockaddr *addr)
 	thread_cancel_restore(before);
 }
 
+/* Other protocols' sockets have no such option. */
+static bool is_tcp(int fd)
+{
+	int nodelay;
+	socklen_t size = sizeof nodelay;
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &size) == 0;
+}
+
 /*
  * Waits until the connection stands or has failed: 0, err or -errno. started is what connect returned: -EALREADY if the
- * attempt was begun before this call. If such an attempt has failed, somebody may have taken its error already, so
- * SO_ERROR is not enough: a socket that is not connected polls writable, too (a vsock after a refusal, for good).
+ * attempt was begun before this call. SO_ERROR is not enough. Somebody may have taken the error of a failed attempt
+ * already: another thread that reads or connects, or the child of a fork. Then the socket has no peer, and polls
+ * writable like any that is not connected (a vsock after a refusal, for good). But a connected one of SCTP may have no
+ * peer, either.
  */
 static int finish_connecting(const struct ctxfd *ctx, int fd, const struct sockaddr *addr, int started)
 {
 	int result = 0, err = ctxfdi_await_fd(ctx, fd, POLLOUT);
 	socklen_t size = sizeof result;
+	bool connected;
 
 	if (err)
 		return err;
+	connected = has_peer(fd); /* first, or a connection that is reset in between would be an error that was taken */
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &size) != 0)
 		return -errno;
-	if (!result && started == -EALREADY && !has_peer(fd))
+	if (!result && !connected && (started == -EALREADY || is_tcp(fd)))
 		result = ECONNABORTED;
 	if (result)
 		take_back(fd, addr);

@@ -69,6 +69,9 @@ static ssize_t socket_now(const struct transfer *t)
 
 	if (n < 0)
 		n = -errno;
+	/* A send that was to open the connection (TCP_FASTOPEN_CONNECT) has begun that, and taken nothing. */
+	if (n == -EINPROGRESS && t->out && !(t->flags & MSG_DONTWAIT))
+		n = -EAGAIN;
 	thread_cancel_restore(before);
 	return n;
 }

@@ -189,6 +189,50 @@ static void a_connection_begun_before_is_taken_up(void **state)
 	ctxfd_unref(ctx);
 }
 
+static atomic_bool held, let_go;
+
+static void hold(int sig)
+{
+	held = true;
+	while (!let_go)
+		sched_yield();
+}
+
+/* Another thread hears first that the attempt has failed. To the one that waits the socket is still not connected. */
+static void a_failure_that_somebody_else_takes_is_told(void **state)
+{
+	struct sigaction act = { .sa_handler = hold }, was;
+	struct ctxfd *ctx = make();
+	struct stuck s;
+	struct connecting c = { ctx, -1, (struct sockaddr *)&s.addr, sizeof s.addr };
+
+	assert_int_equal(sigaction(SIGUSR1, &act, &was), 0);
+	make_stuck(&s);
+	for (int blocking = 0; blocking < 2; blocking++) {
+		struct thread *thread;
+		int error = 0;
+		socklen_t size = sizeof error;
+
+		c.fd = make_socket(AF_INET, SOCK_STREAM);
+		if (!blocking)
+			set_nonblocking(c.fd);
+		held = let_go = false;
+		thread = thread_start(connect_one, &c);
+		thread_wait_asleep(thread);
+		assert_int_equal(pthread_kill(thread_pthread(thread), SIGUSR1), 0);
+		wait_until(held);
+		assert_int_equal(shutdown(c.fd, SHUT_RDWR), 0);
+		assert_int_equal(getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &error, &size), 0);
+		assert_int_equal(error, ECONNRESET);
+		let_go = true;
+		assert_int_equal(result(thread), -ECONNABORTED);
+		close(c.fd);
+	}
+	close_stuck(&s);
+	assert_int_equal(sigaction(SIGUSR1, &was, NULL), 0);
+	ctxfd_close(ctx);
+}
+
 static void a_done_context_connects_nothing(void **state)
 {
 	struct ctxfd *cancelled = make(), *late = ctxfd_with_timeout(ctxfd_background(), 0);
@@ -329,6 +373,7 @@ int main(void)
 		cmocka_unit_test(a_connection_in_progress_ends_with_the_context),
 		cmocka_unit_test(a_reused_number_is_told),
 		cmocka_unit_test(a_connection_begun_before_is_taken_up),
+		cmocka_unit_test(a_failure_that_somebody_else_takes_is_told),
 		cmocka_unit_test(a_done_context_connects_nothing),
 		cmocka_unit_test(connect_tells_the_plain_calls_errors),
 		cmocka_unit_test(datagram_sockets_connect_at_once),

@@ -6,6 +6,7 @@
 #include "kinds.h"
 #include "ticks.h"
 
+#include <netinet/tcp.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
@@ -264,6 +265,40 @@ static void a_sockets_own_timeout_does_not_count(void **state)
 		ctxfd_close(ctx);
 	}
 	close_pair(pair);
+}
+
+/* With TCP_FASTOPEN_CONNECT a send opens the connection, and waits until it can send. */
+static void a_send_that_opens_the_connection_waits_for_it(void **state)
+{
+	for (int blocking = 0; blocking < 2; blocking++) {
+		for (int refused = 0; refused < 2; refused++) {
+			struct ctxfd *ctx = make();
+			struct sockaddr_in addr;
+			int other = refused ? make_refuser(&addr) : make_listener(&addr), one = 1, conn;
+			int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0);
+			char byte;
+
+			if (setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, sizeof one) != 0 ||
+			    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &one, sizeof one) != 0) {
+				close(fd);
+				close(other);
+				ctxfd_close(ctx);
+				skip_test("the kernel opens no connection by a send");
+			}
+			assert_int_equal(ctxfd_connect(ctx, fd, (struct sockaddr *)&addr, sizeof addr), 0);
+			/* Nothing travels with the first packet, as where the kernel has no cookie any more. */
+			assert_int_equal(ctxfd_send(ctx, fd, "", 0, MSG_NOSIGNAL), refused ? -ECONNREFUSED : 0);
+			if (!refused) {
+				assert_int_equal(ctxfd_write(ctx, fd, "x", 1), 1);
+				conn = accept(other, NULL, NULL);
+				assert_int_equal(read(conn, &byte, 1), 1);
+				close(conn);
+			}
+			close(fd);
+			close(other);
+			ctxfd_close(ctx);
+		}
+	}
 }
 
 static void recv_and_send_wait_and_end(const struct kind *kind, bool blocking)
@@ -622,6 +657,7 @@ int main(void)
 		cmocka_unit_test(flags_are_passed_on),
 		cmocka_unit_test(msg_dontwait_is_one_try),
 		cmocka_unit_test(a_sockets_own_timeout_does_not_count),
+		cmocka_unit_test(a_send_that_opens_the_connection_waits_for_it),
 		cmocka_unit_test(recv_and_send_end_with_the_context),
 		cmocka_unit_test(an_eventfd_with_too_little_room),
 		cmocka_unit_test(data_is_no_error_message),
