@@ -404,7 +404,8 @@ int ctxfd_poll(const struct ctxfd *ctx, struct pollfd *fds, nfds_t n, int64_t ti
 /*
  * read(2) and write(2), on sockets, pipes and everything else that can be polled. Both may be short; a write returns
  * once some bytes are written, on a blocking descriptor too. On regular files, which never wait for long, these are
- * the plain calls. A read of no bytes returns 0, or an error, at once.
+ * the plain calls. A read of no bytes returns 0, or an error, at once. On a socket of SOCK_SEQPACKET, write(2) sends
+ * with MSG_EOR, and ctxfd_write without it, which vsock and SCTP tell apart: use ctxfd_send there.
  * Returns the number of bytes (0 at the end of a file), err, or -errno.
  *
  * A descriptor with O_NONBLOCK is not polled before the call, except for those 100 ms. A blocking one that supports
