@@ -196,8 +196,8 @@ static void take_place(void *arg)
 }
 
 /*
- * Among other children. False: the deadline has passed before the last one was registered. Those that come after the end
- * are due at once, and so may be before the others.
+ * Among other children. False: the deadline has passed before the last one was registered. Those that come after the
+ * end are due at once, and so may be before the others.
  */
 static bool register_and_run(struct ctxfd *ctx)
 {
