@@ -741,10 +741,12 @@ static void a_stranger_gets_no_bytes(void **state)
 
 static void *expect_without_the_waker(void *arg)
 {
-	int *pair = arg, fd = waker_of_this_thread(), pipe[2];
+	struct stranger *s = arg;
+	int *pair = s->pair, fd = waker_of_this_thread(), pipe[2];
 	struct ctxfd *ctx = ctxfd_with_cancel(ctxfd_background());
 	char byte;
 
+	s->stands = true;
 	require(ctxfd_recv(ctx, pair[0], &byte, 1, 0) == 1); /* waits, and so expects to wait again */
 	require(close(fd) == 0);
 	make_pipe(pipe); /* its end to read from has the number now, and is ready */
@@ -762,16 +764,17 @@ static void *expect_without_the_waker(void *arg)
 
 static void what_was_expected_needs_no_waker(void **state)
 {
+	struct stranger s = { .stands = false };
 	struct thread *thread;
-	int pair[2];
 
 	(void)state;
-	make_socketpair(pair);
-	thread = thread_start(expect_without_the_waker, pair);
+	make_socketpair(s.pair);
+	thread = thread_start(expect_without_the_waker, &s);
+	wait_until(s.stands); /* to look whether it sleeps takes fds, which would be among its numbers */
 	thread_wait_asleep(thread);
-	assert_int_equal(write(pair[1], "x", 1), 1);
+	assert_int_equal(write(s.pair[1], "x", 1), 1);
 	thread_join(thread);
-	close_pair(pair);
+	close_pair(s.pair);
 }
 
 /* ---- Fork -------------------------------------------------------------------------------------------------------- */

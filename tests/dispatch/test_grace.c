@@ -397,7 +397,7 @@ static void a_dump_has_it_below_its_parent(void **state)
 	assert_int_equal(ctxfd_dump(ctx, pipe[1]), 0);
 	memset(text, 0, sizeof text);
 	assert_true(read(pipe[0], text, sizeof text - 1) > 0);
-	assert_non_null(strstr(text, ": live, 3599."));
+	assert_non_null(strstr(text, ": live, 35")); /* 3599 seconds, if not a few less */
 	ctxfd_unref(child);
 	ctxfd_close(ctx);
 	ctxfd_unref(parent);

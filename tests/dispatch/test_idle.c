@@ -240,14 +240,16 @@ static void what_is_derived_ends_with_it(void **state)
 
 /* ---- Touching ---------------------------------------------------------------------------------------------------- */
 
-static void each_touch_begins_it_anew(void **state)
+/*
+ * How often it was touched and live after that. Where we do not get the CPU for so long it may end, but after that time
+ * only.
+ */
+static int touch_again_and_again(void)
 {
-	struct ctxfd *ctx = idle(2 * BRIEF, CAUSE);
 	int64_t before, last = now(), until = last + 20 * BRIEF;
+	struct ctxfd *ctx = idle(2 * BRIEF, CAUSE);
 	int touches = 0;
 
-	(void)state;
-	/* Where we do not get the CPU for so long it may end, but after that time only. */
 	while (now() < until) {
 		before = now();
 		ctxfd_touch(ctx);
@@ -258,8 +260,14 @@ static void each_touch_begins_it_anew(void **state)
 	}
 	assert_int_equal(ctxfd_wait(ctx), -ETIMEDOUT);
 	assert_elapsed(last, 2 * BRIEF, CTXFD_SEC);
-	assert_true(touches > 0);
 	ctxfd_close(ctx);
+	return touches;
+}
+
+static void each_touch_begins_it_anew(void **state)
+{
+	(void)state;
+	wait_until(touch_again_and_again() > 0);
 }
 
 /* Nobody has run the dispatcher yet, so it is live, and touched. */

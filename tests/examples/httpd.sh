@@ -104,8 +104,9 @@ expect 'nothing is left' 0 $result
 # A connection is used by requests, not by being open, nor by a request that takes long.
 serve -i ${slow}s
 connect_idly
-expect 'a connection is kept while it is used' 'done200 1;done200 0;done200 0;' \
-	"$(get "$url?delay=$((600 * slow))ms&timeout=60s" "$url?delay=$((600 * slow))ms&timeout=60s" "$url")"
+short="$url?delay=$((300 * slow))ms&timeout=60s"
+expect 'a connection is kept while it is used' 'done200 1;done200 0;done200 0;done200 0;done200 0;' \
+	"$(get "$short" "$short" "$short" "$short" "$url")"
 hung_up
 expect 'one that nobody uses is closed, and not before its time' yes "$(between $slow $((20 * slow)))"
 expect 'a request that takes longer is the last one' 'done200 1;done200 1;' "$(get "$url?delay=$((1500 * slow))ms&timeout=60s" "$url")"
