@@ -99,8 +99,8 @@ int ctxfd_run(const struct ctxfd *ctx, const struct ctxfd_command *command, int 
  * The dispatcher of ctx does the stopping (see ctxfd_after_func). If that is the library's own, its thread starts.
  * Until it has heard that the process has ended, the library keeps ctx alive and has two fds for it, or four with
  * CTXFD_PASS_CONTEXT; so a dispatcher of the program must be run. The caller may close the pidfd before. If ctx is
- * never done, none of this is needed, except with CTXFD_PASS_CONTEXT. If there is no memory for the grace when ctx
- * ends, SIGKILL comes at once. In the child of a fork, contexts that end do not stop the parent's processes.
+ * never done, none of this is needed, except with CTXFD_PASS_CONTEXT. In the child of a fork, contexts that end do not
+ * stop the parent's processes.
  *
  * Returns a pidfd (close-on-exec), which the caller owns, err if ctx is done already, or -errno. After a failure no
  * process is left. Errors: ECANCELED, ETIMEDOUT (ctx is done); EINVAL (ctx, command, argv or argv[0] is NULL; an

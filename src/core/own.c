@@ -236,13 +236,18 @@ void ctxfdi_dispose(struct ctxfd *dead)
 	dispose_all(dead, NULL);
 }
 
+static struct ctxfd **end_of_list(struct ctxfd **list)
+{
+	while (*list)
+		list = &(*list)->values;
+	return list;
+}
+
 /* A fork may wait for the end of this. So it frees nothing and runs no code of the program: both could wait for it. */
 void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage)
 {
-	while (*garbage)
-		garbage = &(*garbage)->values;
 	dead->values = NULL;
-	dispose_all(dead, garbage);
+	dispose_all(dead, end_of_list(garbage));
 }
 
 void ctxfdi_discard(struct ctxfd *garbage)
@@ -255,16 +260,35 @@ void ctxfdi_discard(struct ctxfd *garbage)
 	}
 }
 
+/* Takes ctx out of the tree, and puts on the list what only it kept. If it is DONE, it stays: false. */
+static bool leave_live(struct ctxfd *ctx, struct ctxfd **list)
+{
+	if (load_word(ctx) & CTX_DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, list)))
+		return false;
+	if (ctx->counted)
+		push(list, ctxfdi_drop(ctx->parent));
+	return true;
+}
+
 bool ctxfdi_dispose_live(struct ctxfd *ctx)
 {
 	struct ctxfd *list = NULL;
 
-	if (load_word(ctx) & CTX_DONE || (ctx->linked && !leave_list(ctx, list_owner(ctx), true, &list)))
+	if (!leave_live(ctx, &list))
 		return false;
-	if (ctx->counted)
-		push(&list, ctxfdi_drop(ctx->parent));
 	free(ctx);
 	dispose_all(list, NULL);
+	return true;
+}
+
+bool ctxfdi_detach_live(struct ctxfd *ctx, struct ctxfd **garbage)
+{
+	struct ctxfd *list = NULL;
+
+	if (!leave_live(ctx, &list))
+		return false;
+	push(garbage, ctx);
+	dispose_all(list, end_of_list(garbage));
 	return true;
 }
 

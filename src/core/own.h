@@ -36,6 +36,9 @@ void ctxfdi_discard(struct ctxfd *garbage);
 /* Frees ctx, a hook's, and what only that kept alive, and returns true; if it is DONE, it stays: false. */
 bool ctxfdi_dispose_live(struct ctxfd *ctx);
 
+/* The same, with what detach does in place of freeing. */
+bool ctxfdi_detach_live(struct ctxfd *ctx, struct ctxfd **garbage);
+
 /*
  * Takes a parked n out of its list. When this returns, no walk is ringing it any more, and its memory is the caller's
  * again. Returns what only n has kept alive, for dispose, or NULL.

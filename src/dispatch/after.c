@@ -211,23 +211,37 @@ static bool is_running(const struct ctxfd_after *h)
 }
 
 /*
+ * Under the lock: h has ended. If its fn has not started, keeps it from starting, and returns true. *ours: the caller
+ * has it now, and is to free it.
+ */
+static bool leave_queue(struct ctxfd_after *h, bool *ours)
+{
+	struct ctxfd_dispatcher *d = h->dispatcher;
+
+	claim(dispatcher_is_locked(d));
+	*ours = true;
+	if (h->state != AFTER_WAITING)
+		return false;
+	*ours = h->link.prev;
+	if (*ours)
+		queue_remove(d->batch.end == &h->link.next ? &d->batch : &d->due, &h->link);
+	else
+		h->state = AFTER_STOPPED; /* for the cancel that has ended it, which is about to come to it */
+	return true;
+}
+
+/*
  * The slow side of stop: h has ended. If its fn has not started, keeps it from starting: true. Else waits until it has
  * returned, unless the caller is that fn: false. Frees h, or leaves that to whoever has it.
  */
 static bool stop_ended(struct ctxfd_after *h)
 {
 	struct ctxfd_dispatcher *d = h->dispatcher;
-	bool never_ran = false, ours = true;
+	bool never_ran, ours;
 
 	dispatcher_lock(d);
-	if (h->state == AFTER_WAITING) {
-		never_ran = true;
-		ours = h->link.prev;
-		if (ours)
-			queue_remove(d->batch.end == &h->link.next ? &d->batch : &d->due, &h->link);
-		else
-			h->state = AFTER_STOPPED; /* for the cancel that has ended it, which is about to come to it */
-	} else if (is_running(h) && pthread_equal(h->thread, pthread_self())) {
+	never_ran = leave_queue(h, &ours);
+	if (!never_ran && is_running(h) && pthread_equal(h->thread, pthread_self())) {
 		h->owned = false;
 		ours = false;
 	}
@@ -241,6 +255,19 @@ static bool stop_ended(struct ctxfd_after *h)
 		ctxfd_unref(owns);
 	}
 	return never_ran;
+}
+
+void ctxfdi_after_take_back(struct ctxfd_after *h, struct ctxfd **garbage)
+{
+	bool ours;
+
+	if (!h || ctxfdi_detach_live(&h->hook.ctx, garbage))
+		return;
+	dispatcher_lock(h->dispatcher);
+	leave_queue(h, &ours);
+	dispatcher_unlock(h->dispatcher);
+	if (ours)
+		ctxfdi_after_detach(h, garbage);
 }
 
 bool ctxfd_after_stop(struct ctxfd_after *h)

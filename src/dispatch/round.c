@@ -86,17 +86,24 @@ static int ring(struct ctxfd_dispatcher *d, struct heap_node *alarm, int64_t now
 /* The after-func whose fn this thread is in. */
 static _Thread_local struct ctxfd_after *running_here;
 
+void ctxfdi_after_detach(struct ctxfd_after *h, struct ctxfd **garbage)
+{
+	struct ctxfd *dead;
+
+	ctxfdi_detach(&h->hook.ctx, garbage);
+	dead = h->owns ? ctxfdi_drop(h->owns) : NULL;
+	if (dead)
+		ctxfdi_detach(dead, garbage);
+}
+
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */
 static void free_after(struct ctxfd_dispatcher *d, struct ctxfd_after *h)
 {
-	struct ctxfd *owns = h->owns, *dead, *garbage = NULL;
+	struct ctxfd *garbage = NULL;
 
 	claim(dispatcher_is_locked(d));
 	ctxfdi_dispatcher_step_out(d);
-	ctxfdi_detach(&h->hook.ctx, &garbage);
-	dead = owns ? ctxfdi_drop(owns) : NULL;
-	if (dead)
-		ctxfdi_detach(dead, &garbage);
+	ctxfdi_after_detach(h, &garbage);
 	ctxfdi_dispatcher_step_in(d);
 	ctxfdi_dispatcher_discard(d, garbage);
 }

@@ -43,6 +43,12 @@ static inline struct ctxfd_after *after_of(struct hook *h)
 	return container_of(h, struct ctxfd_after, hook);
 }
 
+/*
+ * Takes h, which has ended, out of the tree, and gives up the reference that it may own: as ctxfdi_detach, which puts
+ * what is to be freed on *garbage. Not under the lock.
+ */
+void ctxfdi_after_detach(struct ctxfd_after *h, struct ctxfd **garbage);
+
 /* Kinds: the alarm of an expiry. */
 int ctxfdi_expire(struct heap_node *alarm, int64_t now);
 

@@ -5,6 +5,7 @@
  *
  * Where it takes an owner who is stopped between two instructions, test_schedules has it (storm/scenarios.h).
  */
+#include "ctxfd_process.h"
 #include "harness.h"
 #include "race.h"
 
@@ -479,9 +480,17 @@ static void lock_and_return(void *ctx)
 	require(sem_post(&there) == 0);
 }
 
+/* What the thread was about to free is lost in the child, and valgrind would say so as that exits. */
+static void leave_child(void)
+{
+	execl("/bin/true", "true", NULL);
+	_exit(1);
+}
+
 static void gives_up_what_is_below(void)
 {
 	ctxfd_unref(kept);
+	leave_child();
 }
 
 /* As it gives up fn's context. */
@@ -499,6 +508,48 @@ static void fork_meets_the_thread_after_fn(void **state)
 	fork_waits_for(ctx);
 	ctxfd_unref(kept);
 	ctxfd_close(top);
+}
+
+static bool library_is_inside_fn(void)
+{
+	bool inside;
+
+	pthread_mutex_lock(&ctxfdi_library.lock);
+	inside = ctxfdi_library.inside && ctxfdi_library.running;
+	pthread_mutex_unlock(&ctxfdi_library.lock);
+	return inside;
+}
+
+static void closes(void)
+{
+	ctxfd_close(kept);
+	leave_child();
+}
+
+/* As it forgets a process that has ended, which ctx would have stopped. That is a function of the library's own. */
+static void fork_meets_the_thread_at_the_end_of_a_process(void **state)
+{
+	struct ctxfd_command command = { .argv = (char *[]){ "/bin/sh", "-c", "read line", NULL } };
+	int pipe[2], pidfd;
+
+	make_pipe(pipe);
+	command.in = pipe[0];
+	kept = ctxfd_with_cancel(ctxfd_background());
+	pidfd = ctxfd_spawn(kept, &command, NULL);
+	if (pidfd == -ENOSYS) {
+		close_pair(pipe);
+		ctxfd_close(kept);
+		skip_test("no pidfds here");
+	}
+	assert_true(pidfd >= 0);
+	take_lock(kept);
+	close_pair(pipe);
+	wait_until(library_is_inside_fn());
+	in_fork = closes;
+	fork_waits_for(kept);
+	assert_int_equal(ctxfd_waitid(ctxfd_background(), pidfd, NULL, WEXITED), 0);
+	close(pidfd);
+	ctxfd_close(kept);
 }
 
 /* ---- In a child whose parent is in fn: what that owns there is given up ------------------------------------------ */
@@ -571,6 +622,7 @@ int main(void)
 		cmocka_unit_test(two_owners_leave_meanwhile_on_a_dispatcher),
 		cmocka_unit_test(fork_meets_the_thread_before_fn),
 		cmocka_unit_test(fork_meets_the_thread_after_fn),
+		cmocka_unit_test(fork_meets_the_thread_at_the_end_of_a_process),
 		cmocka_unit_test(a_child_gives_up_what_fn_owns),
 	};
 

@@ -354,6 +354,7 @@ static void without_memory_nothing_is_left(void **state)
 	NEED_PROCESSES();
 	make_script(&s, "exec sleep 3600");
 	s.command.flags = CTXFD_PASS_CONTEXT | CTXFD_OWN_GROUP;
+	s.command.stop_signal = SIGTERM;
 	for (int n = 1; err < 0; n++) {
 		struct ctxfd *ctx = ctxfd_with_timeout(ctxfd_background(), HOUR);
 		pid_t pid = 4711;
@@ -366,37 +367,41 @@ static void without_memory_nothing_is_left(void **state)
 		assert_int_equal(has_children(), err >= 0);
 		ctxfd_cancel(ctx);
 		if (err >= 0)
-			assert_int_equal(reap(err), SIGKILL);
+			assert_int_equal(reap(err), SIGTERM);
 		ctxfd_close(ctx);
 	}
 	assert_false(has_children());
 	drop_script(&s);
 }
 
-/* No memory for the grace: it is killed at once. */
-static void without_memory_there_is_no_grace(void **state)
+/* What the end needs is there from the beginning. */
+static void the_end_takes_no_memory(void **state)
 {
 	struct script s;
 
 	NEED_PROCESSES();
 	make_loop();
-	for (int n = 1; n <= 2; n++) {
+	for (int deaf = 0; deaf < 2; deaf++) {
 		struct ctxfd *ctx = ctxfd_with_cancel(home);
+		long memory = live_allocations();
 		int pidfd;
 
-		make_script(&s, "trap '' TERM; echo; exec sleep 3600");
+		make_script(&s, deaf ? "trap '' TERM; echo; exec sleep 3600"
+		                     : "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done");
 		s.command.stop_signal = SIGTERM;
-		s.command.grace = INT64_MAX;
+		s.command.grace = deaf ? 20 * CTXFD_MSEC : INT64_MAX;
 		pidfd = spawn(ctx, &s.command, NULL);
 		hear(&s);
+		fail_allocation(1);
 		ctxfd_cancel(ctx);
-		fail_allocation(n);
-		assert_int_equal(run_loop(), 1);
-		assert_true(allocation_failed());
+		while (!readable(pidfd)) {
+			wait_readable(ctxfd_dispatcher_fd(loop));
+			run_loop();
+		}
+		assert_false(allocation_failed());
 		fail_allocation(0);
-		assert_int_equal(reap(pidfd), SIGKILL);
-		wait_readable(ctxfd_dispatcher_fd(loop));
-		wait_until(run_loop() == 0 && !readable(ctxfd_dispatcher_fd(loop)));
+		assert_int_equal(reap(pidfd), deaf ? SIGKILL : 7 << 8);
+		wait_until(run_loop() >= 0 && live_allocations() <= memory);
 		drop_script(&s);
 		ctxfd_close(ctx);
 	}
@@ -568,7 +573,7 @@ int main(void)
 		cmocka_unit_test(its_dispatcher_serves_it),
 		cmocka_unit_test(an_after_func_may_spawn),
 		cmocka_unit_test(without_memory_nothing_is_left),
-		cmocka_unit_test(without_memory_there_is_no_grace),
+		cmocka_unit_test(the_end_takes_no_memory),
 		cmocka_unit_test(without_fds_nothing_is_left),
 		cmocka_unit_test(a_forked_child_leaves_it_alone),
 		cmocka_unit_test(many_threads_spawn),
