@@ -280,14 +280,14 @@ static inline void close_scope(struct ctxfd_uring_scope *scope)
 	memset(scope, 0xa5, sizeof *scope);
 }
 
-/* How many polls are armed in the ring, by its own account. */
-static inline int armed_polls(void)
+/* False: somebody, as SQPOLL's thread, has the ring's lock, and nothing is told. */
+static inline bool read_armed_polls(int *n)
 {
 	char path[64], line[256];
-	bool polls = false;
-	int n = 0;
+	bool told = false, polls = false;
 	FILE *f;
 
+	*n = 0;
 	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", ring.ring_fd);
 	f = fopen(path, "re");
 	assert_non_null(f);
@@ -295,9 +295,19 @@ static inline int armed_polls(void)
 		if (line[0] != ' ')
 			polls = !strncmp(line, "PollList:", 9);
 		else
-			n += polls;
+			*n += polls;
+		told |= polls;
 	}
 	fclose(f);
+	return told;
+}
+
+/* How many polls are armed in the ring, by its own account. */
+static inline int armed_polls(void)
+{
+	int n;
+
+	wait_until(read_armed_polls(&n));
 	return n;
 }
 
