@@ -250,6 +250,14 @@ void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage)
 	dispose_all(dead, end_of_list(garbage));
 }
 
+void ctxfdi_give_up(struct ctxfd *ctx, struct ctxfd **garbage)
+{
+	struct ctxfd *dead = ctx ? ctxfdi_drop(ctx) : NULL;
+
+	if (dead)
+		ctxfdi_detach(dead, garbage);
+}
+
 void ctxfdi_discard(struct ctxfd *garbage)
 {
 	while (garbage) {

@@ -33,6 +33,9 @@ void ctxfdi_dispose(struct ctxfd *dead);
 void ctxfdi_detach(struct ctxfd *dead, struct ctxfd **garbage);
 void ctxfdi_discard(struct ctxfd *garbage);
 
+/* As ctxfd_unref, with what detach does in place of freeing. */
+void ctxfdi_give_up(struct ctxfd *ctx, struct ctxfd **garbage);
+
 /* Frees ctx, a hook's, and what only that kept alive, and returns true; if it is DONE, it stays: false. */
 bool ctxfdi_dispose_live(struct ctxfd *ctx);
 

@@ -102,7 +102,7 @@ void ctxfdi_dispatcher_discard(struct ctxfd_dispatcher *d, struct ctxfd *garbage
 
 int ctxfdi_dispatcher_end_after(struct ctxfd_dispatcher *d, struct ctxfd *first, struct ctxfd *n, uint64_t verdict)
 {
-	struct ctxfd *dead, *garbage;
+	struct ctxfd *garbage;
 
 	claim(dispatcher_is_locked(d));
 	if (!ctxfdi_own(n)) /* it is being freed, and waits for our lock */
@@ -111,9 +111,7 @@ int ctxfdi_dispatcher_end_after(struct ctxfd_dispatcher *d, struct ctxfd *first,
 	if (first)
 		ctxfdi_await_done(first, INT64_MAX);
 	garbage = ctxfdi_cancel(n, verdict);
-	dead = ctxfdi_drop(n);
-	if (dead)
-		ctxfdi_detach(dead, &garbage);
+	ctxfdi_give_up(n, &garbage);
 	ctxfdi_dispatcher_step_in(d);
 	ctxfdi_dispatcher_discard(d, garbage);
 	return 1;

@@ -88,12 +88,8 @@ static _Thread_local struct ctxfd_after *running_here;
 
 void ctxfdi_after_detach(struct ctxfd_after *h, struct ctxfd **garbage)
 {
-	struct ctxfd *dead;
-
 	ctxfdi_detach(&h->hook.ctx, garbage);
-	dead = h->owns ? ctxfdi_drop(h->owns) : NULL;
-	if (dead)
-		ctxfdi_detach(dead, garbage);
+	ctxfdi_give_up(h->owns, garbage);
 }
 
 /* Under the lock: frees h, for which it steps out of the lock, since h may be the last thing that kept its context. */

@@ -83,14 +83,6 @@ static void begin_stop(void *arg)
 	go_out(w, garbage);
 }
 
-static void drop(struct ctxfd *ctx, struct ctxfd **garbage)
-{
-	struct ctxfd *dead = ctx ? ctxfdi_drop(ctx) : NULL;
-
-	if (dead)
-		ctxfdi_detach(dead, garbage);
-}
-
 /* Takes what belongs to the watch out of the tree. Its functions run on this thread, or not any more. */
 static struct ctxfd *detach_all(struct watch *w)
 {
@@ -98,9 +90,9 @@ static struct ctxfd *detach_all(struct watch *w)
 
 	ctxfdi_after_take_back(w->at_end, &garbage);
 	ctxfdi_after_take_back(w->at_grace, &garbage);
-	drop(w->grace, &garbage);
-	drop(w->stop, &garbage);
-	drop(w->exited, &garbage);
+	ctxfdi_give_up(w->grace, &garbage);
+	ctxfdi_give_up(w->stop, &garbage);
+	ctxfdi_give_up(w->exited, &garbage);
 	return garbage;
 }
 
