@@ -38,9 +38,10 @@ extern "C" {
  * For flags. CTXFD_OWN_GROUP: the command leads a process group of its own, and signals go to the group: to all that it
  * has started, except what has left the group, as daemons do. When the command ends after its context, the rest of the
  * group gets SIGKILL at once. If it ends by itself, the rest is left alone. (It has ended by itself if ctxfd_run, or
- * the dispatcher after ctxfd_spawn, hears of that before ctx ends.) The group is in the background of the terminal:
- * Ctrl-C does not reach it, and it cannot read from there. (Before Linux 6.9 the rest can be missed if somebody else
- * reaps the process at once, as the caller of ctxfd_spawn may, and another one gets its number within microseconds.)
+ * after ctxfd_spawn a function on the dispatcher, comes to that before ctx ends; functions that are due before it come
+ * first.) The group is in the background of the terminal: Ctrl-C does not reach it, and it cannot read from there.
+ * (Before Linux 6.9 the rest can be missed if somebody else reaps the process at once, as the caller of ctxfd_spawn
+ * may, and another one gets its number within microseconds.)
  *
  * CTXFD_PASS_CONTEXT: the command can get its context by ctxfd_inherited.
  */

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "core/cancel.h"
+#include "core/look.h"
 #include "core/own.h"
 #include "core/thread_cancel.h"
 #include "dispatch/after.h"
@@ -110,12 +111,15 @@ static void finish(void *arg)
 {
 	struct watch *w = arg;
 	struct ctxfd *garbage;
+	bool ended_late;
 
-	if (w->child.group && (w->stopping || ctxfd_err(w->ctx)))
-		kill_now(w);
 	go_inside(w);
+	/* Inside, too: a look may have to make the done fd readable, under a lock of done.c. */
+	ended_late = w->stopping || ctxfdi_look(node_of(w->ctx)) & CTX_DONE;
 	garbage = detach_all(w);
 	go_out(w, garbage);
+	if (w->child.group && ended_late)
+		kill_now(w);
 	free_watch(w);
 }
 
